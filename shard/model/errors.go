@@ -1,0 +1,60 @@
+package model
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Errors that a caller can tell apart with errors.Is. Each names its HTTP
+// meaning, which the server maps.
+var (
+	// ErrBadLabels: a series' labels are malformed. 400; the sender must not retry.
+	ErrBadLabels = errors.New("bad labels")
+	// ErrBadSample: a sample can't be stored as sent (broken histogram). 400.
+	ErrBadSample = errors.New("bad sample")
+	// ErrTooOld: a sample lies before the retention. 400.
+	ErrTooOld = errors.New("sample is older than the retention")
+	// ErrTooNew: a sample lies further in the future than is allowed. 400.
+	ErrTooNew = errors.New("sample is too far in the future")
+	// ErrSeriesLimit: a new series would exceed the limit of active series. 400, so
+	// that a sender drops the newcomer instead of holding back its known series.
+	ErrSeriesLimit = errors.New("limit of active series reached")
+	// ErrOverloaded: queues are full. 503 with Retry-After.
+	ErrOverloaded = errors.New("overloaded, try again")
+	// ErrReadOnly: the disk is full or nearly so. 503 with Retry-After.
+	ErrReadOnly = errors.New("storage is read-only")
+	// ErrClosed: the engine is closed or closing. 503.
+	ErrClosed = errors.New("storage is closed")
+	// ErrFailed: an fsync or a log write failed; the process must be restarted. 503.
+	ErrFailed = errors.New("storage has failed and must be restarted")
+	// ErrLimit: a query went past a limit; wrapped by *LimitError. 422.
+	ErrLimit = errors.New("query limit exceeded")
+)
+
+// LimitError says which limit a query went past.
+type LimitError struct {
+	What  string // "series", "samples", "concurrent queries", "response bytes"
+	Limit int64
+	Flag  string // the setting that raises it
+}
+
+func (e *LimitError) Error() string {
+	return fmt.Sprintf("query exceeds the limit of %d %s; narrow the selection or raise %s", e.Limit, e.What, e.Flag)
+}
+
+// Unwrap makes errors.Is(err, ErrLimit) true.
+func (e *LimitError) Unwrap() error { return ErrLimit }
+
+// CorruptionError names the place of damage in a file.
+type CorruptionError struct {
+	Path   string
+	Offset int64
+	Err    error // what is wrong there
+}
+
+func (e *CorruptionError) Error() string {
+	return fmt.Sprintf("%s: corrupt at byte %d: %v", e.Path, e.Offset, e.Err)
+}
+
+// Unwrap returns the cause.
+func (e *CorruptionError) Unwrap() error { return e.Err }

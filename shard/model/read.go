@@ -1,0 +1,90 @@
+package model
+
+import (
+	"context"
+
+	"github.com/prometheus/prometheus/model/histogram"
+	"github.com/prometheus/prometheus/model/labels"
+)
+
+// Reader is the read contract between the storage and whoever queries it. All
+// methods are safe for concurrent use and stop early when ctx ends.
+type Reader interface {
+	// Select returns the series that match and may have samples in the range,
+	// sorted by labels. The caller closes the selection when it has read it.
+	Select(ctx context.Context, req *SelectRequest) (*Selection, error)
+	// LabelNames returns the sorted label names of the matching series.
+	LabelNames(ctx context.Context, req *SelectRequest) ([]string, error)
+	// LabelValues returns the sorted values of one label among the matching series.
+	LabelValues(ctx context.Context, name string, req *SelectRequest) ([]string, error)
+	// Exemplars returns the matching series that have exemplars in the range, sorted by labels.
+	Exemplars(ctx context.Context, req *SelectRequest) ([]SeriesExemplars, error)
+	// Metadata returns what is known of the metric, or of all metrics when metric is "".
+	Metadata(ctx context.Context, metric string) ([]Metadata, error)
+}
+
+// SelectRequest names series and a time range, both ends inclusive, in milliseconds.
+type SelectRequest struct {
+	MinT, MaxT int64
+	// Matchers must all hold. Empty means every series.
+	Matchers []*labels.Matcher
+	// MaxSeries is the most series the answer may have; more is a *LimitError. 0: no limit.
+	MaxSeries int
+}
+
+// Selection is the answer to a Select: it pins what its series read from.
+type Selection struct {
+	Series []Series
+	// Release, if set, unpins. It is called once, by Close.
+	Release func()
+}
+
+// Close releases what the selection pins; its series must not be read after. It
+// may be called more than once.
+func (s *Selection) Close() {
+	if s.Release != nil {
+		s.Release()
+		s.Release = nil
+	}
+	s.Series = nil
+}
+
+// Series is one selected series. Different series of a selection may be read
+// concurrently, one series by one goroutine at a time.
+type Series interface {
+	// Labels returns the series' labels, immutable.
+	Labels() labels.Labels
+	// Read appends the series' samples in the selection's range to dst: in order of
+	// time, one a timestamp. dst is the caller's; nothing in it aliases storage.
+	Read(dst *Columns) error
+}
+
+// Columns holds samples of one series: floats and histograms, each in order of
+// time. No timestamp is in both.
+type Columns struct {
+	T []int64 // milliseconds
+	V []float64
+	// ST holds start timestamps beside T (0: none); empty when the series has none.
+	ST   []int64
+	Hist []HistogramSample
+}
+
+// Reset empties the columns and keeps their memory.
+func (c *Columns) Reset() {
+	clear(c.Hist)
+	c.T, c.V, c.ST, c.Hist = c.T[:0], c.V[:0], c.ST[:0], c.Hist[:0]
+}
+
+// SeriesExemplars are the exemplars of one series, in order of time.
+type SeriesExemplars struct {
+	Labels    labels.Labels
+	Exemplars []Exemplar
+}
+
+// Float returns the sample as a float histogram, converting if needed.
+func (h *HistogramSample) Float() *histogram.FloatHistogram {
+	if h.FH != nil {
+		return h.FH
+	}
+	return h.H.ToFloat(nil)
+}
