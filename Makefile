@@ -1,0 +1,52 @@
+# Strandline. `make help` lists the targets.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+CACHE := $(CURDIR)/.cache
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -X main.version=$(VERSION)
+PROMETHEUS := github.com/prometheus/prometheus/cmd/prometheus@v0.316.0
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+export PATH := $(CACHE)/bin:$(PATH)
+
+.PHONY: help build run setup test check race fuzz bench
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-8s %s\n", $$1, $$2}'
+
+build: ## build bin/strandline
+	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/strandline ./cmd/strandline
+
+run: build ## build, then serve on ./data at 127.0.0.1:9595
+	./bin/strandline serve --data ./data
+
+setup: ## fetch the programs that the tests run beside us, where that is possible
+	@mkdir -p $(CACHE)/bin
+	@if ! command -v prometheus-node-exporter >/dev/null && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		(apt-get update -q && apt-get install -qy --no-install-recommends prometheus-node-exporter) || true; fi
+	@[ -x $(CACHE)/bin/prometheus ] || GOBIN=$(CACHE)/bin go install $(PROMETHEUS) || true
+
+test: setup ## run all tests, after fetching what they need
+	@go test -tags invariants -timeout 14m ./...
+	@missing=; \
+	command -v prometheus-node-exporter >/dev/null || missing+=' prometheus-node-exporter (apt-get install prometheus-node-exporter)'; \
+	[ -x $(CACHE)/bin/prometheus ] || missing+=' prometheus (GOBIN=$(CACHE)/bin go install $(PROMETHEUS))'; \
+	if [ -n "$$missing" ]; then echo "Left out the tests that need:$$missing"; [ "$${CI:-}" != true ]; fi
+
+check: ## format, vet, staticcheck, import direction
+	@out=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); [ -z "$$out" ] || { echo "gofmt: $$out"; exit 1; }
+	go vet -tags invariants ./...
+	go run $(STATICCHECK) -tags invariants ./...
+	go test -run TestImportDirection ./cmd/strandline
+
+race: ## run all tests under the race detector
+	go test -race -tags invariants -timeout 60m ./...
+
+fuzz: ## run every fuzz target for 60 s
+	@for p in $$(go list ./...); do \
+		for t in $$(go test -list '^Fuzz' $$p | grep '^Fuzz' || true); do \
+			go test -run '^$$' -fuzz "^$$t\$$" -fuzztime 60s $$p; done; done
+
+bench: ## run every package's benchmarks
+	go test -run '^$$' -bench . -benchmem ./...
