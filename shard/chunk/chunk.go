@@ -10,6 +10,9 @@ const (
 	Exemplars Kind = 3 // exemplars, each an opaque self-describing byte string
 )
 
+// MaxSamples is the most samples that a chunk may hold.
+const MaxSamples = 4096
+
 // Stats describe a Floats chunk, so that a window that covers it whole is answered
 // without decoding. Sum, Min and Max leave NaNs (stale markers too) out; if all values
 // are NaN, Count-NaNs is 0 and they are 0. Resets counts the values smaller than the
