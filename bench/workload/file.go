@@ -31,14 +31,14 @@ func (b Body) Size() int { return b.size }
 
 // Info describes a whole workload.
 type Info struct {
-	Name      string   `json:"name"`
-	Series    int      `json:"series"`
-	Samples   int64    `json:"samples"`
-	Bodies    int      `json:"bodies"`
-	Bytes     int64    `json:"bytes"` // compressed
-	Start     int64    `json:"start"` // first timestamp, milliseconds
-	End       int64    `json:"end"`   // last timestamp, milliseconds
-	Instances []string `json:"-"`     // values of the instance label
+	Name    string   `json:"name"`
+	Series  int      `json:"series"`
+	Samples int64    `json:"samples"`
+	Bodies  int      `json:"bodies"`
+	Bytes   int64    `json:"bytes"` // compressed
+	Start   int64    `json:"start"` // first timestamp, milliseconds
+	End     int64    `json:"end"`   // last timestamp, milliseconds
+	Names   []string `json:"-"`     // metric names, sorted
 }
 
 // Writer appends bodies to a file.

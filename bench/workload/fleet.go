@@ -50,9 +50,9 @@ func Fleet(path string, o FleetOptions) (Info, error) {
 	if err != nil {
 		return Info{}, err
 	}
-	all, instances := fleetSeries(o.Series, o.Seed)
+	all := fleetSeries(o.Series, o.Seed)
 	w.info.Name = "fleet"
-	w.info.Series, w.info.Instances = len(all), instances
+	w.info.Series, w.info.Names = len(all), familyNames()
 	w.info.End = o.End.UnixMilli()
 	w.info.Start = w.info.End - int64(o.Scrapes-1)*o.Interval.Milliseconds()
 	var raw, comp []byte

@@ -103,15 +103,13 @@ func expand() []combination {
 	return out[:min(perHost, len(out))]
 }
 
-// fleetSeries makes n series over as many hosts as they need, and lists the hosts.
-func fleetSeries(n int, seed uint64) ([]series, []string) {
+// fleetSeries makes n series over as many hosts as they need.
+func fleetSeries(n int, seed uint64) []series {
 	combos := expand()
 	_, shares := bounds()
 	all := make([]series, 0, n)
-	var instances []string
 	for host := 0; len(all) < n; host++ {
 		instance := fmt.Sprintf("host-%05d.example.net:9100", host)
-		instances = append(instances, instance)
 		common := [][2]string{
 			{"instance", instance}, {"job", "node"}, {"env", []string{"prod", "staging"}[host%8/7]},
 			{"region", []string{"eu-west-1", "us-east-1", "ap-south-1"}[host%3]}, {"rack", "r" + strconv.Itoa(host%40)},
@@ -130,7 +128,17 @@ func fleetSeries(n int, seed uint64) ([]series, []string) {
 			all = append(all, s)
 		}
 	}
-	return all, instances
+	return all
+}
+
+// familyNames lists the metric names of a fleet, sorted.
+func familyNames() []string {
+	var out []string
+	for _, f := range families() {
+		out = append(out, f.name)
+	}
+	sort.Strings(out)
+	return out
 }
 
 // firstOf returns the place of a family's first series on a host.

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -43,16 +45,14 @@ func Set(path, src string, o SetOptions) (Info, error) {
 	if err != nil {
 		return Info{}, err
 	}
-	m := multiplier{SetOptions: o, w: w, shift: o.End.UnixMilli() - last, instances: map[string]bool{}, series: map[string]struct{}{}}
+	m := multiplier{SetOptions: o, w: w, shift: o.End.UnixMilli() - last, names: map[string]bool{}, series: map[string]struct{}{}}
 	w.info.Name, w.info.Start = "set", o.End.UnixMilli()
 	if err := eachRecord(src, m.add); err != nil {
 		return Info{}, errors.Join(err, w.Close())
 	}
 	w.info.End = o.End.UnixMilli()
 	w.info.Series = len(m.series) * o.Hosts
-	for instance := range m.instances {
-		w.info.Instances = append(w.info.Instances, instance)
-	}
+	w.info.Names = slices.Sorted(maps.Keys(m.names))
 	return w.info, w.Close()
 }
 
@@ -60,7 +60,7 @@ type multiplier struct {
 	SetOptions
 	w         *Writer
 	shift     int64
-	instances map[string]bool
+	names     map[string]bool
 	series    map[string]struct{}
 	raw, comp []byte
 }
@@ -74,8 +74,11 @@ func (m *multiplier) add(req *prompb.WriteRequest) error {
 		var key strings.Builder
 		for _, l := range ts.Labels {
 			key.WriteString(l.Name + "\xff" + l.Value + "\xff")
-			if l.Name == "instance" {
+			switch l.Name {
+			case "instance":
 				original[i] = l.Value
+			case "__name__":
+				m.names[l.Value] = true
 			}
 		}
 		m.series[key.String()] = struct{}{}
@@ -90,7 +93,6 @@ func (m *multiplier) add(req *prompb.WriteRequest) error {
 			for j := range req.Timeseries[i].Labels {
 				if l := &req.Timeseries[i].Labels[j]; l.Name == "instance" {
 					l.Value = fmt.Sprintf("host-%d/%s", h, original[i])
-					m.instances[l.Value] = true
 				}
 			}
 		}

@@ -1,0 +1,7 @@
+// Command bench measures strandline beside its peers on the same remote-write bodies.
+//
+//	go run ./bench ingest [--quick] [--set FILE] [--save NAME]   CPU, memory, disk and rate of taking writes
+//	go run ./bench replay [--samples N]                          readiness and memory after SIGKILL
+//
+// Results that are kept lie in bench/results, each with the command that made it.
+package main

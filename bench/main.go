@@ -1,0 +1,32 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, os.Args[1:])
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string) error {
+	if len(args) == 0 {
+		return fmt.Errorf("want a subcommand: ingest or replay")
+	}
+	switch args[0] {
+	case "ingest":
+		return ingest(ctx, args[1:])
+	case "replay":
+		return replay(ctx, args[1:])
+	}
+	return fmt.Errorf("unknown subcommand %q: want ingest or replay", args[0])
+}
