@@ -1,0 +1,7 @@
+// Package e2e tests the built binary from outside, over HTTP and signals alone: a real Prometheus as sender and
+// as oracle, SIGKILL under load, answers that get lost, hostile bodies, and clean stops.
+//
+// Every test keeps its own ledger of what was acknowledged (series, timestamp, value bits). TestMain builds the
+// binary once; STRANDLINE_BINARY names one to test instead. Tests that need Prometheus 3.16 or
+// prometheus-node-exporter are left out where those are missing, and fail there if CI is true.
+package e2e

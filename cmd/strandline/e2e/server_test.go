@@ -1,0 +1,182 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// patience bounds every wait for a condition; it is not a measure of speed.
+const patience = 60 * time.Second
+
+// child is a process that a test started.
+type child struct {
+	name   string
+	cmd    *exec.Cmd
+	log    string
+	exited chan struct{}
+	err    error // what Wait returned; read after exited
+}
+
+// start runs a program, kills it when the test ends, and shows its log if the test failed.
+func start(t *testing.T, name string, args ...string) *child {
+	t.Helper()
+	f, err := os.CreateTemp(t.TempDir(), "log-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &child{name: filepath.Base(name), cmd: exec.Command(name, args...), log: f.Name(), exited: make(chan struct{})}
+	c.cmd.Stdout, c.cmd.Stderr = f, f
+	if err := c.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		c.err = c.cmd.Wait()
+		close(c.exited)
+	}()
+	t.Cleanup(func() {
+		c.signal(syscall.SIGKILL)
+		<-c.exited
+		if t.Failed() {
+			t.Logf("%s wrote:\n%s", c.name, c.tail())
+		}
+	})
+	return c
+}
+
+// signal ignores errors: the process may have ended already, and callers look at exited.
+func (c *child) signal(s syscall.Signal) { _ = c.cmd.Process.Signal(s) }
+
+func (c *child) tail() []byte {
+	b, err := os.ReadFile(c.log)
+	if err != nil {
+		return []byte(err.Error())
+	}
+	return b[max(0, len(b)-4096):]
+}
+
+func (c *child) awaitExit(t *testing.T) error {
+	t.Helper()
+	select {
+	case <-c.exited:
+		return c.err
+	case <-time.After(patience):
+		t.Fatalf("%s did not end", c.name)
+		return nil
+	}
+}
+
+// anon returns the process's anonymous memory in bytes.
+func (c *child) anon(t *testing.T) int64 {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", c.cmd.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range bytes.Lines(b) {
+		if rest, ok := bytes.CutPrefix(line, []byte("RssAnon:")); ok {
+			kb, err := strconv.ParseInt(string(bytes.Fields(rest)[0]), 10, 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return kb << 10
+		}
+	}
+	t.Fatalf("no RssAnon for %s", c.name)
+	return 0
+}
+
+// strandline is a running server under test.
+type strandline struct {
+	*child
+	base string
+}
+
+// serve starts the binary on dir and waits until it is ready.
+func serve(t *testing.T, dir string, args ...string) *strandline {
+	t.Helper()
+	addr := freeAddr(t)
+	s := &strandline{child: start(t, binary, append([]string{"serve", "--data", dir, "--listen", addr}, args...)...), base: "http://" + addr}
+	awaitReady(t, s.child, s.base+"/-/ready")
+	return s
+}
+
+func freeAddr(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+func awaitReady(t *testing.T, c *child, url string) {
+	t.Helper()
+	await(t, url, func() error {
+		select {
+		case <-c.exited:
+			t.Fatalf("%s ended before it was ready: %v\n%s", c.name, c.err, c.tail())
+		default:
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+		if err != nil {
+			return err
+		}
+		res, err := http.DefaultClient.Do(req)
+		if err != nil {
+			return err
+		}
+		defer res.Body.Close()
+		if res.StatusCode != http.StatusOK {
+			return fmt.Errorf("%s", res.Status)
+		}
+		return nil
+	})
+}
+
+// await polls until cond returns nil.
+func await(t *testing.T, what string, cond func() error) {
+	t.Helper()
+	end := time.Now().Add(patience)
+	for {
+		err := cond()
+		if err == nil {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%s: %v", what, err)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// terminate stops the server cleanly and wants exit code 0.
+func (s *strandline) terminate(t *testing.T) {
+	t.Helper()
+	s.signal(syscall.SIGTERM)
+	if err := s.awaitExit(t); err != nil {
+		t.Fatalf("after SIGTERM: %v", err)
+	}
+}
+
+// kill ends the server with SIGKILL.
+func (s *strandline) kill(t *testing.T) {
+	t.Helper()
+	s.signal(syscall.SIGKILL)
+	_ = s.awaitExit(t) // says "signal: killed"
+}
