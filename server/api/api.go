@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"strings"
+	"sync"
 
 	"github.com/valyala/fasthttp"
 
@@ -21,6 +22,8 @@ type API struct {
 	routes map[string]route
 	base   context.Context
 	stop   context.CancelCauseFunc
+
+	encoders sync.Pool // *encoder
 }
 
 // handler answers a request: with an encoder of the data, or an error. A nil
@@ -125,8 +128,8 @@ func (a *API) serve(rc *fasthttp.RequestCtx, f *form, h handler) {
 		rc.SetStatusCode(fasthttp.StatusNoContent)
 		return
 	}
-	e := newEncoder(a.opts.MaxResponseBytes)
-	defer e.free()
+	e := a.newEncoder()
+	defer a.free(e)
 	if err == nil {
 		err = e.envelope(ans)
 	}

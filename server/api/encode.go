@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"math"
 	"strconv"
-	"sync"
 	"unicode/utf8"
 
 	"github.com/klauspost/compress/gzip"
@@ -39,19 +38,20 @@ type encoder struct {
 	max int
 }
 
-var encoders = sync.Pool{New: func() any { return &encoder{} }}
-
-func newEncoder(max int) *encoder {
-	e := encoders.Get().(*encoder)
-	e.buf, e.max = e.buf[:0], max
+func (a *API) newEncoder() *encoder {
+	e, ok := a.encoders.Get().(*encoder)
+	if !ok {
+		e = &encoder{max: a.opts.MaxResponseBytes}
+	}
+	e.buf = e.buf[:0]
 	return e
 }
 
-func (e *encoder) free() {
+func (a *API) free(e *encoder) {
 	if cap(e.buf) > pooledBytesMax {
 		e.buf = nil
 	}
-	encoders.Put(e)
+	a.encoders.Put(e)
 }
 
 // check fails once the answer is too large. It is called after each sample or

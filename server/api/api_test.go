@@ -1,0 +1,242 @@
+package api_test
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/valyala/fasthttp"
+	"go.uber.org/goleak"
+
+	"github.com/strandline-db/strandline/query"
+	"github.com/strandline-db/strandline/query/querytest"
+	"github.com/strandline-db/strandline/server/api"
+	"github.com/strandline-db/strandline/shard/model"
+)
+
+// fasthttp keeps two tickers of its own for the life of the process.
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m,
+		goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.updateServerDate.func1"),
+		goleak.IgnoreAnyFunction("go.opencensus.io/stats/view.(*worker).start"),
+		goleak.IgnoreAnyFunction("k8s.io/klog/v2.(*flushDaemon).run.func1"))
+}
+
+// TestGrafana replays the calls of testdata/grafana.txt.
+func TestGrafana(t *testing.T) {
+	f := newFixture(t, &api.Options{Version: api.BuildInfo{Version: "1.2.3"}})
+	raw, err := os.ReadFile("testdata/grafana.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range strings.Split(strings.TrimSpace(string(raw)), "\n") {
+		if strings.HasPrefix(line, "#") {
+			continue
+		}
+		sent, want, _ := strings.Cut(line, " | ")
+		w := strings.Fields(sent)
+		code, part, _ := strings.Cut(want, " ")
+		c := call{method: w[0], path: strings.TrimPrefix(w[1], "/api/v1/")}
+		if w[2] != "-" {
+			c.form = w[2]
+		}
+		resp, body := f.ours(t, c.request(t))
+		if strconv.Itoa(resp.StatusCode) != code || !bytes.Contains(body, []byte(part)) {
+			t.Errorf("%s\n got %d %s", line, resp.StatusCode, body)
+		}
+		if bytes.Contains(body, []byte("features")) {
+			t.Errorf("%s: features in %s", line, body)
+		}
+	}
+}
+
+// TestStorageFaults: each error of the storage gets its status on every endpoint
+// that reads.
+func TestStorageFaults(t *testing.T) {
+	f := newFixture(t, nil)
+	defer f.store.SetError(nil)
+	for _, c := range []struct {
+		err   error
+		code  int
+		kind  string
+		retry string
+	}{
+		{&model.LimitError{What: "series", Limit: 3, Flag: "x"}, 422, "execution", ""},
+		{model.ErrClosed, 503, "unavailable", ""},
+		{model.ErrFailed, 503, "unavailable", ""},
+		{model.ErrOverloaded, 503, "unavailable", "1"},
+		{context.DeadlineExceeded, 503, "timeout", ""},
+		{context.Canceled, 499, "canceled", ""},
+		{&model.CorruptionError{Path: "p", Offset: 1, Err: errors.New("crc")}, 500, "internal", ""},
+		{errors.New("odd"), 422, "execution", ""},
+	} {
+		f.store.SetError(c.err)
+		for _, path := range []string{
+			"query?query=up", "query_range?query=up&start=1&end=2&step=1", "labels", "label/job/values", "series?match[]=up", "query_exemplars?query=lat", "metadata",
+		} {
+			resp, body := f.ours(t, call{"GET", path, ""}.request(t))
+			if m := parse(t, body); resp.StatusCode != c.code || m["errorType"] != c.kind || resp.Header.Get("Retry-After") != c.retry {
+				t.Errorf("%v, %s: %d %s", c.err, path, resp.StatusCode, body)
+			}
+		}
+	}
+}
+
+func TestResponseLimit(t *testing.T) {
+	f := newFixture(t, &api.Options{MaxResponseBytes: 1024})
+	resp, body := f.ours(t, call{"GET", "query_range?query=up&start=1000&end=1300&step=1", ""}.request(t))
+	if resp.StatusCode != 422 || !bytes.Contains(body, []byte("limit of 1024 response bytes")) {
+		t.Errorf("%d %s", resp.StatusCode, body)
+	}
+}
+
+func TestGzip(t *testing.T) {
+	f := newFixture(t, &api.Options{GzipMinBytes: 100})
+	c := call{"GET", "series?match[]=up", ""}
+	_, plain := f.ours(t, c.request(t))
+	req := c.request(t)
+	req.Header.Set("Accept-Encoding", "gzip")
+	resp, packed := f.ours(t, req)
+	r, err := gzip.NewReader(bytes.NewReader(packed))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := io.ReadAll(r)
+	if err != nil || !bytes.Equal(got, plain) || resp.Header.Get("Content-Encoding") != "gzip" {
+		t.Errorf("%v: %s, want %s", err, got, plain)
+	}
+}
+
+func TestClosed(t *testing.T) {
+	f := newFixture(t, nil)
+	if err := f.api.Close(); err != nil {
+		t.Fatal(err)
+	}
+	resp, body := f.ours(t, call{"GET", "query?query=up", ""}.request(t))
+	if m := parse(t, body); resp.StatusCode != 503 || m["errorType"] != "unavailable" {
+		t.Errorf("%d %s", resp.StatusCode, body)
+	}
+}
+
+// stuck is a storage whose Select ends only with its context.
+type stuck struct {
+	*querytest.Store
+	entered chan struct{}
+	left    chan error
+}
+
+func (s *stuck) Select(ctx context.Context, _ *model.SelectRequest) (*model.Selection, error) {
+	s.entered <- struct{}{}
+	<-ctx.Done()
+	s.left <- context.Cause(ctx)
+	return nil, ctx.Err()
+}
+
+// TestClientLeaves: a query whose client closes the connection is ended, even
+// with a pipelined request waiting unread.
+func TestClientLeaves(t *testing.T) {
+	for _, extra := range []string{"", "GET /api/v1/labels HTTP/1.1\r\nHost: x\r\n\r\n"} {
+		s := &stuck{querytest.New(), make(chan struct{}, 1), make(chan error, 1)}
+		e, err := query.New(s, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a := api.New(s, e, nil)
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		srv := &fasthttp.Server{Handler: func(rc *fasthttp.RequestCtx) { a.Handle(rc) }}
+		served := make(chan error, 1)
+		go func() { served <- srv.Serve(ln) }()
+		conn, err := net.Dial("tcp", ln.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(conn, "GET /api/v1/query?query=up HTTP/1.1\r\nHost: x\r\n\r\n"+extra); err != nil {
+			t.Fatal(err)
+		}
+		<-s.entered
+		if n := len(e.Active()); n != 1 {
+			t.Errorf("%d active queries", n)
+		}
+		if err := conn.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-s.left; !errors.Is(err, context.Canceled) {
+			t.Errorf("ended by %v", err)
+		}
+		if err := errors.Join(srv.Shutdown(), <-served, a.Close()); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestTimeoutAndKill: both end a stuck query, each with its own status.
+func TestTimeoutAndKill(t *testing.T) {
+	s := &stuck{querytest.New(), make(chan struct{}, 1), make(chan error, 1)}
+	e, err := query.New(s, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := api.New(s, e, nil)
+	run := func(uri string) int {
+		var rc fasthttp.RequestCtx
+		rc.Request.SetRequestURI(uri)
+		a.Handle(&rc)
+		return rc.Response.StatusCode()
+	}
+	if code := run("/api/v1/query?query=up&timeout=1ms"); code != http.StatusServiceUnavailable {
+		t.Errorf("timeout: %d", code)
+	}
+	<-s.entered
+	<-s.left
+	done := make(chan int)
+	go func() { done <- run("/api/v1/query?query=up") }()
+	<-s.entered
+	if !e.Kill(e.Active()[0].ID) || e.Kill(1<<40) {
+		t.Error("kill")
+	}
+	if code := <-done; code != 499 {
+		t.Errorf("killed: %d", code)
+	}
+	if err := <-s.left; !errors.Is(err, query.ErrKilled) {
+		t.Errorf("ended by %v", err)
+	}
+}
+
+// FuzzForm: no argument of a request makes a handler panic or answer 500.
+func FuzzForm(f *testing.F) {
+	f.Add("query", "query=up&time=1e300&timeout=-1", "limit=5")
+	f.Add("query_range", "query=up&start=-1e18&end=1e18&step=1e-9", "")
+	f.Add("series", "match[]={a=~\"(\"}&start=NaN", "match[]=up")
+	f.Add("label/U__x_/values", "limit=99999999999999999999", "%zz")
+	s := querytest.New()
+	e, err := query.New(s, &query.Options{MaxSamples: 10_000})
+	if err != nil {
+		f.Fatal(err)
+	}
+	a := api.New(s, e, nil)
+	f.Fuzz(func(t *testing.T, path, args, form string) {
+		var rc fasthttp.RequestCtx
+		var req fasthttp.Request
+		req.SetRequestURI("/api/v1/" + path + "?" + args)
+		if form != "" {
+			req.Header.SetMethod("POST")
+			req.Header.SetContentType("application/x-www-form-urlencoded")
+			req.SetBodyString(form)
+		}
+		req.CopyTo(&rc.Request)
+		if a.Handle(&rc) && rc.Response.StatusCode() == http.StatusInternalServerError {
+			t.Errorf("%s", rc.Response.Body())
+		}
+	})
+}
