@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// binary is the program under test, set once by TestMain before any test runs.
-var binary string
+// program is the program under test, set once by TestMain before any test runs.
+var program string
 
 func TestMain(m *testing.M) {
 	dir, err := os.MkdirTemp("", "strandline-e2e-")
@@ -20,7 +20,7 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	code := 1
-	if binary, err = build(dir); err != nil {
+	if program, err = build(dir); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 	} else {
 		code = m.Run()

@@ -108,7 +108,7 @@ type strandline struct {
 func serve(t *testing.T, dir string, args ...string) *strandline {
 	t.Helper()
 	addr := freeAddr(t)
-	s := &strandline{child: start(t, binary, append([]string{"serve", "--data", dir, "--listen", addr}, args...)...), base: "http://" + addr}
+	s := &strandline{child: start(t, program, append([]string{"serve", "--data", dir, "--listen", addr}, args...)...), base: "http://" + addr}
 	awaitReady(t, s.child, s.base+"/-/ready")
 	return s
 }
