@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/valyala/fasthttp"
 	"go.uber.org/goleak"
@@ -154,7 +155,7 @@ func TestClientLeaves(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		srv := &fasthttp.Server{Handler: func(rc *fasthttp.RequestCtx) { a.Handle(rc) }}
+		srv := &fasthttp.Server{MaxIdleWorkerDuration: 10 * time.Millisecond, Handler: func(rc *fasthttp.RequestCtx) { a.Handle(rc) }}
 		served := make(chan error, 1)
 		go func() { served <- srv.Serve(ln) }()
 		conn, err := net.Dial("tcp", ln.Addr().String())

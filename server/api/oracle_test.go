@@ -51,7 +51,7 @@ func newFixture(t *testing.T, opts *api.Options) *fixture {
 	}
 	f.api = api.New(f.store, e, opts)
 	ln := fasthttputil.NewInmemoryListener()
-	srv := &fasthttp.Server{Handler: func(rc *fasthttp.RequestCtx) {
+	srv := &fasthttp.Server{MaxIdleWorkerDuration: 10 * time.Millisecond, Handler: func(rc *fasthttp.RequestCtx) {
 		if !f.api.Handle(rc) {
 			rc.NotFound()
 		}
