@@ -17,7 +17,7 @@ import (
 	"testing"
 
 	"github.com/golang/snappy"
-	"github.com/prometheus/prometheus/prompb"
+	"google.golang.org/protobuf/encoding/protowire"
 )
 
 // entry is one sample of the ledger.
@@ -43,8 +43,8 @@ func newLedger() *ledger {
 }
 
 // request makes one sample a series for writer at ms and notes it as sent; done notes the acknowledgement.
-func (l *ledger) request(writer, series int, ms int64) (body []byte, done func(), err error) {
-	var req prompb.WriteRequest
+func (l *ledger) request(writer, series int, ms int64) (body []byte, done func()) {
+	var raw []byte
 	keys := make([]string, series)
 	l.mu.Lock()
 	for n := range series {
@@ -54,14 +54,26 @@ func (l *ledger) request(writer, series int, ms int64) (body []byte, done func()
 			l.mu.series[keys[n]] = map[int64]entry{}
 		}
 		l.mu.series[keys[n]][ms] = entry{bits: math.Float64bits(v)}
-		req.Timeseries = append(req.Timeseries, prompb.TimeSeries{
-			Labels:  []prompb.Label{{Name: "__name__", Value: "ledger"}, {Name: "n", Value: strconv.Itoa(n)}, {Name: "writer", Value: strconv.Itoa(writer)}},
-			Samples: []prompb.Sample{{Timestamp: ms, Value: v}},
-		})
+		raw = field(raw, 1, encodeSeries(writer, n, v, ms))
 	}
 	l.mu.Unlock()
-	raw, err := req.Marshal()
-	return snappy.Encode(nil, raw), func() { l.acknowledge(keys, ms) }, err
+	return snappy.Encode(nil, raw), func() { l.acknowledge(keys, ms) }
+}
+
+// encodeSeries encodes a prometheus.TimeSeries by hand: the generated code leaves out a value of -0.
+func encodeSeries(writer, n int, v float64, ms int64) []byte {
+	var out []byte
+	for _, l := range [][2]string{{"__name__", "ledger"}, {"n", strconv.Itoa(n)}, {"writer", strconv.Itoa(writer)}} {
+		out = field(out, 1, field(field(nil, 1, []byte(l[0])), 2, []byte(l[1])))
+	}
+	sample := protowire.AppendFixed64(protowire.AppendTag(nil, 1, protowire.Fixed64Type), math.Float64bits(v))
+	sample = protowire.AppendVarint(protowire.AppendTag(sample, 2, protowire.VarintType), uint64(ms))
+	return field(out, 2, sample)
+}
+
+// field appends one length-delimited protobuf field.
+func field(dst []byte, number protowire.Number, content []byte) []byte {
+	return protowire.AppendBytes(protowire.AppendTag(dst, number, protowire.BytesType), content)
 }
 
 func (l *ledger) acknowledge(keys []string, ms int64) {
