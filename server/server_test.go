@@ -35,15 +35,17 @@ func TestEveryRouteAgainstEveryRole(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := New(Options{Ingest: fake{}, API: fakeAPI{}, Auth: a})
+	s, err := New(&Options{Auth: a, Metrics: func(*fasthttp.RequestCtx) {}})
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.Mount(fake{}, fakeAPI{})
 	for path, want := range map[string][4]int{ // none, read, write, admin
 		"/-/healthy":           {200, 200, 200, 200},
 		"/-/ready":             {200, 200, 200, 200},
 		"/api/v1/write":        {401, 403, 200, 200},
 		"/api/v1/query":        {401, 200, 403, 200},
+		"/metrics":             {401, 200, 403, 200},
 		"/api/v1/panic":        {401, 500, 403, 500},
 		"/api/v1/admin/x":      {401, 403, 403, 404},
 		"/debug/pprof/profile": {401, 403, 403, 404},
@@ -66,7 +68,7 @@ func TestRefusesOpenListener(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer ln.Close()
-	s, err := New(Options{Ingest: fake{}, API: fakeAPI{}})
+	s, err := New(nil)
 	if err != nil {
 		t.Fatal(err)
 	}

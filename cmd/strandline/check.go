@@ -20,7 +20,7 @@ func newCheck() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if _, err := config.Parse(data); err != nil {
+			if _, err := config.Load(data, nil); err != nil {
 				return fmt.Errorf("%s: %w", args[0], err)
 			}
 			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: ok\n", args[0])

@@ -3,113 +3,115 @@ package config
 import (
 	"errors"
 	"fmt"
-	"net"
-	"strconv"
+	"maps"
+	"slices"
+	"strings"
 	"time"
 
-	"go.yaml.in/yaml/v3"
+	"github.com/strandline-db/strandline/server/auth"
 )
 
-// Errors that Parse wraps; each message names the key and its line.
-var (
-	// ErrUnknownKey: the file has a key that no setting is called.
-	ErrUnknownKey = errors.New("unknown key")
-	// ErrBadValue: a value can't be read as its setting's kind, or a key is repeated.
-	ErrBadValue = errors.New("bad value")
-)
+// Config is every setting's value. See Settings for their meaning.
+type Config struct {
+	Data, Listen, LogLevel, TLSCert, TLSKey, AuditLog string
+	Insecure                                          bool
+	Users                                             []auth.User
+	Tokens                                            []auth.Token
+	MaxBodyBytes                                      int64
+	MaxConnections                                    int
+	SelfScrapeInterval                                time.Duration
 
-// Setting describes one setting: a flag and YAML key of the same name.
-type Setting struct {
-	Name, Default, Help string
-	Reloadable          bool // takes effect on SIGHUP
-	check               func(string) error
+	Retention, WarmAfter, ColdAfter, FlushInterval, MaxFuture time.Duration
+	RetentionBytes, HeadBytes, MinFreeBytes                   int64
+	WarmDir, ColdDir                                          string
+	MaxSeries, Shards                                         int
+
+	QueryTimeout, QueryLookbackDelta                    time.Duration
+	QueryMaxSamples, QueryMaxSeries, QueryMaxConcurrent int
+	QueryMaxResponseBytes                               int64
+
+	values map[string]string // as written, by name; no secrets
 }
 
-// Settings returns the table of all settings, in the order of documentation.
-func Settings() []Setting {
-	return []Setting{
-		{"data", "./data", "folder of the data", false, notEmpty},
-		{"listen", "127.0.0.1:9595", "host and port to listen on", false, hostPort},
-		{"log-level", "info", "least level to log: debug, info, warn or error", true, level},
-		{"retention", "9480h", "age at which samples are dropped (0: keep for ever)", true, duration},
-		{"self-scrape-interval", "15s", "how often the server stores its own metrics (0: never)", false, duration},
-	}
-}
-
-// Values maps the names of settings to what a file gives for them.
-type Values map[string]string
-
-// Parse reads a YAML mapping of setting names to scalars. It reports every
-// fault at once, each with key and line, wrapping ErrUnknownKey or ErrBadValue.
-func Parse(data []byte) (Values, error) {
-	var doc yaml.Node
-	if err := yaml.Unmarshal(data, &doc); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrBadValue, err)
-	}
-	vals := Values{}
-	if len(doc.Content) == 0 {
-		return vals, nil
-	}
-	root := doc.Content[0]
-	if root.Kind != yaml.MappingNode {
-		return nil, fmt.Errorf("line %d: %w: want a mapping of keys to values", root.Line, ErrBadValue)
-	}
-	table := map[string]Setting{}
-	for _, s := range Settings() {
-		table[s.Name] = s
-	}
+// Load reads the settings: flags go before the YAML file, the file before the
+// defaults. file may be empty; flags holds only those that were given. It
+// reports every fault at once.
+func Load(file []byte, flags map[string]string) (*Config, error) {
+	c := &Config{values: map[string]string{}}
 	var errs []error
-	for i := 0; i+1 < len(root.Content); i += 2 {
-		k, v := root.Content[i], root.Content[i+1]
-		s, known := table[k.Value]
-		_, seen := vals[k.Value]
-		switch {
-		case !known:
-			errs = append(errs, fmt.Errorf("line %d: %w %q", k.Line, ErrUnknownKey, k.Value))
-		case seen:
-			errs = append(errs, fmt.Errorf("line %d: %s: %w: key is repeated", k.Line, k.Value, ErrBadValue))
-		case v.Kind != yaml.ScalarNode:
-			errs = append(errs, fmt.Errorf("line %d: %s: %w: want a single value", v.Line, k.Value, ErrBadValue))
-		default:
-			vals[k.Value] = v.Value
-			if err := s.check(v.Value); err != nil {
-				errs = append(errs, fmt.Errorf("line %d: %s: %w: %w", v.Line, k.Value, ErrBadValue, err))
-			}
+	for _, s := range Settings() {
+		if s.FileOnly {
+			continue
 		}
+		if err := c.set(&s, s.Default); err != nil {
+			errs = append(errs, fmt.Errorf("default of %s: %w", s.Name, err))
+		}
+	}
+	errs = append(errs, c.parse(file)...)
+	for _, s := range Settings() {
+		v, given := flags[s.Name]
+		if !given || s.FileOnly {
+			continue
+		}
+		if err := c.set(&s, v); err != nil {
+			errs = append(errs, fmt.Errorf("flag --%s: %w", s.Name, err))
+		}
+	}
+	if len(errs) == 0 {
+		errs = c.relations()
 	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
-	return vals, nil
+	return c, nil
 }
 
-func notEmpty(s string) error {
-	if s == "" {
-		return errors.New("must not be empty")
+func (c *Config) set(s *Setting, v string) error {
+	if err := s.set(c, v); err != nil {
+		return fmt.Errorf("%w: %w", ErrBadValue, err)
 	}
+	c.values[s.Name] = v
 	return nil
 }
 
-func hostPort(s string) error {
-	_, port, err := net.SplitHostPort(s)
-	if err == nil {
-		_, err = strconv.ParseUint(port, 10, 16)
+// relations checks what no setting can tell alone.
+func (c *Config) relations() (errs []error) {
+	if (c.TLSCert == "") != (c.TLSKey == "") {
+		errs = append(errs, fmt.Errorf("tls-cert and tls-key: %w: give both or none", ErrBadValue))
 	}
-	return err
+	if c.ColdAfter < c.WarmAfter {
+		errs = append(errs, fmt.Errorf("cold-after: %w: must not be less than warm-after", ErrBadValue))
+	}
+	if _, err := auth.New(&auth.Options{Users: c.Users, Tokens: c.Tokens}); err != nil {
+		errs = append(errs, fmt.Errorf("users and tokens: %w: %w", ErrBadValue, err))
+	}
+	return errs
 }
 
-func level(s string) error {
-	switch s {
-	case "debug", "info", "warn", "error":
-		return nil
+// Values returns every setting as it was written, by name, without users and tokens.
+func (c *Config) Values() map[string]string { return maps.Clone(c.values) }
+
+// YAML returns the settings as a file, without users and tokens.
+func (c *Config) YAML() string {
+	var b strings.Builder
+	for _, s := range Settings() {
+		if v := c.values[s.Name]; v != "" {
+			fmt.Fprintf(&b, "%s: %s\n", s.Name, quote(v))
+		}
 	}
-	return fmt.Errorf("%q is not debug, info, warn or error", s)
+	return b.String()
 }
 
-func duration(s string) error {
-	d, err := time.ParseDuration(s)
-	if err == nil && d < 0 {
-		err = errors.New("must not be negative")
+func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
+
+// NeedRestart returns the names of the settings that differ from now and take
+// effect only when the process starts again.
+func (c *Config) NeedRestart(now *Config) []string {
+	var names []string
+	for _, s := range Settings() {
+		if !s.Reloadable && c.values[s.Name] != now.values[s.Name] {
+			names = append(names, s.Name)
+		}
 	}
-	return err
+	return slices.Clip(names)
 }

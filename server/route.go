@@ -1,0 +1,104 @@
+package server
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/valyala/fasthttp"
+
+	"github.com/strandline-db/strandline/server/auth"
+)
+
+// route is what is known of a request's path.
+type route struct {
+	name string    // in metrics: few, whatever is asked for
+	role auth.Role // "": everybody
+}
+
+// routeOf places a path. What is not listed is for admin, so that a new route is
+// closed until it is.
+func routeOf(path string) route {
+	switch {
+	case path == "/-/healthy" || path == "/-/ready":
+		return route{"health", ""}
+	case path == "/metrics":
+		return route{"metrics", auth.Read}
+	case path == "/api/v1/write":
+		return route{"write", auth.Write}
+	case strings.HasPrefix(path, "/api/v1/admin/"):
+		return route{"admin", auth.Admin}
+	case path == "/api/v1/query" || path == "/api/v1/query_range":
+		return route{strings.TrimPrefix(path, "/api/v1/"), auth.Read}
+	case strings.HasPrefix(path, "/api/v1/"):
+		return route{"api", auth.Read}
+	}
+	return route{"other", auth.Admin}
+}
+
+func (s *Server) handle(ctx *fasthttp.RequestCtx) {
+	path := string(ctx.Path())
+	r := routeOf(path)
+	defer func() {
+		if p := recover(); p != nil {
+			s.o.Logger.Error("handler panicked", "path", path, "panic", p)
+			ctx.Response.Reset()
+			fail(ctx, 500, "internal", "internal error")
+		}
+		s.metrics.observe(r.name, ctx.Response.StatusCode(), time.Since(ctx.Time()))
+	}()
+	if s.permit(ctx, path, r.role) {
+		s.dispatch(ctx, path)
+	}
+}
+
+// permit reports whether the caller has the role; if not, it has answered.
+func (s *Server) permit(ctx *fasthttp.RequestCtx, path string, need auth.Role) bool {
+	a := s.auth.Load()
+	if a == nil || need == "" {
+		return true
+	}
+	id, err := a.Identify(string(ctx.Request.Header.Peek("Authorization")))
+	if err == nil && id.Role.Allows(need) {
+		if need == auth.Admin {
+			s.o.Audit.Info("admin", "method", string(ctx.Method()), "path", path, "name", id.Name, "remote", ctx.RemoteAddr().String())
+		}
+		return true
+	}
+	s.o.Audit.Warn("denied", "method", string(ctx.Method()), "path", path, "name", id.Name, "remote", ctx.RemoteAddr().String())
+	if err == nil {
+		fail(ctx, 403, "forbidden", "this needs the role "+string(need))
+		return false
+	}
+	fail(ctx, 401, "unauthorized", "credentials are missing or wrong")
+	ctx.Response.Header.Set("WWW-Authenticate", `Basic realm="strandline"`)
+	return false
+}
+
+func (s *Server) dispatch(ctx *fasthttp.RequestCtx, path string) {
+	look := ctx.IsGet() || ctx.IsHead()
+	h := s.mounted.Load()
+	switch {
+	case path == "/-/healthy" && look:
+		ctx.SetBodyString("healthy\n")
+	case path == "/metrics" && look && s.o.Metrics != nil:
+		s.o.Metrics(ctx)
+	case path == "/-/ready" && look && h != nil:
+		ctx.SetBodyString("ready\n")
+	case h == nil && (path == "/-/ready" || strings.HasPrefix(path, "/api/v1/")):
+		fail(ctx, 503, "unavailable", "not ready: starting or stopping")
+		ctx.Response.Header.Set("Retry-After", "1")
+	case path == "/api/v1/write":
+		h.ingest.Handle(ctx)
+	case strings.HasPrefix(path, "/api/v1/") && h.api.Handle(ctx):
+	default:
+		fail(ctx, 404, "not_found", "no such path")
+	}
+}
+
+// fail answers with the error envelope; its arguments need no JSON escapes.
+func fail(ctx *fasthttp.RequestCtx, code int, kind, msg string) {
+	ctx.SetStatusCode(code)
+	ctx.SetContentType("application/json")
+	fmt.Fprintf(ctx, `{"status":"error","errorType":%q,"error":%q}`, kind, msg)
+}
