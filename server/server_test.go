@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"net"
+	"strings"
 	"testing"
 
 	"github.com/valyala/fasthttp"
@@ -73,6 +74,60 @@ func TestRefusesOpenListener(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := s.Serve(ln); !errors.Is(err, ErrOpenListener) {
+		t.Fatalf("got %v", err)
+	}
+}
+
+func TestAnswers503UntilMounted(t *testing.T) {
+	s, err := New(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	get := func(path string) int {
+		ctx := &fasthttp.RequestCtx{}
+		ctx.Request.SetRequestURI(path)
+		s.handle(ctx)
+		return ctx.Response.StatusCode()
+	}
+	check := func(ready int) {
+		t.Helper()
+		for path, want := range map[string]int{"/-/healthy": 200, "/-/ready": ready, "/api/v1/write": ready, "/api/v1/query": ready} {
+			if got := get(path); got != want {
+				t.Errorf("%s: got %d, want %d", path, got, want)
+			}
+		}
+	}
+	check(503)
+	s.Mount(fake{}, fakeAPI{})
+	check(200)
+	s.Unmount()
+	check(503)
+}
+
+func TestAuthIsReplacedButNotGivenUpInTheOpen(t *testing.T) {
+	a, err := auth.New(&auth.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := New(&Options{Auth: a})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.SetAuth(nil); err != nil {
+		t.Fatalf("behind loopback: %v", err)
+	}
+	s.exposed.Store(true)
+	if err := s.SetAuth(nil); !errors.Is(err, ErrOpenListener) {
+		t.Fatalf("in the open: %v", err)
+	}
+	if err := s.SetAuth(a); err != nil || s.auth.Load() != a {
+		t.Fatalf("in the open, to another: %v", err)
+	}
+}
+
+func TestBadOptionsAreAllReported(t *testing.T) {
+	_, err := New(&Options{MaxBody: -1, MaxConns: -1})
+	if !errors.Is(err, ErrBadOptions) || !strings.Contains(err.Error(), "MaxBody") || !strings.Contains(err.Error(), "MaxConns") {
 		t.Fatalf("got %v", err)
 	}
 }
