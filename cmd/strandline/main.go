@@ -25,6 +25,6 @@ func newRoot() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(newVersion(), newCheck())
+	root.AddCommand(newServe(), newCheck(), newVersion())
 	return root
 }

@@ -1,0 +1,271 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/spf13/cobra"
+	"github.com/valyala/fasthttp/fasthttpadaptor"
+
+	"github.com/strandline-db/strandline/engine"
+	"github.com/strandline-db/strandline/query"
+	"github.com/strandline-db/strandline/server"
+	"github.com/strandline-db/strandline/server/api"
+	"github.com/strandline-db/strandline/server/auth"
+	"github.com/strandline-db/strandline/server/config"
+	"github.com/strandline-db/strandline/server/ingest"
+)
+
+// drainTime is how long running requests may take to end once we are told to stop.
+const drainTime = 10 * time.Second
+
+var (
+	errStorage = errors.New("storage failed")
+	errForced  = errors.New("told to stop a second time: left without a flush")
+)
+
+func newServe() *cobra.Command {
+	var file string
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Run the server until SIGTERM; SIGHUP reloads the config",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			signals := make(chan os.Signal, 4)
+			signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+			defer signal.Stop(signals)
+			n := &node{load: settingsOf(cmd, &file), out: cmd.ErrOrStderr()}
+			return n.run(signals)
+		},
+	}
+	cmd.Flags().StringVar(&file, "config", "", "YAML file of settings; flags go before it")
+	addSettingFlags(cmd)
+	return cmd
+}
+
+// node is a running server: what it is made of, in the order of its start.
+type node struct {
+	load func() (*config.Config, error)
+	out  io.Writer // of the log
+
+	cfg    *config.Config
+	level  slog.LevelVar
+	log    *slog.Logger
+	audit  io.Closer // nil: the log
+	cert   *server.Certificate
+	reg    *prometheus.Registry
+	server *server.Server
+	addr   string
+
+	db         *engine.DB
+	api        *api.API
+	ingest     *ingest.Handler
+	stopScrape func()
+	failed     chan error
+	served     chan error
+}
+
+// run starts everything, waits for a reason to stop, and stops.
+func (n *node) run(signals <-chan os.Signal) error {
+	if err := n.listen(); err != nil {
+		return err
+	}
+	if n.audit != nil {
+		defer n.audit.Close()
+	}
+	opened := make(chan error, 1)
+	go func() { opened <- n.open() }()
+	for {
+		select {
+		case err := <-opened:
+			if err != nil {
+				return errors.Join(err, n.shutdown())
+			}
+			opened = nil
+			n.server.Mount(n.ingest, n.api)
+			n.log.Info("ready", "addr", n.addr)
+		case err := <-n.served:
+			return err
+		case err := <-n.failed:
+			// What is in memory is in the log; a disk that failed is not asked for more.
+			n.log.Error("stopping: the storage failed", "err", err)
+			return errors.Join(fmt.Errorf("%w: %w", errStorage, err), n.shutdown())
+		case s := <-signals:
+			if s == syscall.SIGHUP {
+				n.reload()
+				continue
+			}
+			n.log.Info("stopping", "signal", s.String())
+			if opened != nil { // still replaying: nothing was written that a flush could save
+				return n.shutdown()
+			}
+			return n.stopUnlessForced(signals)
+		}
+	}
+}
+
+func (n *node) stopUnlessForced(signals <-chan os.Signal) error {
+	done := make(chan error, 1)
+	go func() { done <- n.stop() }()
+	for {
+		select {
+		case err := <-done:
+			return err
+		case s := <-signals:
+			if s != syscall.SIGHUP {
+				return errForced
+			}
+		}
+	}
+}
+
+// listen reads the settings and opens the listener, which says 503 for now.
+func (n *node) listen() (err error) {
+	if n.cfg, err = n.load(); err != nil {
+		return err
+	}
+	setLevel(&n.level, n.cfg.LogLevel)
+	n.log = slog.New(slog.NewTextHandler(n.out, &slog.HandlerOptions{Level: &n.level}))
+	n.failed, n.served = make(chan error, 1), make(chan error, 1)
+	n.reg = prometheus.NewRegistry()
+	n.reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	if err := n.newServer(); err != nil {
+		return err
+	}
+	ln, err := net.Listen("tcp", n.cfg.Listen)
+	if err != nil {
+		return err
+	}
+	n.addr = ln.Addr().String()
+	n.log.Info("listening", "addr", n.addr, "version", version, "data", n.cfg.Data)
+	go func() { n.served <- n.server.Serve(ln) }()
+	return nil
+}
+
+func (n *node) newServer() error {
+	o := &server.Options{
+		Insecure: n.cfg.Insecure, Registerer: n.reg, Logger: n.log, Audit: n.log.With("log", "audit"),
+		MaxBody: int(n.cfg.MaxBodyBytes), MaxConns: n.cfg.MaxConnections,
+		Metrics: fasthttpadaptor.NewFastHTTPHandler(promhttp.HandlerFor(n.reg, promhttp.HandlerOpts{EnableOpenMetrics: true})),
+	}
+	var err error
+	if o.Auth, err = authOf(n.cfg); err != nil {
+		return err
+	}
+	if n.cfg.TLSCert != "" {
+		if n.cert, err = server.LoadCertificate(n.cfg.TLSCert, n.cfg.TLSKey, n.log, nil); err != nil {
+			return err
+		}
+		o.TLS = n.cert.TLS()
+	}
+	if n.cfg.AuditLog != "" {
+		f, err := os.OpenFile(n.cfg.AuditLog, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+		if err != nil {
+			return err
+		}
+		n.audit, o.Audit = f, slog.New(slog.NewJSONHandler(f, nil))
+	}
+	n.server, err = server.New(o)
+	return err
+}
+
+// open opens the storage, which replays the log, and what stands on it.
+func (n *node) open() error {
+	db, err := engine.Open(n.cfg.Data, engineOptions(n))
+	if err != nil {
+		return err
+	}
+	q, err := query.New(db, &query.Options{
+		Timeout: n.cfg.QueryTimeout, MaxSamples: n.cfg.QueryMaxSamples, MaxSeries: n.cfg.QueryMaxSeries,
+		MaxConcurrent: n.cfg.QueryMaxConcurrent, LookbackDelta: n.cfg.QueryLookbackDelta, Logger: n.log,
+	})
+	if err != nil {
+		return errors.Join(err, db.Close())
+	}
+	n.ingest, err = ingest.New(db, ingestOptions(n))
+	if err != nil {
+		return errors.Join(err, db.Close())
+	}
+	n.db, n.api = db, api.New(db, q, apiOptions(n.cfg))
+	n.stopScrape = n.startScrape()
+	return nil
+}
+
+func authOf(c *config.Config) (*auth.Authenticator, error) {
+	if len(c.Users)+len(c.Tokens) == 0 {
+		return nil, nil
+	}
+	return auth.New(&auth.Options{Users: c.Users, Tokens: c.Tokens})
+}
+
+// startScrape begins to store our own metrics; the result ends that and waits.
+func (n *node) startScrape() func() {
+	if n.cfg.SelfScrapeInterval == 0 {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	s := &server.SelfScrape{Gatherer: n.reg, Appender: n.db, Interval: n.cfg.SelfScrapeInterval, Instance: n.addr, Logger: n.log}
+	go func() { defer close(done); s.Run(ctx) }()
+	return func() { cancel(); <-done }
+}
+
+// shutdown closes the listener and lets running requests end.
+func (n *node) shutdown() error {
+	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
+	defer cancel()
+	n.server.Unmount()
+	if err := n.server.Shutdown(ctx); err != nil && !errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	return nil
+}
+
+// stop ends everything in the reverse order of its start, with all flushed.
+func (n *node) stop() error {
+	n.stopScrape()
+	err := n.shutdown()
+	start := time.Now()
+	err = errors.Join(err, n.api.Close(), n.db.Flush(context.Background()), n.db.Close())
+	if err == nil {
+		n.log.Info("stopped", "flush_took", time.Since(start))
+	}
+	return err
+}
+
+// reload reads the settings again and puts into force what can be without a restart.
+// A fault changes nothing.
+func (n *node) reload() {
+	now, err := n.load()
+	if err != nil {
+		n.log.Error("config not reloaded", "err", err)
+		return
+	}
+	a, err := authOf(now)
+	if err == nil {
+		err = n.server.SetAuth(a)
+	}
+	if err == nil && n.cert != nil {
+		err = n.cert.Reload()
+	}
+	if err != nil {
+		n.log.Error("config not reloaded", "err", err)
+		return
+	}
+	setLevel(&n.level, now.LogLevel)
+	n.log.Info("config reloaded")
+	if names := n.cfg.NeedRestart(now); len(names) > 0 {
+		n.log.Warn("changed settings that need a restart", "keys", names)
+	}
+}
