@@ -1,0 +1,6 @@
+package vfs
+
+import "errors"
+
+// ErrLocked says that another process or opener holds the lock.
+var ErrLocked = errors.New("vfs: locked by another opener")
