@@ -1,0 +1,189 @@
+package wal
+
+import (
+	"errors"
+	"fmt"
+	"path"
+
+	"github.com/strandline-db/strandline/wal/vfs"
+)
+
+// recover reads every batch, sets up the state, cuts a torn tail and opens the last
+// segment for writing.
+func (l *Log) recover() error {
+	seqs, err := listSegments(l.fs, l.dir)
+	if err != nil {
+		return err
+	}
+	if seqs, err = l.dropUnborn(seqs); err != nil {
+		return err
+	}
+	if len(seqs) == 0 {
+		return l.roll(1)
+	}
+	l.oldest = seqs[0]
+	for i, seq := range seqs {
+		if err := l.recoverSegment(seq, i == 0, i == len(seqs)-1); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// dropUnborn removes a last segment whose header never became durable: nothing was
+// acknowledged in it, since its header is synced before its first batch.
+func (l *Log) dropUnborn(seqs []uint64) ([]uint64, error) {
+	if len(seqs) == 0 {
+		return seqs, nil
+	}
+	last := seqs[len(seqs)-1]
+	r, err := openSegment(l.fs, l.dir, last, nil)
+	if err == nil {
+		return seqs, r.f.Close()
+	}
+	var damage *CorruptionError
+	if !errors.As(err, &damage) || errors.Is(err, errVersion) {
+		return nil, err
+	}
+	probe, err := l.headless(last)
+	if err != nil {
+		return nil, err
+	}
+	found, err := probe.laterBatch(0)
+	if err = errors.Join(err, probe.f.Close()); err != nil {
+		return nil, err
+	}
+	if found {
+		return nil, damage
+	}
+	l.opts.Logger.Warn("log: removing a segment that a crash left without a header", "path", probe.path)
+	if err := l.fs.Remove(probe.path); err != nil {
+		return nil, err
+	}
+	return seqs[:len(seqs)-1], l.fs.SyncDir(l.dir)
+}
+
+// headless opens a segment without looking at its header.
+func (l *Log) headless(seq uint64) (*segmentReader, error) {
+	name := path.Join(l.dir, segmentName(seq))
+	f, err := l.fs.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	r := &segmentReader{f: f, path: name, seq: seq, off: segmentHeader - 1}
+	if r.size, err = f.Size(); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return r, nil
+}
+
+func (l *Log) recoverSegment(seq uint64, first, last bool) (err error) {
+	r, err := openSegment(l.fs, l.dir, seq, l.scanBuf)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		l.scanBuf = r.buf
+		err = errors.Join(err, r.f.Close())
+	}()
+	begun := false
+	for {
+		body, number, off, err := r.next()
+		if errors.Is(err, errNoBatch) {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		if number != l.number+1 && !(first && !begun) {
+			return &CorruptionError{Path: r.path, Offset: off, Err: fmt.Errorf("batch %d follows batch %d", number, l.number)}
+		}
+		l.number, begun = number, true
+		if err := eachRecord(body, func(rec *record) error { return l.st.absorb(rec, seq, off) }); err != nil {
+			return &CorruptionError{Path: r.path, Offset: off, Err: err}
+		}
+	}
+	return l.endSegment(r, last)
+}
+
+// endSegment decides what the bytes behind the last whole batch are: nothing, a torn
+// tail, or damage.
+func (l *Log) endSegment(r *segmentReader, last bool) error {
+	dirty, err := r.dirty()
+	if err != nil {
+		return err
+	}
+	if !last {
+		// The next segment's first batch number tells whether batches are missing here.
+		if dirty {
+			return &CorruptionError{Path: r.path, Offset: r.off, Err: errChecksum}
+		}
+		return nil
+	}
+	if dirty {
+		found, err := r.laterBatch(l.number + 1)
+		if err != nil {
+			return err
+		}
+		if found {
+			return &CorruptionError{Path: r.path, Offset: r.off, Err: errChecksum}
+		}
+		l.stats.TornTails++
+		l.opts.Logger.Warn("log: cutting a torn tail, left by a crash while writing", "path", r.path, "offset", r.off)
+	}
+	if l.offline {
+		return nil
+	}
+	return l.reopen(r.path, r.seq, r.off, dirty)
+}
+
+// reopen opens the last segment for writing behind off, having zeroed what follows.
+func (l *Log) reopen(name string, seq uint64, off int64, cut bool) (err error) {
+	f, err := l.fs.OpenReadWrite(name)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, f.Close())
+		}
+	}()
+	if cut {
+		if err := f.Truncate(off); err != nil {
+			return err
+		}
+	}
+	if size, err := f.Size(); err != nil {
+		return err
+	} else if size < l.opts.SegmentSize {
+		if err := f.Preallocate(l.opts.SegmentSize); err != nil {
+			return err
+		}
+	}
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	l.f, l.seq, l.off = f, seq, off
+	return nil
+}
+
+// Verify reads every frame of a closed log and reports damage; a torn tail is none.
+func Verify(fsys vfs.FS, dir string, report func(segment string, off int64, err error)) error {
+	seqs, err := listSegments(fsys, dir)
+	if err != nil {
+		return err
+	}
+	l := &Log{fs: fsys, dir: dir, st: newState(), offline: true}
+	l.opts.EnsureDefaults()
+	for i, seq := range seqs {
+		if err := l.recoverSegment(seq, i == 0, i == len(seqs)-1); err != nil {
+			var damage *CorruptionError
+			if !errors.As(err, &damage) {
+				return err
+			}
+			report(damage.Path, damage.Offset, damage.Err)
+			return nil
+		}
+	}
+	return nil
+}
