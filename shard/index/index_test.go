@@ -65,7 +65,7 @@ func TestRemoveAllLeavesNothing(t *testing.T) {
 	m := NewMem()
 	m.Add(1, string(model.AppendKey(nil, labels.FromStrings("a", "b"))))
 	m.Remove([]uint32{1})
-	if len(m.labels) != 0 || len(m.keys) != 0 || len(m.all) != 0 {
+	if len(m.names) != 0 || len(m.all) != 0 {
 		t.Fatalf("something is left: %+v", m)
 	}
 }
