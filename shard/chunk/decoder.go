@@ -1,16 +1,15 @@
 package chunk
 
-import (
-	"encoding/binary"
-	"math"
-	"slices"
-)
+import "slices"
 
 // Decoder expands chunks into columns. It is reusable scratch memory for one
 // goroutine at a time; the zero value is ready for use.
 type Decoder struct {
-	u [MaxSamples]uint64
-	x [MaxSamples]int64
+	u, tmp  []uint64
+	x       []int64
+	pos     []uint16
+	sel     []uint16
+	misfits []uint16
 }
 
 // Floats appends the samples of chunk b to ts, vs and st. If neither this chunk nor
@@ -22,17 +21,12 @@ func (d *Decoder) Floats(b []byte, ts []int64, vs []float64, st []int64) ([]int6
 	if err != nil {
 		return ts, vs, st, err
 	}
-	n := len(ts2) - len(ts)
-	if len(b) == 0 || len(b) != 1+8*n {
-		return ts, vs, st, ErrCorrupt
+	had, n := len(vs), len(ts2)-len(ts)
+	vs2 := slices.Grow(vs, n)[:had+n]
+	if err := d.decodeValues(b, vs2[had:]); err != nil {
+		return ts, vs, st, err
 	}
-	if b[0] != 1 {
-		return ts, vs, st, ErrUnknownEncoding
-	}
-	for i := 0; i < n; i++ {
-		vs = append(vs, math.Float64frombits(binary.LittleEndian.Uint64(b[1+8*i:])))
-	}
-	return ts2, vs, st2, nil
+	return ts2, vs2, st2, nil
 }
 
 // Blobs appends the samples of chunk b to ts, st and blobs, as Floats does. The
@@ -42,74 +36,85 @@ func (d *Decoder) Blobs(b []byte, ts, st []int64, blobs [][]byte) ([]int64, []in
 	if err != nil {
 		return ts, st, blobs, err
 	}
-	n := len(ts2) - len(ts)
-	if len(b) == 0 {
-		return ts, st, blobs, ErrCorrupt
-	}
-	if b[0] != 1 {
-		return ts, st, blobs, ErrUnknownEncoding
-	}
-	b, err = decodeInts(b[1:], d.x[:n], d.u[:0])
+	out, err := d.plainBlobs(b, len(ts2)-len(ts), blobs)
 	if err != nil {
 		return ts, st, blobs, err
 	}
-	out := blobs
-	for _, l := range d.x[:n] {
+	return ts2, st2, out, nil
+}
+
+// plainBlobs appends n blobs, which fill b.
+func (d *Decoder) plainBlobs(b []byte, n int, out [][]byte) ([][]byte, error) {
+	if len(b) < 2 {
+		return nil, ErrCorrupt
+	}
+	if b[0] != idBlobsPlain {
+		return nil, ErrUnknownEncoding
+	}
+	if b[1]&hasStarts != 0 {
+		return nil, ErrCorrupt
+	}
+	d.x = resize(d.x, n)
+	b, err := d.ints(b[1], b[2:], d.x)
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range d.x {
 		if l < 0 || l > int64(len(b)) {
-			return ts, st, blobs, ErrCorrupt
+			return nil, ErrCorrupt
 		}
 		out = append(out, b[:l:l])
 		b = b[l:]
 	}
 	if len(b) != 0 {
-		return ts, st, blobs, ErrCorrupt
+		return nil, ErrCorrupt
 	}
-	return ts2, st2, out, nil
+	return out, nil
 }
 
-// Timestamps appends the timestamps of chunk b, of any kind, to ts.
+// Timestamps appends the timestamps of chunk b, of any kind, to ts. It does not look at
+// what follows them. It fails with ErrCorrupt or ErrUnknownEncoding.
 func (d *Decoder) Timestamps(b []byte, ts []int64) ([]int64, error) {
-	out, _, _, err := d.times(b, ts, nil)
+	out, _, _, err := d.timestamps(b, ts)
 	if err != nil {
 		return ts, err
 	}
 	return out, nil
 }
 
-// times decodes the head of a chunk and returns what follows it.
-func (d *Decoder) times(b []byte, ts, st []int64) (ts2, st2 []int64, rest []byte, err error) {
+// timestamps decodes the head of a chunk up to the timestamps, and returns what follows
+// and whether that begins with start timestamps.
+func (d *Decoder) timestamps(b []byte, ts []int64) (out []int64, rest []byte, starts bool, err error) {
 	n, b, ok := readUvarint(b)
-	if !ok || n == 0 || n > MaxSamples || len(b) < 1 {
-		return nil, nil, nil, ErrCorrupt
-	}
-	id := b[0]
-	if id&^hasStarts != intsDelta {
-		return nil, nil, nil, ErrUnknownEncoding
+	if !ok || n == 0 || n > MaxSamples || len(b) == 0 {
+		return nil, nil, false, ErrCorrupt
 	}
 	had := len(ts)
-	ts = slices.Grow(ts, int(n))[:had+int(n)]
-	b, err = decodeInts(b[1:], ts[had:], d.u[:0])
+	out = slices.Grow(ts, int(n))[:had+int(n)]
+	mode := b[0]
+	rest, err = d.ints(mode, b[1:], out[had:])
+	return out, rest, mode&hasStarts != 0, err
+}
+
+// times decodes timestamps and start timestamps and returns what follows them.
+func (d *Decoder) times(b []byte, ts, st []int64) (ts2, st2 []int64, rest []byte, err error) {
+	ts2, b, starts, err := d.timestamps(b, ts)
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	if id&hasStarts == 0 {
+	if !starts {
 		if len(st) > 0 {
-			st = padStarts(st, len(ts))
+			st = padStarts(st, len(ts2))
 		}
-		return ts, st, b, nil
+		return ts2, st, b, nil
 	}
-	if len(b) < 1 {
+	if len(b) == 0 || b[0]&hasStarts != 0 {
 		return nil, nil, nil, ErrCorrupt
 	}
-	if b[0] != intsDelta {
-		return nil, nil, nil, ErrUnknownEncoding
-	}
-	st = padStarts(st, len(ts))
-	b, err = decodeInts(b[1:], st[had:], d.u[:0])
-	if err != nil {
-		return nil, nil, nil, err
-	}
-	return ts, st, b, nil
+	// Chunks before this one may have had none.
+	st = padStarts(st, len(ts2))
+	rest, err = d.ints(b[0], b[1:], st[len(ts):])
+	return ts2, st, rest, err
 }
 
 // padStarts lengthens st to n with zeros.

@@ -1,18 +1,24 @@
 package chunk
 
-import (
-	"encoding/binary"
-	"math"
-)
+import "encoding/binary"
 
-// hasStarts marks, in the id byte of the timestamps, that start timestamps follow.
-const hasStarts = 0x80
+// hasStarts marks, in the mode byte of the timestamps, that start timestamps follow.
+const hasStarts byte = 0x80
+
+// idBlobsPlain is the encoding of blobs: a column of lengths, then the bytes.
+const idBlobsPlain byte = 1
 
 // Encoder compresses columns into chunks. It is reusable scratch memory for one
 // goroutine at a time; the zero value is ready for use.
 type Encoder struct {
-	u [MaxSamples]uint64
-	x [MaxSamples]int64
+	facts   facts
+	plans   [2][2]intPlan // two rivals in each slot
+	plan    [2]*intPlan   // the winner of each slot
+	ints    []int64       // values scaled to integers; lengths of blobs
+	bits    []int64       // bit patterns of values
+	misfits []uint16      // places of values that ints can't hold
+	pos     []uint16
+	tmp     []uint64
 }
 
 // Floats appends a chunk of float samples to dst. ts are milliseconds, strictly
@@ -21,11 +27,7 @@ type Encoder struct {
 func (e *Encoder) Floats(dst []byte, ts []int64, vs []float64, st []int64) []byte {
 	checkLengths(len(ts), len(vs), len(st))
 	dst = e.appendTimes(dst, ts, st)
-	dst = append(dst, 1)
-	for _, v := range vs {
-		dst = binary.LittleEndian.AppendUint64(dst, math.Float64bits(v))
-	}
-	return dst
+	return e.appendValues(dst, vs)
 }
 
 // Blobs appends a chunk of opaque samples to dst. The rules for ts and st are those
@@ -33,11 +35,11 @@ func (e *Encoder) Floats(dst []byte, ts []int64, vs []float64, st []int64) []byt
 func (e *Encoder) Blobs(dst []byte, ts []int64, st []int64, blobs [][]byte) []byte {
 	checkLengths(len(ts), len(blobs), len(st))
 	dst = e.appendTimes(dst, ts, st)
-	dst = append(dst, 1)
+	e.ints = resize(e.ints, len(blobs))
 	for i, b := range blobs {
-		e.x[i] = int64(len(b))
+		e.ints[i] = int64(len(b))
 	}
-	dst = appendInts(dst, e.x[:len(ts)], e.u[:0])
+	dst = e.appendColumn(append(dst, idBlobsPlain), e.ints, plainColumn, 0)
 	for _, b := range blobs {
 		dst = append(dst, b...)
 	}
@@ -47,13 +49,14 @@ func (e *Encoder) Blobs(dst []byte, ts []int64, st []int64, blobs [][]byte) []by
 func (e *Encoder) appendTimes(dst []byte, ts, st []int64) []byte {
 	dst = binary.AppendUvarint(dst, uint64(len(ts)))
 	if len(st) == 0 {
-		dst = append(dst, intsDelta)
-		return appendInts(dst, ts, e.u[:0])
+		return e.appendColumn(dst, ts, timeColumn, 0)
 	}
-	dst = append(dst, intsDelta|hasStarts)
-	dst = appendInts(dst, ts, e.u[:0])
-	dst = append(dst, intsDelta)
-	return appendInts(dst, st, e.u[:0])
+	dst = e.appendColumn(dst, ts, timeColumn, hasStarts)
+	return e.appendColumn(dst, st, plainColumn, 0)
+}
+
+func (e *Encoder) appendColumn(dst []byte, xs []int64, kind columnKind, flag byte) []byte {
+	return e.appendInts(dst, e.planInts(xs, kind, 0), flag)
 }
 
 func checkLengths(ts, vs, st int) {

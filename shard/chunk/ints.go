@@ -1,57 +1,205 @@
 package chunk
 
-import "encoding/binary"
+import "math/bits"
 
-// Ids of the encodings of a column of int64s. Never renumber.
+// A column of int64s (timestamps, start timestamps, scaled values, bit patterns of
+// floats, lengths of blobs) is a mode byte, its head, and residuals in layers.
 const (
-	intsLinear byte = 1 // first, step
-	intsDelta  byte = 2 // first, smallest delta, width, packed differences to it
+	hasShift byte = 0x40 // in the mode byte: a shift follows first
+	idMask   byte = 0x3f // the transform's id
 )
 
-func appendInts(dst []byte, xs []int64, scratch []uint64) []byte {
-	dst = binary.AppendUvarint(dst, zigzag(xs[0]))
-	if len(xs) == 1 {
-		return dst
-	}
-	lo, hi := xs[1]-xs[0], xs[1]-xs[0]
-	for i := 1; i < len(xs); i++ {
-		d := xs[i] - xs[i-1]
-		lo, hi = min(lo, d), max(hi, d)
-	}
-	dst = binary.AppendUvarint(dst, zigzag(lo))
-	w := bitLen(uint64(hi) - uint64(lo))
-	dst = append(dst, byte(w))
-	scratch = scratch[:0]
-	for i := 1; i < len(xs); i++ {
-		scratch = append(scratch, uint64(xs[i]-xs[i-1])-uint64(lo))
-	}
-	return appendPacked(dst, scratch, w)
+// columnKind steers which transforms are weighed.
+type columnKind uint8
+
+const (
+	plainColumn columnKind = iota
+	timeColumn             // timestamps of samples
+)
+
+// intPlan says how a column will be written and in how many bytes.
+type intPlan struct {
+	t      transform
+	head   intHead
+	layers layerPlan
+	u      []uint64 // residuals
+	size   int
 }
 
-func decodeInts(b []byte, dst []int64, scratch []uint64) ([]byte, error) {
-	x, b, ok := readZigzag(b)
-	if !ok {
+// intProfile is what one pass over a column tells.
+type intProfile struct {
+	least     int64  // the smallest value
+	leastRise uint64 // the smallest difference that is not negative, else a huge one
+	falls     int    // differences below zero
+	rises     int    // differences above zero
+	shift     uint   // low bits that all differences have zero
+	linear    bool   // all differences are equal
+}
+
+func profileOf(xs []int64) intProfile {
+	p := intProfile{least: xs[0], leastRise: ^uint64(0), linear: true}
+	if len(xs) == 1 {
+		return p
+	}
+	prev, first := xs[0], xs[1]-xs[0]
+	var or, odd uint64
+	for _, x := range xs[1:] {
+		d := x - prev
+		prev = x
+		or |= uint64(d)
+		odd |= uint64(d ^ first)
+		p.falls += int(uint64(d) >> 63)
+		p.rises += int(uint64(-d) >> 63)
+		p.leastRise = min(p.leastRise, uint64(d))
+		p.least = min(p.least, x)
+	}
+	p.linear = odd == 0
+	if or != 0 {
+		p.shift = uint(bits.TrailingZeros64(or))
+	}
+	return p
+}
+
+// planInts chooses the transform of a column. The plan and its residuals lie in the
+// scratch of slot, 0 or 1, until the next call with that slot.
+func (e *Encoder) planInts(xs []int64, kind columnKind, slot int) *intPlan {
+	pr := profileOf(xs)
+	one, two := &e.plans[slot][0], &e.plans[slot][1]
+	if pr.linear {
+		one.t, one.u = linear{}, one.u[:0]
+		one.head = intHead{first: xs[0]}
+		if len(xs) > 1 {
+			one.head.base = xs[1] - xs[0]
+		}
+		one.size = one.headLen()
+		return one
+	}
+	one.t, two.t = pickTransforms(&pr, len(xs), kind)
+	one.prepare(xs, &pr)
+	two.prepare(xs, &pr)
+	if two.size < one.size {
+		return two
+	}
+	return one
+}
+
+// pickTransforms names the two that are worth weighing, by how often values fall.
+func pickTransforms(pr *intProfile, n int, kind columnKind) (transform, transform) {
+	// A fall costs a delta all 64 bits, where zigzag costs every other value one.
+	rarelyFalls := pr.rises >= 32*pr.falls
+	switch {
+	case kind == timeColumn && pr.falls == 0:
+		return delta{}, line{}
+	case pr.falls > n/8:
+		return deltaZig{}, frame{}
+	case rarelyFalls:
+		return delta{}, deltaOfDelta{}
+	}
+	return deltaZig{}, deltaOfDelta{}
+}
+
+// prepare computes head, residuals, layers and size for the plan's transform.
+func (p *intPlan) prepare(xs []int64, pr *intProfile) {
+	p.head = intHead{first: xs[0], shift: pr.shift}
+	h := &p.head
+	switch p.t.id() {
+	case idFrame:
+		h.first = pr.least
+	case idDelta:
+		h.base = int64(pr.leastRise) >> h.shift
+	case idDeltaOfD:
+		h.base = (xs[1] - xs[0]) >> h.shift
+	case idLine:
+		fitLine(h, xs)
+	}
+	p.u = resize(p.u, p.t.residuals(len(xs)))
+	p.t.forward(h, xs, p.u)
+	var lens lengths
+	top := lens.count(p.u)
+	p.layers.plan(&lens, top, len(p.u))
+	p.size = p.headLen() + p.layers.size
+}
+
+// fitLine chooses a line below all values. Schedules run in whole half-seconds, and
+// an average over few jittered values misses that by a little, which would add up.
+func fitLine(h *intHead, xs []int64) {
+	n := int64(len(xs) - 1)
+	step := (xs[n] - xs[0]) / n
+	const whole = 500
+	if r := (step + whole/2) / whole * whole; r > 0 && max(r-step, step-r) < whole/16 {
+		step = r
+	}
+	h.base = step >> h.shift
+	var low, at int64
+	for _, x := range xs {
+		low = min(low, (x-xs[0])>>h.shift-at)
+		at += h.base
+	}
+	h.first = xs[0] + low<<h.shift
+}
+
+func (p *intPlan) headLen() int {
+	n := 1 + uvarintLen(zigzag(p.head.first))
+	if p.head.shift > 0 {
+		n++
+	}
+	if p.t.hasBase() {
+		n += uvarintLen(zigzag(p.head.base))
+	}
+	return n
+}
+
+// appendInts appends a column as planned, with flag set in its mode byte.
+func (e *Encoder) appendInts(dst []byte, p *intPlan, flag byte) []byte {
+	mode := p.t.id() | flag
+	if p.head.shift > 0 {
+		mode |= hasShift
+	}
+	dst = append(dst, mode)
+	dst = appendZigzag(dst, p.head.first)
+	if p.head.shift > 0 {
+		dst = append(dst, byte(p.head.shift))
+	}
+	if p.t.hasBase() {
+		dst = appendZigzag(dst, p.head.base)
+	}
+	if len(p.u) == 0 {
+		return dst
+	}
+	return e.appendLayers(dst, p.u, &p.layers)
+}
+
+// ints decodes a column whose mode byte was mode into dst, which is not empty, and
+// returns what follows it.
+func (d *Decoder) ints(mode byte, b []byte, dst []int64) ([]byte, error) {
+	t := transformOf(mode & idMask)
+	if t == nil {
+		return nil, ErrUnknownEncoding
+	}
+	var h intHead
+	var ok bool
+	if h.first, b, ok = readZigzag(b); !ok {
 		return nil, ErrCorrupt
 	}
-	dst[0] = x
-	if len(dst) == 1 {
-		return b, nil
+	if mode&hasShift != 0 {
+		if len(b) == 0 || b[0] > 63 {
+			return nil, ErrCorrupt
+		}
+		h.shift, b = uint(b[0]), b[1:]
 	}
-	lo, b, ok := readZigzag(b)
-	if !ok || len(b) < 1 || b[0] > 64 {
-		return nil, ErrCorrupt
+	if t.hasBase() {
+		if h.base, b, ok = readZigzag(b); !ok {
+			return nil, ErrCorrupt
+		}
 	}
-	w := uint(b[0])
-	b = b[1:]
-	size := packedLen(len(dst)-1, w)
-	if len(b) < size {
-		return nil, ErrCorrupt
+	n := t.residuals(len(dst))
+	d.u = resize(d.u, n)
+	if n > 0 {
+		var err error
+		if b, err = d.layers(b, d.u); err != nil {
+			return nil, err
+		}
 	}
-	scratch = scratch[:len(dst)-1]
-	unpack(scratch, b, w)
-	for i, u := range scratch {
-		x += lo + int64(u)
-		dst[i+1] = x
-	}
-	return b[size:], nil
+	t.inverse(&h, d.u, dst)
+	return b, nil
 }

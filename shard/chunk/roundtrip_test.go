@@ -2,32 +2,63 @@ package chunk
 
 import (
 	"math"
+	"math/rand/v2"
+	"slices"
 	"testing"
 )
 
-func TestRoundTripSmoke(t *testing.T) {
+func TestRoundTripOfEveryShape(t *testing.T) {
 	var e Encoder
 	var d Decoder
-	ts := []int64{-5, 10, 40, math.MaxInt64}
-	vs := []float64{1, math.Copysign(0, -1), math.NaN(), math.Inf(1)}
-	b := e.Floats(nil, ts, vs, nil)
-	b2 := e.Floats(nil, ts, vs, []int64{1, 2, 3, 4})
-	ts2, vs2, st2, err := d.Floats(b, nil, nil, nil)
-	if err != nil || len(st2) != 0 {
-		t.Fatal(err, st2)
-	}
-	ts2, vs2, st2, err = d.Floats(b2, ts2, vs2, st2)
-	if err != nil || len(ts2) != 8 || len(st2) != 8 || st2[3] != 0 || st2[7] != 4 {
-		t.Fatal(err, ts2, st2)
-	}
-	for i := range vs2 {
-		if math.Float64bits(vs2[i]) != math.Float64bits(vs[i%4]) || ts2[i] != ts[i%4] {
-			t.Fatal(i, vs2[i], ts2[i])
+	var b []byte
+	for c, col := range columns() {
+		for k, n := range []int{1, 2, 3, 4, 7, 32, 33, 120, 240, 1000, MaxSamples} {
+			for manner := range manners {
+				r := rand.New(rand.NewPCG(uint64(c), uint64(k*manners+manner)))
+				vs, ts := col.values(r, n), times(r, manner, n)
+				var st []int64
+				if manner == 1 {
+					st = times(r, r.IntN(manners), n)
+				}
+				b = e.Floats(b[:0], ts, vs, st)
+				checkFloats(t, &d, b, ts, vs, st)
+				if max := 9*n + 22 + 8*n*min(manner, 1) + 30 + 9*len(st); len(b) > max {
+					t.Errorf("%s: %d samples in %d bytes, want at most %d", col.name, n, len(b), max)
+				}
+				if id, _ := valueIDOf(&d, b); n >= 32 && col.wants != 0 && id != col.wants {
+					t.Errorf("%s: %d samples got encoding %d, want %d", col.name, n, id, col.wants)
+				}
+				if t.Failed() {
+					t.Fatalf("%s, %d samples, timestamps of manner %d", col.name, n, manner)
+				}
+			}
 		}
 	}
-	b = e.Blobs(nil, ts, nil, [][]byte{[]byte("a"), {}, []byte("ccc"), []byte("d")})
-	_, _, bl, err := d.Blobs(b, nil, nil, nil)
-	if err != nil || len(bl) != 4 || string(bl[2]) != "ccc" {
-		t.Fatal(err, bl)
+}
+
+// checkFloats decodes b and compares every bit.
+func checkFloats(t *testing.T, d *Decoder, b []byte, ts []int64, vs []float64, st []int64) {
+	t.Helper()
+	gotT, gotV, gotS, err := d.Floats(b, nil, nil, nil)
+	if err != nil {
+		t.Errorf("decode: %v", err)
+		return
+	}
+	if !slices.Equal(gotT, ts) || !slices.Equal(gotS, st) {
+		t.Errorf("got timestamps %v, start timestamps %v; want %v, %v", gotT, gotS, ts, st)
+	}
+	if len(gotV) != len(vs) {
+		t.Errorf("got %d values, want %d", len(gotV), len(vs))
+		return
+	}
+	for i, v := range gotV {
+		if math.Float64bits(v) != math.Float64bits(vs[i]) {
+			t.Errorf("value %d: got %v (%#x), want %v (%#x)", i, v, math.Float64bits(v), vs[i], math.Float64bits(vs[i]))
+			return
+		}
+	}
+	only, err := d.Timestamps(b, nil)
+	if err != nil || !slices.Equal(only, ts) {
+		t.Errorf("Timestamps: got %v, %v; want %v", only, err, ts)
 	}
 }
