@@ -16,7 +16,7 @@ help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-8s %s\n", $$1, $$2}'
 
 build: ## build bin/strandline
-	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/strandline ./cmd/strandline
+	go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o bin/strandline ./cmd/strandline
 
 run: build ## build, then serve on ./data at 127.0.0.1:9595
 	./bin/strandline serve --data ./data

@@ -86,15 +86,23 @@ func (s *Server) SetAuth(a *auth.Authenticator) error {
 	return nil
 }
 
-// Serve answers on ln until Shutdown. It fails with ErrOpenListener when ln is
-// open to others and nothing protects it.
-func (s *Server) Serve(ln net.Listener) error {
-	tcp, ok := ln.Addr().(*net.TCPAddr)
+// Permit returns ErrOpenListener when addr is open to others and nothing protects
+// it. Serve asks it too; calling it before spares a start.
+func (s *Server) Permit(addr net.Addr) error {
+	tcp, ok := addr.(*net.TCPAddr)
 	if ok && !tcp.IP.IsLoopback() && !s.o.Insecure {
 		s.exposed.Store(true)
 		if s.o.TLS == nil || s.auth.Load() == nil {
 			return ErrOpenListener
 		}
+	}
+	return nil
+}
+
+// Serve answers on ln until Shutdown. It fails with ErrOpenListener where Permit does.
+func (s *Server) Serve(ln net.Listener) error {
+	if err := s.Permit(ln.Addr()); err != nil {
+		return err
 	}
 	if s.o.TLS != nil {
 		ln = tls.NewListener(ln, s.o.TLS)

@@ -25,6 +25,6 @@ func newRoot() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(newServe(), newCheck(), newVersion())
+	root.AddCommand(newServe(), newQuery(), newCheck(), newInspect(), newVersion())
 	return root
 }

@@ -30,11 +30,6 @@ import (
 // drainTime is how long running requests may take to end once we are told to stop.
 const drainTime = 10 * time.Second
 
-var (
-	errStorage = errors.New("storage failed")
-	errForced  = errors.New("told to stop a second time: left without a flush")
-)
-
 func newServe() *cobra.Command {
 	var file string
 	cmd := &cobra.Command{
@@ -146,6 +141,9 @@ func (n *node) listen() (err error) {
 	ln, err := net.Listen("tcp", n.cfg.Listen)
 	if err != nil {
 		return err
+	}
+	if err := n.server.Permit(ln.Addr()); err != nil {
+		return errors.Join(err, ln.Close())
 	}
 	n.addr = ln.Addr().String()
 	n.log.Info("listening", "addr", n.addr, "version", version, "data", n.cfg.Data)

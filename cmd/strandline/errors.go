@@ -1,0 +1,17 @@
+package main
+
+import "errors"
+
+// Errors that end a command with exit code 1.
+var (
+	// errStorage: a write or sync of the storage failed while serving.
+	errStorage = errors.New("storage failed")
+	// errForced: a second signal came while stopping.
+	errForced = errors.New("told to stop a second time: left without a flush")
+	// errDamaged: check found faults, which it has printed.
+	errDamaged = errors.New("faults found")
+	// errFormat: there is no such output format.
+	errFormat = errors.New("unknown format: want table, json or csv")
+	// errAnswer: the server did not answer a query with data.
+	errAnswer = errors.New("query failed")
+)
