@@ -35,7 +35,7 @@ func (a taken) Append(_ context.Context, b *model.Batch) (model.AppendResult, er
 }
 
 func TestSelfScrape(t *testing.T) {
-	defer goleak.VerifyNone(t)
+	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 	reg := prometheus.NewRegistry()
 	n := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "n_total", Help: "Things."}, []string{"kind"})
 	h := prometheus.NewHistogram(prometheus.HistogramOpts{Name: "h", Buckets: []float64{1, 2.5}})

@@ -4,6 +4,8 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -64,5 +66,31 @@ func TestEverySettingButListsIsAFlag(t *testing.T) {
 		if (f == nil) != s.FileOnly {
 			t.Errorf("%s: flag %v", s.Name, f)
 		}
+	}
+}
+
+func TestReadmeExampleRuns(t *testing.T) {
+	raw, err := os.ReadFile(readme)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, code, ok := strings.Cut(string(raw), "```go\n")
+	code, _, ok2 := strings.Cut(code, "```")
+	if !ok || !ok2 {
+		t.Fatal("there is no Go example")
+	}
+	dir := t.TempDir()
+	file, bin := filepath.Join(dir, "main.go"), filepath.Join(dir, "example")
+	if err := os.WriteFile(file, []byte(code), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("go", "build", "-buildvcs=false", "-o", bin, file).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	cmd := exec.Command(bin)
+	cmd.Dir = dir
+	out, err := cmd.CombinedOutput()
+	if err != nil || !strings.Contains(string(out), `{__name__="temperature", room="kitchen"}`) || !strings.Contains(string(out), "[21.5]") {
+		t.Fatalf("%v\n%s", err, out)
 	}
 }
