@@ -5,6 +5,7 @@ import "slices"
 // Decoder expands chunks into columns. It is reusable scratch memory for one
 // goroutine at a time; the zero value is ready for use.
 type Decoder struct {
+	head    intHead
 	u, tmp  []uint64
 	x       []int64
 	pos     []uint16

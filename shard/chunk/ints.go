@@ -33,39 +33,44 @@ type intProfile struct {
 	falls     int    // differences below zero
 	rises     int    // differences above zero
 	shift     uint   // low bits that all differences have zero
-	linear    bool   // all differences are equal
 }
 
 func profileOf(xs []int64) intProfile {
-	p := intProfile{least: xs[0], leastRise: ^uint64(0), linear: true}
-	if len(xs) == 1 {
-		return p
-	}
-	prev, first := xs[0], xs[1]-xs[0]
-	var or, odd uint64
+	least, leastRise := xs[0], ^uint64(0)
+	falls, rises := 0, 0
+	prev, or := xs[0], uint64(0)
 	for _, x := range xs[1:] {
 		d := x - prev
 		prev = x
 		or |= uint64(d)
-		odd |= uint64(d ^ first)
-		p.falls += int(uint64(d) >> 63)
-		p.rises += int(uint64(-d) >> 63)
-		p.leastRise = min(p.leastRise, uint64(d))
-		p.least = min(p.least, x)
+		falls += int(uint64(d) >> 63)
+		rises += int(uint64(-d) >> 63)
+		leastRise = min(leastRise, uint64(d))
+		least = min(least, x)
 	}
-	p.linear = odd == 0
-	if or != 0 {
-		p.shift = uint(bits.TrailingZeros64(or))
+	return intProfile{least, leastRise, falls, rises, uint(bits.TrailingZeros64(or)) & 63}
+}
+
+// isLinear reports whether all differences are equal.
+func isLinear(xs []int64) bool {
+	if len(xs) < 3 {
+		return true
 	}
-	return p
+	prev, d := xs[1], xs[1]-xs[0]
+	for _, x := range xs[2:] {
+		if x-prev != d {
+			return false
+		}
+		prev = x
+	}
+	return true
 }
 
 // planInts chooses the transform of a column. The plan and its residuals lie in the
 // scratch of slot, 0 or 1, until the next call with that slot.
 func (e *Encoder) planInts(xs []int64, kind columnKind, slot int) *intPlan {
-	pr := profileOf(xs)
 	one, two := &e.plans[slot][0], &e.plans[slot][1]
-	if pr.linear {
+	if isLinear(xs) {
 		one.t, one.u = linear{}, one.u[:0]
 		one.head = intHead{first: xs[0]}
 		if len(xs) > 1 {
@@ -74,9 +79,10 @@ func (e *Encoder) planInts(xs []int64, kind columnKind, slot int) *intPlan {
 		one.size = one.headLen()
 		return one
 	}
+	pr := profileOf(xs)
 	one.t, two.t = pickTransforms(&pr, len(xs), kind)
-	one.prepare(xs, &pr)
-	two.prepare(xs, &pr)
+	one.prepare(xs, &pr, noFit)
+	two.prepare(xs, &pr, one.size)
 	if two.size < one.size {
 		return two
 	}
@@ -98,8 +104,9 @@ func pickTransforms(pr *intProfile, n int, kind columnKind) (transform, transfor
 	return deltaZig{}, deltaOfDelta{}
 }
 
-// prepare computes head, residuals, layers and size for the plan's transform.
-func (p *intPlan) prepare(xs []int64, pr *intProfile) {
+// prepare computes head, residuals, layers and size for the plan's transform. It may
+// stop with any size of limit or more when it can't be less.
+func (p *intPlan) prepare(xs []int64, pr *intProfile, limit int) {
 	p.head = intHead{first: xs[0], shift: pr.shift}
 	h := &p.head
 	switch p.t.id() {
@@ -114,10 +121,9 @@ func (p *intPlan) prepare(xs []int64, pr *intProfile) {
 	}
 	p.u = resize(p.u, p.t.residuals(len(xs)))
 	p.t.forward(h, xs, p.u)
-	var lens lengths
-	top := lens.count(p.u)
-	p.layers.plan(&lens, top, len(p.u))
-	p.size = p.headLen() + p.layers.size
+	p.size = p.headLen()
+	p.layers.plan(p.u, limit-p.size)
+	p.size += p.layers.size
 }
 
 // fitLine chooses a line below all values. Schedules run in whole half-seconds, and
@@ -176,7 +182,8 @@ func (d *Decoder) ints(mode byte, b []byte, dst []int64) ([]byte, error) {
 	if t == nil {
 		return nil, ErrUnknownEncoding
 	}
-	var h intHead
+	h := &d.head // not a local: it would escape through the interface
+	*h = intHead{}
 	var ok bool
 	if h.first, b, ok = readZigzag(b); !ok {
 		return nil, ErrCorrupt
@@ -200,6 +207,6 @@ func (d *Decoder) ints(mode byte, b []byte, dst []int64) ([]byte, error) {
 			return nil, err
 		}
 	}
-	t.inverse(&h, d.u, dst)
+	t.inverse(h, d.u, dst)
 	return b, nil
 }

@@ -19,72 +19,84 @@ type layerPlan struct {
 	size  int        // bytes
 	width [65]uint8  // of each layer
 	count [65]uint16 // residuals that go on beyond each layer
+
+	// Scratch: how many residuals have each length, in two tables, and the state of plan.
+	even, odd [65]uint32
+	at, next  [66]uint8
+	over      [66]uint16
+	cost      [66]int
 }
 
-// lengths counts residuals by their number of bits.
-type lengths [65]uint32
-
-// count adds residuals to h and returns the largest length.
-func (h *lengths) count(u []uint64) uint {
-	// Two tables: equal neighbours are common, and then one counter would have to
-	// wait for itself.
-	var odd lengths
+// countLengths fills p.even with how many residuals have each number of bits, and
+// returns the largest number and the sum.
+func (p *layerPlan) countLengths(u []uint64) (top uint, sum int) {
 	var or uint64
+	for _, v := range u {
+		or |= v
+	}
+	top = bitLen(or)
+	clear(p.even[:top+1])
+	clear(p.odd[:top+1])
+	// Two tables, since equal neighbours are common, and one counter would wait for itself.
 	i := 0
 	for ; i+1 < len(u); i += 2 {
-		a, b := u[i], u[i+1]
-		or |= a | b
-		h[bitLen(a)]++
-		odd[bitLen(b)]++
+		p.even[bitLen(u[i])]++
+		p.odd[bitLen(u[i+1])]++
 	}
 	if i < len(u) {
-		or |= u[i]
-		h[bitLen(u[i])]++
+		p.even[bitLen(u[i])]++
 	}
-	top := bitLen(or)
-	for l := range odd[:top+1] {
-		h[l] += odd[l]
+	for l := range p.even[:top+1] {
+		p.even[l] += p.odd[l]
+		sum += l * int(p.even[l])
 	}
-	return top
+	return top, sum
 }
 
-// plan finds the division with the fewest bytes by dynamic programming over the
+// plan finds the division of u with the fewest bytes by dynamic programming over the
 // lengths that occur: the cost from a boundary on is that of one layer up to a
-// higher boundary, plus the cost from there on. n is the number of residuals.
-func (p *layerPlan) plan(h *lengths, top uint, n int) {
-	var at [66]uint8 // the lengths that occur, ascending, behind a 0 to start from
-	var over [66]int // how many are longer
-	k, rest := 1, n
-	over[0] = n
-	for l, c := range h[:top+1] {
+// higher boundary, plus the cost from there on. It stops with a size of limit or more
+// when no division is below limit.
+func (p *layerPlan) plan(u []uint64, limit int) {
+	top, sum := p.countLengths(u)
+	if p.size = (sum + 7) >> 3; p.size >= limit {
+		return // no division is shorter than the bits themselves
+	}
+	// at holds the lengths that occur, ascending, behind a 0 to start from; over holds
+	// how many residuals are longer.
+	k, rest := 1, len(u)
+	p.at[0], p.over[0] = 0, uint16(rest)
+	for l, c := range p.even[:top+1] {
 		if c != 0 {
 			rest -= int(c)
-			at[k], over[k] = uint8(l), rest
+			p.at[k], p.over[k] = uint8(l), uint16(rest)
 			k++
 		}
 	}
-	var cost [66]int
-	var next [66]uint8
+	p.cost[k-1] = 0
 	for i := k - 2; i >= 0; i-- {
-		best, m := int(^uint(0)>>1), over[i]
+		best, m := noFit, int(p.over[i])
 		for j := i + 1; j < k; j++ {
-			c := 1 + packedLen(m, uint(at[j]-at[i]))
+			c := 1 + packedLen(m, uint(p.at[j]-p.at[i]))
 			if c >= best {
 				break // wider layers cost only more
 			}
-			if over[j] > 0 {
-				c += uvarintLen(uint64(over[j])) + positionsLen(m, over[j]) + cost[j]
+			if over := int(p.over[j]); over > 0 {
+				if c += p.cost[j] + 2; c >= best {
+					continue
+				}
+				c += uvarintLen(uint64(over)) - 2 + positionsLen(m, over)
 			}
 			if c < best {
-				best, next[i] = c, uint8(j)
+				best, p.next[i] = c, uint8(j)
 			}
 		}
-		cost[i] = best
+		p.cost[i] = best
 	}
-	p.n, p.size = 0, cost[0]
+	p.n, p.size = 0, p.cost[0]
 	for i := 0; i < k-1; {
-		j := int(next[i])
-		p.width[p.n], p.count[p.n] = at[j]-at[i], uint16(over[j])
+		j := int(p.next[i])
+		p.width[p.n], p.count[p.n] = p.at[j]-p.at[i], p.over[j]
 		p.n++
 		i = j
 	}
