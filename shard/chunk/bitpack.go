@@ -72,9 +72,31 @@ func unpack(dst []uint64, b []byte, width uint) {
 	unpackNarrow(dst[whole:], tail[:], bit&7, width)
 }
 
-// unpackNarrow decodes values of up to 56 bits. Each must have 8 bytes to load.
+// unpackNarrow decodes values of up to 56 bits. Each must have 8 bytes to load; what
+// fits one load is taken from one.
 func unpackNarrow(dst []uint64, b []byte, bit, width uint) {
 	mask := maskOf(width)
+	switch {
+	case width <= 14:
+		for ; len(dst) >= 4; dst = dst[4:] {
+			w := binary.LittleEndian.Uint64(b[bit>>3:]) >> (bit & 7)
+			dst[0] = w & mask
+			w >>= width
+			dst[1] = w & mask
+			w >>= width
+			dst[2] = w & mask
+			w >>= width
+			dst[3] = w & mask
+			bit += 4 * width
+		}
+	case width <= 28:
+		for ; len(dst) >= 2; dst = dst[2:] {
+			w := binary.LittleEndian.Uint64(b[bit>>3:]) >> (bit & 7)
+			dst[0] = w & mask
+			dst[1] = w >> width & mask
+			bit += 2 * width
+		}
+	}
 	for i := range dst {
 		dst[i] = binary.LittleEndian.Uint64(b[bit>>3:]) >> (bit & 7) & mask
 		bit += width

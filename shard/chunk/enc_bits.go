@@ -27,7 +27,8 @@ func (floatBits) decode(d *Decoder, b []byte, dst []float64) error {
 	if err != nil {
 		return err
 	}
-	for i, x := range xs[:len(dst)] {
+	xs = xs[:len(dst)]
+	for i, x := range xs {
 		dst[i] = math.Float64frombits(uint64(orderedBits(x)))
 	}
 	return nil

@@ -27,7 +27,8 @@ func (integers) decode(d *Decoder, b []byte, dst []float64) error {
 	if err != nil {
 		return err
 	}
-	for i, x := range xs[:len(dst)] {
+	xs = xs[:len(dst)]
+	for i, x := range xs {
 		dst[i] = float64(x)
 	}
 	return nil
@@ -93,7 +94,8 @@ func (decimals) decode(d *Decoder, b []byte, dst []float64) error {
 		return err
 	}
 	p := pow10[exp]
-	for i, x := range xs[:len(dst)] {
+	xs = xs[:len(dst)]
+	for i, x := range xs {
 		dst[i] = descale(x, p)
 	}
 	for i := 0; i < len(misfits); i += 8 {

@@ -1,0 +1,178 @@
+package engine
+
+import (
+	"context"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/strandline-db/strandline/shard"
+	"github.com/strandline-db/strandline/wal"
+)
+
+const (
+	tick         = time.Second
+	maintainTick = time.Minute
+	idleFlushes  = 2 // flushes without a sample after which a series leaves the head
+)
+
+// background flushes, maintains and watches the disk until ctx ends.
+func (db *DB) background(ctx context.Context) {
+	defer db.wg.Done()
+	lastFlush, lastMaintain := db.opts.Clock.Now(), db.opts.Clock.Now()
+	for {
+		ch, release := db.opts.Clock.After(tick)
+		select {
+		case <-ctx.Done():
+			release()
+			return
+		case <-ch:
+		}
+		now := db.opts.Clock.Now()
+		db.checkDisk()
+		var err error
+		if now.Sub(lastFlush) >= db.opts.FlushInterval || db.headFull() {
+			err = db.Flush(ctx)
+			lastFlush = now
+		}
+		if err == nil && now.Sub(lastMaintain) >= maintainTick {
+			err = db.Maintain(ctx)
+			lastMaintain = now
+		}
+		if err != nil && ctx.Err() == nil {
+			_ = db.fail(err) // reported there
+			return
+		}
+	}
+}
+
+func (db *DB) headFull() bool {
+	var bytes int64
+	for _, s := range db.shards {
+		bytes += s.Stats().HeadBytes
+	}
+	return bytes > db.opts.HeadBytes
+}
+
+// checkDisk turns writes off while the disk is nearly full, and on again.
+func (db *DB) checkDisk() {
+	if db.opts.MinFreeBytes < 0 {
+		return
+	}
+	free, err := db.opts.FS.Free(db.dir)
+	if err != nil {
+		db.opts.Logger.Warn("can't tell how much disk is free", "err", err)
+		return
+	}
+	full := free < uint64(db.opts.MinFreeBytes)
+	if was := db.readOnly.Swap(full); was != full {
+		db.opts.Logger.Warn("disk space", "read_only", full, "free_bytes", free, "wanted_bytes", db.opts.MinFreeBytes)
+	}
+}
+
+// Flush writes what is in memory into blocks, shard by shard, and lets go of the
+// log that they make superfluous.
+func (db *DB) Flush(ctx context.Context) error {
+	db.flushing.Lock()
+	defer db.flushing.Unlock()
+	for i, s := range db.shards {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		applied, err := s.Flush(ctx)
+		if err != nil {
+			if ctx.Err() == nil {
+				return db.fail(err)
+			}
+			return err
+		}
+		if err := db.log.TruncateFront(wal.StreamID(i), applied); err != nil {
+			return db.fail(err)
+		}
+	}
+	return nil
+}
+
+// Maintain does the background work that is due by the clock: retention, dropping
+// idle series from memory, merging blocks and moving them through the tiers. The
+// engine calls it every minute; tests and tools may.
+func (db *DB) Maintain(ctx context.Context) error {
+	if err := db.proposeUpkeep(ctx); err != nil {
+		return err
+	}
+	now := db.opts.Clock.Now()
+	for _, s := range db.shards {
+		if err := s.Maintain(ctx, now); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// proposeUpkeep puts into the log what changes the shards' contents: retention cuts
+// and the dropping of idle series.
+func (db *DB) proposeUpkeep(ctx context.Context) error {
+	if db.writable() != nil {
+		return nil
+	}
+	horizon := db.horizon()
+	var ops []shardOp
+	for i, s := range db.shards {
+		var op []byte
+		if st := s.Stats(); horizon > st.Cut {
+			op = shard.AppendCutOp(nil, horizon)
+			ops = append(ops, shardOp{shard: i, bytes: op})
+		}
+		if idle := s.Idle(idleFlushes); len(idle) > 0 {
+			slices.Sort(idle)
+			ops = append(ops, shardOp{shard: i, bytes: shard.AppendDropOp(nil, idle)})
+		}
+	}
+	if len(ops) == 0 {
+		return nil
+	}
+	return db.committer.Commit(ctx, ops)
+}
+
+// horizon returns the time before which samples are to go, in milliseconds. It
+// moves in steps of an hour, since each step is a log entry.
+func (db *DB) horizon() int64 {
+	h := int64(math.MinInt64)
+	if db.opts.Retention > 0 {
+		h = db.opts.Clock.Now().Add(-db.opts.Retention).Truncate(time.Hour).UnixMilli()
+	}
+	if db.opts.RetentionBytes > 0 {
+		h = max(h, db.horizonBySize())
+	}
+	return h
+}
+
+// horizonBySize returns the end of the oldest blocks that must go for the rest to
+// fit the bound.
+func (db *DB) horizonBySize() int64 {
+	var blocks []shard.BlockRef
+	var total int64
+	for _, s := range db.shards {
+		blocks = append(blocks, s.Blocks()...)
+	}
+	for _, b := range blocks {
+		total += b.Bytes
+	}
+	slices.SortFunc(blocks, func(a, b shard.BlockRef) int {
+		switch {
+		case a.MaxT < b.MaxT:
+			return -1
+		case a.MaxT > b.MaxT:
+			return 1
+		}
+		return 0
+	})
+	h := int64(math.MinInt64)
+	for _, b := range blocks {
+		if total <= db.opts.RetentionBytes {
+			break
+		}
+		h, total = b.MaxT+1, total-b.Bytes
+	}
+	return h
+}

@@ -1,0 +1,287 @@
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/strandline-db/strandline/shard"
+	"github.com/strandline-db/strandline/shard/model"
+	"github.com/strandline-db/strandline/wal"
+	"github.com/strandline-db/strandline/wal/vfs"
+)
+
+// DB is an open engine. All methods are safe for concurrent use.
+type DB struct {
+	opts      Options
+	dir       string
+	lock      io.Closer
+	log       *wal.Log
+	shards    []*shard.Shard
+	meta      *metaStore
+	committer Committer
+	appenders appenders
+	collector *collector // nil without a registerer
+
+	readOnly atomic.Bool
+	failure  atomic.Pointer[error]
+	flushing sync.Mutex // one flush of all shards at a time
+	stop     context.CancelFunc
+	wg       sync.WaitGroup
+	closed   sync.Once
+	closeErr error
+}
+
+// format is what a data folder was made with; it lies in the file FORMAT.
+type format struct {
+	Version     int `json:"version"`
+	Shards      int `json:"shards"`
+	HashVersion int `json:"hashVersion"`
+}
+
+const (
+	formatName    = "FORMAT"
+	formatVersion = 1
+)
+
+// Open opens the data folder dir, which it makes if there is none, and replays the
+// log. It is all or nothing, and one process at a time: another that has the folder
+// open gets an error.
+func Open(dir string, o *Options) (_ *DB, err error) {
+	db := &DB{dir: dir}
+	if o != nil {
+		db.opts = *o
+	}
+	db.opts.EnsureDefaults()
+	if err := db.opts.Validate(); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, db.closeFiles())
+		}
+	}()
+	fsys := db.opts.FS
+	if err := fsys.MkdirAll(dir); err != nil {
+		return nil, err
+	}
+	if db.lock, err = fsys.Lock(path.Join(dir, "LOCK")); err != nil {
+		return nil, fmt.Errorf("data folder %s: %w (is another strandline running on it?)", dir, err)
+	}
+	if err := db.loadFormat(); err != nil {
+		return nil, err
+	}
+	file := ""
+	if _, real := fsys.(vfs.OS); real {
+		file = path.Join(dir, "meta.db")
+	}
+	if db.meta, err = openMeta(file); err != nil {
+		return nil, err
+	}
+	if err := db.openShards(); err != nil {
+		return nil, err
+	}
+	if db.log, err = wal.Open(path.Join(dir, "wal"), &wal.Options{
+		FS: fsys, Logger: db.opts.Logger, SegmentSize: db.opts.SegmentBytes, Failpoint: db.opts.Failpoint,
+	}); err != nil {
+		return nil, err
+	}
+	if err := db.replay(); err != nil {
+		return nil, err
+	}
+	db.committer = newLocalLog(db.log, db.shards, func(err error) { _ = db.fail(err) })
+	db.appenders.New = func() any { return db.newAppender() }
+	if err := db.registerMetrics(); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	db.stop = cancel
+	db.checkDisk()
+	db.wg.Add(1)
+	go db.background(ctx)
+	return db, nil
+}
+
+// loadFormat reads the folder's format, or gives a new folder one.
+func (db *DB) loadFormat() error {
+	name := path.Join(db.dir, formatName)
+	b, err := vfs.ReadFile(db.opts.FS, name)
+	if errors.Is(err, fs.ErrNotExist) {
+		f := format{Version: formatVersion, Shards: db.opts.Shards, HashVersion: model.HashVersion}
+		if b, err = json.Marshal(f); err != nil {
+			return err
+		}
+		return vfs.WriteFile(db.opts.FS, name, append(b, '\n'))
+	}
+	if err != nil {
+		return err
+	}
+	f, err := parseFormat(b)
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	db.opts.Shards = f.Shards
+	return nil
+}
+
+func parseFormat(b []byte) (f format, err error) {
+	if err := json.Unmarshal(b, &f); err != nil {
+		return f, err
+	}
+	switch {
+	case f.Version != formatVersion:
+		return f, fmt.Errorf("data format %d is not known to this binary", f.Version)
+	case f.HashVersion != model.HashVersion:
+		return f, fmt.Errorf("hash version %d is not known to this binary", f.HashVersion)
+	case f.Shards < 1 || f.Shards > 1024:
+		return f, fmt.Errorf("%d shards are not between 1 and 1024", f.Shards)
+	}
+	return f, nil
+}
+
+func (db *DB) shardOptions(i int) shard.Options {
+	o := shard.Options{
+		ID: i, Dir: path.Join(db.dir, "shards", fmt.Sprintf("%03d", i)), FS: db.opts.FS, Logger: db.opts.Logger,
+		WarmAfter: db.opts.WarmAfter, ColdAfter: db.opts.ColdAfter, Failpoint: db.opts.Failpoint,
+	}
+	if db.opts.WarmDir != "" {
+		o.WarmDir = path.Join(db.opts.WarmDir, fmt.Sprintf("%03d", i))
+	}
+	if db.opts.ColdDir != "" {
+		o.ColdDir = path.Join(db.opts.ColdDir, fmt.Sprintf("%03d", i))
+	}
+	return o
+}
+
+func (db *DB) openShards() error {
+	for i := range db.opts.Shards {
+		s, err := shard.Open(db.shardOptions(i))
+		if err != nil {
+			return err
+		}
+		db.shards = append(db.shards, s)
+	}
+	return nil
+}
+
+// replayEntry is one log entry on its way to its shard.
+type replayEntry struct {
+	index uint64
+	data  []byte
+}
+
+// replay applies the log above each shard's manifest, shards in parallel.
+func (db *DB) replay() error {
+	start := db.opts.Clock.Now()
+	for i, s := range db.shards {
+		id := wal.StreamID(i)
+		if applied := s.Applied(); applied > max(db.log.Base(id), db.log.Last(id)) {
+			return fmt.Errorf("shard %d: the manifest covers log index %d, but the log ends at %d: log files are missing or were cut",
+				i, applied, db.log.Last(id))
+		}
+	}
+	g, ctx := errgroup.WithContext(context.Background())
+	chans := make([]chan replayEntry, len(db.shards))
+	for i, s := range db.shards {
+		ch := make(chan replayEntry, 16)
+		chans[i] = ch
+		g.Go(func() error {
+			for e := range ch {
+				if _, err := s.Apply(e.index, e.data); err != nil {
+					return fmt.Errorf("replay of shard %d, entry %d: %w", i, e.index, err)
+				}
+			}
+			return nil
+		})
+	}
+	n := 0
+	first := func(s wal.StreamID) uint64 { return db.shards[s].Applied() + 1 }
+	starts := make([]uint64, len(db.shards))
+	for i := range starts {
+		starts[i] = first(wal.StreamID(i))
+	}
+	g.Go(func() error {
+		defer func() {
+			for _, ch := range chans {
+				close(ch)
+			}
+		}()
+		return db.log.Replay(func(s wal.StreamID) uint64 { return starts[s] }, func(e *wal.Entry) error {
+			n++
+			select {
+			case chans[e.Stream] <- replayEntry{index: e.Index, data: append([]byte(nil), e.Data...)}:
+				return nil
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		})
+	})
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	db.opts.Logger.Info("log replayed", "entries", n, "took", db.opts.Clock.Now().Sub(start))
+	return nil
+}
+
+// writable returns why nothing can be written now, or nil.
+func (db *DB) writable() error {
+	if f := db.failure.Load(); f != nil {
+		return *f
+	}
+	if db.readOnly.Load() {
+		return fmt.Errorf("%w: less than %d bytes of disk are free", model.ErrReadOnly, db.opts.MinFreeBytes)
+	}
+	return nil
+}
+
+// fail stops the engine for good and tells the owner, once.
+func (db *DB) fail(cause error) error {
+	if !errors.Is(cause, model.ErrFailed) {
+		cause = fmt.Errorf("%w: %w", model.ErrFailed, cause)
+	}
+	if db.failure.CompareAndSwap(nil, &cause) {
+		db.opts.Logger.Error("storage failed; restart the process after looking at the disk", "err", cause)
+		if db.opts.OnFailure != nil {
+			db.opts.OnFailure(cause)
+		}
+	}
+	return cause
+}
+
+// Close stops background work and closes the files. What is in memory stays in the
+// log and is replayed by the next Open; call Flush before for a fast one. Idempotent.
+func (db *DB) Close() error {
+	db.closed.Do(func() {
+		db.stop()
+		err := db.committer.Close()
+		db.wg.Wait()
+		db.unregisterMetrics()
+		db.closeErr = errors.Join(err, db.closeFiles())
+	})
+	return db.closeErr
+}
+
+func (db *DB) closeFiles() error {
+	var errs []error
+	if db.log != nil {
+		errs = append(errs, db.log.Close())
+	}
+	for _, s := range db.shards {
+		errs = append(errs, s.Close())
+	}
+	if db.meta != nil {
+		errs = append(errs, db.meta.close())
+	}
+	if db.lock != nil {
+		errs = append(errs, db.lock.Close())
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,18 @@
+// Package engine is the library that Go programs embed, and the storage under the
+// server: Open a folder, Append batches, Select series, Close.
+//
+// In come batches. Append validates them, splits them by the hash of the series'
+// labels, encodes each part once as an operation of its shard, and hands the
+// operations to a Committer, which makes them durable and applies them in the order
+// of the log. Out go selections over all shards (model.Reader).
+//
+// Two parts of the design page are simpler here than there, for a reason: numbers of
+// series are never used again, so an entry need not carry the index up to which its
+// encoder had applied, a number that is gone says enough; and limits travel in the
+// operation, while the bounds of time are checked before it is encoded and, against
+// the retention cut, in apply.
+//
+// A failed write, fsync or change of files ends the engine: everything answers
+// model.ErrFailed and Options.OnFailure is called once. All methods are safe for
+// concurrent use; a batch belongs to Append until it returns.
+package engine

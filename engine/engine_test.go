@@ -1,0 +1,283 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/prometheus/prometheus/model/histogram"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/tsdb/tsdbutil"
+	"go.uber.org/goleak"
+
+	"github.com/strandline-db/strandline/shard/model"
+	"github.com/strandline-db/strandline/wal/clock"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// fixture is an engine in a folder, with a clock that the test moves. When the test
+// ends the folder is checked.
+type fixture struct {
+	*DB
+	t     *testing.T
+	dir   string
+	clock *clock.Manual
+	opts  Options
+}
+
+var start = time.UnixMilli(1_700_000_000_000)
+
+func newFixture(t *testing.T, o Options) *fixture {
+	t.Helper()
+	f := &fixture{t: t, dir: t.TempDir(), clock: clock.NewManual(start), opts: o}
+	f.opts.Clock = f.clock
+	if f.opts.Shards == 0 {
+		f.opts.Shards = 3
+	}
+	f.open()
+	t.Cleanup(func() {
+		f.close()
+		if err := Check(f.dir, &f.opts, func(p string, err error) { t.Errorf("check: %s: %v", p, err) }); err != nil {
+			t.Error(err)
+		}
+	})
+	return f
+}
+
+func (f *fixture) open() {
+	f.t.Helper()
+	db, err := Open(f.dir, &f.opts)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	f.DB = db
+}
+
+func (f *fixture) close() {
+	f.t.Helper()
+	if err := f.Close(); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+func (f *fixture) flush() {
+	f.t.Helper()
+	if err := f.Flush(context.Background()); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+// floats is a batch of one series.
+func floats(ls labels.Labels, ts []int64, vs []float64) *model.Batch {
+	return &model.Batch{Series: []model.BatchSeries{{Key: model.AppendKey(nil, ls), To: len(ts)}}, T: ts, V: vs}
+}
+
+func (f *fixture) append(b *model.Batch) model.AppendResult {
+	f.t.Helper()
+	res, err := f.Append(context.Background(), b)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return res
+}
+
+// read returns every sample of every series that matches.
+func (f *fixture) read(ms ...*labels.Matcher) map[string]*model.Columns {
+	f.t.Helper()
+	return f.readRange(math.MinInt64, math.MaxInt64, ms...)
+}
+
+func (f *fixture) readRange(minT, maxT int64, ms ...*labels.Matcher) map[string]*model.Columns {
+	f.t.Helper()
+	sel, err := f.Select(context.Background(), &model.SelectRequest{MinT: minT, MaxT: maxT, Matchers: ms})
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	defer sel.Close()
+	out := map[string]*model.Columns{}
+	for _, s := range sel.Series {
+		c := &model.Columns{}
+		if err := s.Read(c); err != nil {
+			f.t.Fatal(err)
+		}
+		if out[s.Labels().String()] != nil {
+			f.t.Fatalf("series %s came twice", s.Labels())
+		}
+		out[s.Labels().String()] = c
+	}
+	return out
+}
+
+// TestEveryBitPattern carries the float64s that matter through head, log, block and
+// restart.
+func TestEveryBitPattern(t *testing.T) {
+	bits := []uint64{
+		0, 1 << 63, 1, 1<<63 | 1, 0x000fffffffffffff, 0x0010000000000000, 0x7fefffffffffffff,
+		0x7ff0000000000000, 0xfff0000000000000, 0x7ff0000000000001, 0x7ff0000000000002, 0x7ff8000000000000,
+		0x7ff8000000000001, 0xfff8000000000000, 0x7fffffffffffffff, 0xffffffffffffffff, 0x3ff0000000000000, 0x3fb999999999999a,
+	}
+	f := newFixture(t, Options{})
+	want := map[string][]uint64{}
+	rng := rand.New(rand.NewPCG(1, 2))
+	for k := range 40 {
+		ls := labels.FromStrings("__name__", "bits", "k", fmt.Sprint(k))
+		var ts []int64
+		var vs []float64
+		for i := range 70 {
+			b := bits[(i+k)%len(bits)]
+			if k%3 == 0 {
+				b = bits[rng.IntN(len(bits))]
+			}
+			ts, vs = append(ts, int64(i*1000)+start.UnixMilli()), append(vs, math.Float64frombits(b))
+			want[ls.String()] = append(want[ls.String()], b)
+		}
+		if res := f.append(floats(ls, ts, vs)); res.Samples != 70 || len(res.Rejected) > 0 {
+			t.Fatalf("%+v", res)
+		}
+	}
+	check := func(stage string) {
+		t.Helper()
+		got := f.read()
+		if len(got) != len(want) {
+			t.Fatalf("%s: %d series, want %d", stage, len(got), len(want))
+		}
+		for k, c := range got {
+			for i, v := range c.V {
+				if math.Float64bits(v) != want[k][i] {
+					t.Fatalf("%s: %s sample %d is %016x, want %016x", stage, k, i, math.Float64bits(v), want[k][i])
+				}
+			}
+			if len(c.V) != len(want[k]) {
+				t.Fatalf("%s: %s has %d samples", stage, k, len(c.V))
+			}
+		}
+	}
+	check("head")
+	f.close()
+	f.open()
+	check("replay")
+	f.flush()
+	check("block")
+	f.close()
+	f.open()
+	check("restart")
+}
+
+// TestHistogramsAndExemplars round-trips what is not a float.
+func TestHistogramsAndExemplars(t *testing.T) {
+	f := newFixture(t, Options{})
+	ls := labels.FromStrings("__name__", "h")
+	custom := tsdbutil.GenerateTestCustomBucketsHistogram(5)
+	b := &model.Batch{Series: []model.BatchSeries{{Key: model.AppendKey(nil, ls), HTo: 3, ETo: 2}}}
+	t0 := start.UnixMilli()
+	b.Hist = []model.HistogramSample{
+		{T: t0, ST: t0 - 5, H: tsdbutil.GenerateTestHistogram(3)},
+		{T: t0 + 1000, FH: tsdbutil.GenerateTestFloatHistogram(4)},
+		{T: t0 + 2000, H: custom},
+	}
+	b.Exemplars = []model.Exemplar{{T: t0, Value: 1.5, Labels: model.AppendKeyLabel(nil, "trace", "x")}, {T: t0 + 1, Value: -0.0}}
+	if res := f.append(b); res.Histograms != 3 || res.Exemplars != 2 || len(res.Rejected) > 0 {
+		t.Fatalf("%+v", res)
+	}
+	check := func(stage string) {
+		t.Helper()
+		c := f.read()[ls.String()]
+		if c == nil || len(c.Hist) != 3 || c.Hist[0].ST != t0-5 {
+			t.Fatalf("%s: %+v", stage, c)
+		}
+		for i, want := range b.Hist {
+			got := c.Hist[i]
+			if want.H != nil && (got.H == nil || !got.H.Equals(want.H)) || want.FH != nil && (got.FH == nil || !got.FH.Equals(want.FH)) {
+				t.Fatalf("%s: histogram %d: got %v %v", stage, i, got.H, got.FH)
+			}
+		}
+		ex, err := f.Exemplars(context.Background(), &model.SelectRequest{MinT: t0, MaxT: t0 + 10})
+		if err != nil || len(ex) != 1 || len(ex[0].Exemplars) != 2 || string(ex[0].Exemplars[0].Labels) != string(b.Exemplars[0].Labels) {
+			t.Fatalf("%s: %v %v", stage, ex, err)
+		}
+	}
+	check("head")
+	f.close()
+	f.open()
+	check("replay")
+	f.flush()
+	check("block")
+	_ = histogram.CustomBucketsSchema
+}
+
+// TestModel runs random operations against a map: appends in and out of order,
+// rewrites, flushes, restarts, merges and tier moves change nothing that is read.
+func TestModel(t *testing.T) {
+	for seed := range uint64(30) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			rng := rand.New(rand.NewPCG(seed, 3))
+			f := newFixture(t, Options{Retention: -1, Shards: 1 + rng.IntN(3)})
+			want := map[string]map[int64]uint64{}
+			day := (24 * time.Hour).Milliseconds()
+			for op := range 120 {
+				switch k := rng.IntN(20); {
+				case k < 13:
+					b := &model.Batch{}
+					for range 1 + rng.IntN(4) {
+						ls := labels.FromStrings("__name__", "m", "s", fmt.Sprint(rng.IntN(6)))
+						bs := model.BatchSeries{Key: model.AppendKey(nil, ls), From: len(b.T)}
+						at := f.clock.Now().UnixMilli()
+						if rng.IntN(4) == 0 {
+							at -= rng.Int64N(60 * day)
+						}
+						for i := range 1 + rng.IntN(80) {
+							v := float64(rng.IntN(5)) / 10
+							b.T, b.V = append(b.T, at+int64(i)*1000), append(b.V, v)
+							if want[ls.String()] == nil {
+								want[ls.String()] = map[int64]uint64{}
+							}
+							want[ls.String()][at+int64(i)*1000] = math.Float64bits(v)
+						}
+						bs.To = len(b.T)
+						b.Series = append(b.Series, bs)
+					}
+					if res := f.append(b); res.Samples != len(b.T) {
+						t.Fatalf("op %d: %+v of %d", op, res, len(b.T))
+					}
+				case k < 15:
+					f.flush()
+				case k == 15:
+					if err := f.Maintain(context.Background()); err != nil {
+						t.Fatal(err)
+					}
+				case k == 16:
+					f.close()
+					f.open()
+				default:
+					f.clock.Advance(time.Duration(rng.Int64N(40)) * time.Hour)
+				}
+			}
+			compare(t, f.read(), want)
+		})
+	}
+}
+
+func compare(t *testing.T, got map[string]*model.Columns, want map[string]map[int64]uint64) {
+	t.Helper()
+	for k, samples := range want {
+		c := got[k]
+		if c == nil || len(c.T) != len(samples) {
+			t.Fatalf("%s: got %v samples, want %d", k, c, len(samples))
+		}
+		for i, ts := range c.T {
+			if i > 0 && c.T[i-1] >= ts {
+				t.Fatalf("%s: time does not ascend at %d", k, i)
+			}
+			if b, ok := samples[ts]; !ok || b != math.Float64bits(c.V[i]) {
+				t.Fatalf("%s at %d: got %016x, want %016x (known: %v)", k, ts, math.Float64bits(c.V[i]), b, ok)
+			}
+		}
+	}
+	if len(got) != len(want) {
+		t.Fatalf("%d series, want %d", len(got), len(want))
+	}
+}

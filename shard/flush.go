@@ -1,0 +1,369 @@
+package shard
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"fmt"
+	"math"
+	"path"
+	"slices"
+	"time"
+
+	"github.com/strandline-db/strandline/shard/block"
+	"github.com/strandline-db/strandline/shard/chunk"
+)
+
+// frozenSeries is one series on its way from the head into blocks.
+type frozenSeries struct {
+	key string
+	no  uint32
+	s   *store
+}
+
+// cut is the state of the head at one log index, taken by freeze.
+type cut struct {
+	applied    uint64
+	horizon    int64 // samples before it are gone
+	nextNo     uint32
+	table      []tableEntry // live series, by number
+	series     []frozenSeries
+	minT, maxT int64
+}
+
+// freeze closes the active generation at the last applied index and starts a new one.
+func (h *head) freeze() *cut {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	c := &cut{applied: h.mu.applied, horizon: h.mu.cut, nextNo: h.mu.nextNo, minT: h.mu.minT, maxT: h.mu.maxT}
+	c.table = make([]tableEntry, 0, len(h.mu.byNo))
+	for no, s := range h.mu.byNo {
+		c.table = append(c.table, tableEntry{no: no, key: s.key})
+	}
+	for no, s := range h.mu.held {
+		if !s.active.any() {
+			s.idle = min(s.idle, math.MaxUint8-1) + 1
+			continue
+		}
+		frozen := s.active
+		s.frozen, s.active = &frozen, store{}
+		c.series = append(c.series, frozenSeries{key: s.key, no: no, s: s.frozen})
+	}
+	h.mu.samples, h.mem.bytes = 0, 0
+	h.mu.minT, h.mu.maxT = math.MaxInt64, math.MinInt64
+	return c
+}
+
+// thawLocked drops the frozen generation after its blocks are live.
+func (h *head) thawLocked(c *cut) {
+	numbers := make([]uint32, 0, len(c.series))
+	for _, f := range c.series {
+		s := h.mu.held[f.no]
+		if t := s.frozen.tail; t != nil {
+			h.mem.tails.put(t)
+		}
+		s.frozen = nil
+		numbers = append(numbers, f.no)
+	}
+	h.purgeLocked(numbers)
+}
+
+// Flush writes the head's samples into hot blocks, records them and the log index
+// they reach in the manifest, and returns that index: log entries up to it are no
+// longer needed. A failure after the first write is final: the shard must be
+// reopened.
+func (s *Shard) Flush(ctx context.Context) (uint64, error) {
+	s.maintain.Lock()
+	defer s.maintain.Unlock()
+	if s.failed != nil {
+		return 0, s.failed
+	}
+	c := s.head.freeze()
+	if len(c.series) == 0 && c.applied == s.manifest.Applied {
+		return c.applied, nil
+	}
+	applied, err := s.flushCut(ctx, c)
+	if err != nil {
+		s.failed = fmt.Errorf("shard %d: flush: %w", s.opts.ID, err)
+		return 0, s.failed
+	}
+	return applied, nil
+}
+
+func (s *Shard) flushCut(ctx context.Context, c *cut) (uint64, error) {
+	slices.SortFunc(c.table, func(a, b tableEntry) int { return cmp.Compare(a.no, b.no) })
+	slices.SortFunc(c.series, func(a, b frozenSeries) int {
+		return cmp.Or(cmp.Compare(a.key, b.key), cmp.Compare(a.no, b.no))
+	})
+	s.fail("flush-start")
+	added, err := s.writeFrozen(ctx, c)
+	if err != nil {
+		return 0, err
+	}
+	table, err := writeTable(s.opts.FS, s.opts.Dir, fmt.Sprintf("series-%016x.tbl", c.applied), c.table)
+	if err != nil {
+		return 0, err
+	}
+	s.fail("flush-before-manifest")
+	next := *s.manifest
+	next.Applied, next.NextNo, next.Table, next.Cut = c.applied, c.nextNo, table, c.horizon
+	next.Term = 1
+	err = s.commit(&next, added, nil, func() { s.head.thawLocked(c) })
+	s.fail("flush-after-manifest")
+	return c.applied, err
+}
+
+// source yields what one series has inside a block window.
+type source interface {
+	// next moves to the next key; false at the end.
+	next() (key string, no uint32, ok bool)
+	// read appends the current series' samples to m, and its exemplars to ex.
+	read(m *merger, ex []blob) ([]blob, error)
+}
+
+// frozenSource walks a cut. Series of one key (a number dropped and given anew)
+// follow each other and are read together.
+type frozenSource struct {
+	series []frozenSeries
+	at, to int
+	dec    chunk.Decoder
+}
+
+func (f *frozenSource) next() (string, uint32, bool) {
+	f.at = f.to
+	if f.at >= len(f.series) {
+		return "", 0, false
+	}
+	for f.to = f.at + 1; f.to < len(f.series) && f.series[f.to].key == f.series[f.at].key; f.to++ {
+	}
+	return f.series[f.at].key, f.series[f.to-1].no, true
+}
+
+func (f *frozenSource) read(m *merger, ex []blob) ([]blob, error) {
+	for _, x := range f.series[f.at:f.to] {
+		if err := x.s.read(&f.dec, m); err != nil {
+			return ex, err
+		}
+		if x.s.more != nil {
+			ex = append(ex, x.s.more.exemplars...)
+		}
+	}
+	return ex, nil
+}
+
+// windowsAtOnce bounds the files that a flush of old data has open together.
+const windowsAtOnce = 32
+
+// writeFrozen writes the cut's series into one block for each time window they
+// touch. Late data may touch many windows; they are written in groups.
+func (s *Shard) writeFrozen(ctx context.Context, c *cut) ([]BlockRef, error) {
+	if len(c.series) == 0 {
+		return nil, nil
+	}
+	touched := map[int64]bool{}
+	for _, f := range c.series {
+		if err := s.touch(touched, f.s); err != nil {
+			return nil, err
+		}
+	}
+	starts := make([]int64, 0, len(touched))
+	for w := range touched {
+		starts = append(starts, w)
+	}
+	slices.Sort(starts)
+	from := s.manifest.Applied + 1
+	var out []BlockRef
+	for group := range slices.Chunk(starts, windowsAtOnce) {
+		refs, err := s.writeBlocks(ctx, &frozenSource{series: c.series}, blockPlan{
+			tier: Hot, window: s.opts.HotWindow, starts: group, horizon: c.horizon, from: min(from, c.applied), to: c.applied,
+		})
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, refs...)
+	}
+	return out, nil
+}
+
+// touch marks the windows in which a store has samples. A span of in-order samples
+// inside one window, the usual case, is not decoded.
+func (s *Shard) touch(windows map[int64]bool, st *store) error {
+	w := s.opts.HotWindow.Milliseconds()
+	if first := floorTo(st.minT, w); first == floorTo(st.maxT, w) {
+		windows[first] = true
+		return nil
+	}
+	var m merger
+	if err := st.read(&s.dec, &m); err != nil {
+		return err
+	}
+	for _, t := range m.cols.T {
+		windows[floorTo(t, w)] = true
+	}
+	for _, b := range m.hist {
+		windows[floorTo(b.t, w)] = true
+	}
+	if st.more != nil {
+		for _, b := range st.more.exemplars {
+			windows[floorTo(b.t, w)] = true
+		}
+	}
+	return nil
+}
+
+// floorTo returns the start of the window of width w that holds t.
+func floorTo(t, w int64) int64 {
+	f := t - t%w
+	if t%w < 0 {
+		f -= w
+	}
+	return f
+}
+
+// blockPlan says what writeBlocks makes of a source.
+type blockPlan struct {
+	tier     Tier
+	window   time.Duration
+	starts   []int64 // window starts, sorted: what lies outside them is left out
+	horizon  int64   // samples before it are left out
+	from, to uint64  // log indexes covered
+}
+
+// writeBlocks writes a source into a block for each window and syncs the folder.
+// The blocks are not live until a manifest names them.
+func (s *Shard) writeBlocks(ctx context.Context, src source, p blockPlan) ([]BlockRef, error) {
+	ws := make([]*blockWriter, len(p.starts))
+	defer func() {
+		for _, w := range ws {
+			if w != nil {
+				_ = w.w.Abort() // no-op after Finish; before it, the error that matters is being returned
+			}
+		}
+	}()
+	var m merger
+	var ex []blob
+	for n := 0; ; n++ {
+		key, no, ok := src.next()
+		if !ok {
+			break
+		}
+		if n%256 == 0 && ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		m.reset()
+		var err error
+		if ex, err = src.read(&m, ex[:0]); err != nil {
+			return nil, err
+		}
+		m.finish()
+		ex = sortBlobs(ex)
+		if err := s.writeSeries(ws, key, no, &m, ex, p); err != nil {
+			return nil, err
+		}
+	}
+	return s.finishBlocks(ws, p)
+}
+
+func (s *Shard) finishBlocks(ws []*blockWriter, p blockPlan) ([]BlockRef, error) {
+	var out []BlockRef
+	dir := s.tierDir(p.tier)
+	for _, w := range ws {
+		if w == nil {
+			continue
+		}
+		s.fail("block-before-finish")
+		meta, err := w.w.Finish()
+		if err != nil {
+			return nil, err
+		}
+		if err := s.opts.FS.Rename(path.Join(dir, w.name+tmpSuffix), path.Join(dir, w.name)); err != nil {
+			return nil, err
+		}
+		out = append(out, BlockRef{
+			Name: w.name, Tier: p.tier, MinT: meta.MinT, MaxT: meta.MaxT, Samples: meta.Samples, Bytes: meta.Bytes,
+			FromIndex: p.from, ToIndex: p.to,
+		})
+	}
+	if len(out) == 0 {
+		return nil, nil
+	}
+	return out, s.opts.FS.SyncDir(dir)
+}
+
+type blockWriter struct {
+	w    *block.Writer
+	name string
+	key  string // of the series begun last
+}
+
+// samplesPerChunk is how many samples a chunk holds in each tier: long chunks pack
+// better, short ones are cheaper to read a little of.
+var samplesPerChunk = [...]int{Hot: 240, Warm: 480, Cold: 960}
+
+// writeSeries cuts one series at the window bounds and writes its chunks.
+func (s *Shard) writeSeries(ws []*blockWriter, key string, no uint32, m *merger, ex []blob, p blockPlan) error {
+	width := p.window.Milliseconds()
+	for i, start := range p.starts {
+		lo, hi := max(start, p.horizon), start+width-1
+		part := *m
+		part.clip(lo, hi)
+		exPart := clipBlobs(ex, lo, hi)
+		if len(part.cols.T)+len(part.hist)+len(exPart) == 0 {
+			continue
+		}
+		w := ws[i]
+		if w == nil {
+			var err error
+			if w, err = s.newBlock(p); err != nil {
+				return err
+			}
+			ws[i] = w
+		}
+		if err := w.w.StartSeries([]byte(key), uint64(no)); err != nil {
+			return err
+		}
+		if err := s.writeChunks(w.w, &part, exPart, samplesPerChunk[p.tier]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Shard) writeChunks(w *block.Writer, m *merger, ex []blob, size int) error {
+	c := &m.cols
+	for i := 0; i < len(c.T); i += size {
+		j := min(i+size, len(c.T))
+		var st []int64
+		if len(c.ST) > 0 {
+			st = c.ST[i:j]
+		}
+		s.buf = s.enc.Floats(s.buf[:0], c.T[i:j], c.V[i:j], st)
+		stats := chunk.StatsOf(c.V[i:j])
+		if err := w.AddChunk(chunk.Floats, c.T[i], c.T[j-1], j-i, &stats, s.buf); err != nil {
+			return err
+		}
+	}
+	if err := s.writeBlobs(w, chunk.Blobs, m.hist, size/2); err != nil {
+		return err
+	}
+	return s.writeBlobs(w, chunk.Exemplars, ex, size)
+}
+
+func (s *Shard) writeBlobs(w *block.Writer, kind chunk.Kind, bs []blob, size int) error {
+	for part := range slices.Chunk(bs, size) {
+		ts, st, data := make([]int64, len(part)), make([]int64, len(part)), make([][]byte, len(part))
+		hasST := false
+		for i, b := range part {
+			ts[i], st[i], data[i] = b.t, b.st, b.data
+			hasST = hasST || b.st != 0
+		}
+		if !hasST {
+			st = nil
+		}
+		s.buf = s.enc.Blobs(s.buf[:0], ts, st, data)
+		if err := w.AddChunk(kind, ts[0], ts[len(ts)-1], len(part), nil, bytes.Clone(s.buf)); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,326 @@
+package shard
+
+import (
+	"bytes"
+	"math"
+	"sync"
+
+	"github.com/strandline-db/strandline/shard/chunk"
+	"github.com/strandline-db/strandline/shard/index"
+	"github.com/strandline-db/strandline/shard/model"
+)
+
+// headMem is what the one writer of a head reuses from sample to sample.
+type headMem struct {
+	enc     chunk.Encoder
+	dec     chunk.Decoder
+	buf     []byte
+	scratch model.Columns
+	tails   tailPool
+	bytes   int64 // sealed and late bytes of the active generation, roughly
+}
+
+// tailPool hands out tails, cut from slabs so that a hundred thousand of them
+// are a few hundred objects to the garbage collector.
+type tailPool struct {
+	slab []tail
+	free []*tail
+}
+
+const tailSlab = 64
+
+func (p *tailPool) get() *tail {
+	if n := len(p.free); n > 0 {
+		t := p.free[n-1]
+		p.free = p.free[:n-1]
+		t.st = nil
+		return t
+	}
+	if len(p.slab) == 0 {
+		p.slab = make([]tail, tailSlab)
+	}
+	t := &p.slab[0]
+	p.slab = p.slab[1:]
+	return t
+}
+
+func (p *tailPool) put(t *tail) { p.free = append(p.free, t) }
+
+// head is a shard's newest samples. apply is its only writer.
+type head struct {
+	mu struct {
+		sync.RWMutex
+		table    map[uint64]*series // by key hash; chained through clash
+		clash    map[string]*series // keys whose hash was taken
+		byNo     map[uint32]*series // what payloads may name
+		held     map[uint32]*series // what reads see: byNo, and dropped series until they are flushed
+		postings *index.Mem
+		nextNo   uint32
+		applied  uint64 // index of the last applied log entry
+		cut      int64  // samples before it are gone
+		samples  int64  // in the active generation
+		minT     int64  // of the active generation
+		maxT     int64
+		counts   Counts
+	}
+	mem headMem
+}
+
+// Counts are totals since the shard was opened.
+type Counts struct {
+	Samples, Duplicates, Overwritten, TooOld int64
+	Histograms, Exemplars                    int64
+}
+
+func newHead() *head {
+	h := &head{}
+	h.mu.table = map[uint64]*series{}
+	h.mu.clash = map[string]*series{}
+	h.mu.byNo = map[uint32]*series{}
+	h.mu.held = map[uint32]*series{}
+	h.mu.postings = index.NewMem()
+	h.mu.nextNo = 1
+	h.mu.cut = math.MinInt64
+	h.mu.minT, h.mu.maxT = math.MaxInt64, math.MinInt64
+	return h
+}
+
+// lookupLocked finds a series by its key; nil if the head does not know it.
+func (h *head) lookupLocked(hash uint64, key []byte) *series {
+	s := h.mu.table[hash]
+	if s == nil || s.key == string(key) {
+		return s
+	}
+	return h.mu.clash[string(key)]
+}
+
+func (h *head) insertLocked(no uint32, key string) *series {
+	s := newSeries(no, key)
+	hash := model.HashKey([]byte(key))
+	if _, taken := h.mu.table[hash]; taken {
+		h.mu.clash[key] = s
+	} else {
+		h.mu.table[hash] = s
+	}
+	h.mu.byNo[no] = s
+	h.mu.held[no] = s
+	h.mu.postings.Add(no, key)
+	h.mu.nextNo = max(h.mu.nextNo, no+1)
+	return s
+}
+
+// removeLocked makes numbers unknown to later payloads. It must not depend on what
+// has been flushed, which differs between replicas: samples still in memory stay
+// readable under the old number until the next flush takes them.
+func (h *head) removeLocked(numbers []uint32) {
+	for _, no := range numbers {
+		s := h.mu.byNo[no]
+		if s == nil {
+			continue
+		}
+		delete(h.mu.byNo, no)
+		if hash := model.HashKey([]byte(s.key)); h.mu.table[hash] == s {
+			delete(h.mu.table, hash)
+		} else {
+			delete(h.mu.clash, s.key)
+		}
+	}
+	h.purgeLocked(numbers)
+}
+
+// purgeLocked forgets series that are neither known by number nor hold samples.
+func (h *head) purgeLocked(numbers []uint32) {
+	gone := make([]uint32, 0, len(numbers))
+	for _, no := range numbers {
+		s := h.mu.held[no]
+		if s == nil || h.mu.byNo[no] != nil || s.active.any() || s.frozen != nil {
+			continue
+		}
+		delete(h.mu.held, no)
+		gone = append(gone, no)
+	}
+	if len(gone) > 0 {
+		h.mu.postings.Remove(gone)
+	}
+}
+
+// Result says what apply made of one operation.
+type Result struct {
+	// Refused lists, by position in the operation, the series of which nothing was
+	// stored: known by a number that has been dropped (Gone), or new beyond the limit.
+	Refused []Refusal
+	// TooOld lists the positions of series that had samples before the retention cut.
+	TooOld []int
+}
+
+// Refusal is one refused series of a write operation.
+type Refusal struct {
+	Series int
+	Gone   bool // the number is gone: send the labels; else: the series limit
+}
+
+// apply is the only code that changes what a shard holds. Its callers are the
+// commit of new entries and the replay of old ones; it looks at nothing but the
+// head and the payload, so every replica comes to the same state.
+func (h *head) apply(idx uint64, payload []byte) ([]Result, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	r := reader{b: payload}
+	if v := r.byte(); r.err != nil || v != payloadVersion {
+		r.fail()
+		return nil, r.err
+	}
+	var out []Result
+	for len(r.b) > 0 && r.err == nil {
+		switch r.byte() {
+		case opWrite:
+			out = append(out, h.applyWriteLocked(&r))
+		case opCut:
+			h.mu.cut = max(h.mu.cut, r.varint())
+			out = append(out, Result{})
+		case opDrop:
+			numbers := make([]uint32, r.count(1))
+			for i := range numbers {
+				numbers[i] = uint32(r.uvarint())
+			}
+			h.removeLocked(numbers)
+			out = append(out, Result{})
+		default:
+			r.fail()
+		}
+	}
+	h.mu.applied = idx
+	return out, r.err
+}
+
+func (h *head) applyWriteLocked(r *reader) Result {
+	var res Result
+	limit, n := r.uvarint(), r.uvarint()
+	var t int64
+	for i := 0; i < int(n) && r.err == nil; i++ {
+		s, why := h.resolveLocked(r, limit)
+		if s == nil {
+			why.Series = i
+			res.Refused = append(res.Refused, why)
+		}
+		if old := h.applySeriesLocked(r, s, &t); old {
+			res.TooOld = append(res.TooOld, i)
+		}
+	}
+	return res
+}
+
+func (h *head) resolveLocked(r *reader, limit uint64) (*series, Refusal) {
+	if no := r.uvarint(); no != 0 {
+		return h.mu.byNo[uint32(no)], Refusal{Gone: true}
+	}
+	key := r.bytes()
+	if r.err != nil {
+		return nil, Refusal{}
+	}
+	if s := h.lookupLocked(model.HashKey(key), key); s != nil {
+		return s, Refusal{}
+	}
+	if limit != 0 && uint64(len(h.mu.byNo)) >= limit {
+		return nil, Refusal{}
+	}
+	return h.insertLocked(h.mu.nextNo, string(bytes.Clone(key))), Refusal{}
+}
+
+// applySeriesLocked consumes one series' samples and stores them, if s is not nil.
+func (h *head) applySeriesLocked(r *reader, s *series, t *int64) (tooOld bool) {
+	c := r.uvarint()
+	for k := c >> 3; k > 0 && r.err == nil; k-- {
+		*t += r.varint()
+		v, st := r.float(), int64(0)
+		if c&1 != 0 {
+			st = r.startTime(*t)
+		}
+		switch {
+		case s == nil || r.err != nil:
+		case *t < h.mu.cut:
+			tooOld = true
+			h.mu.counts.TooOld++
+		default:
+			h.addFloatLocked(s, *t, v, st)
+		}
+	}
+	if c&4 != 0 {
+		tooOld = h.applyBlobsLocked(r, s, t, false) || tooOld
+	}
+	if c&2 != 0 {
+		tooOld = h.applyBlobsLocked(r, s, t, true) || tooOld
+	}
+	return tooOld
+}
+
+// startTime is the inverse of writeOp.startTime.
+func (r *reader) startTime(t int64) int64 {
+	switch d := r.varint(); {
+	case d > 0:
+		return t - (d - 1)
+	case d < 0:
+		return t - d
+	}
+	return 0
+}
+
+func (h *head) addFloatLocked(s *series, t int64, v float64, st int64) {
+	h.mu.counts.Samples++
+	h.mu.samples++
+	h.mu.minT, h.mu.maxT = min(h.mu.minT, t), max(h.mu.maxT, t)
+	switch s.addFloat(&h.mem, t, v, st) {
+	case duplicate:
+		h.mu.counts.Duplicates++
+	case overwritten:
+		h.mu.counts.Overwritten++
+	}
+	s.idle = 0
+}
+
+func (h *head) applyBlobsLocked(r *reader, s *series, t *int64, exemplars bool) (tooOld bool) {
+	for k := r.uvarint(); k > 0 && r.err == nil; k-- {
+		*t += r.varint()
+		st := r.varint()
+		data := r.bytes()
+		switch {
+		case s == nil || r.err != nil:
+		case *t < h.mu.cut:
+			tooOld = true
+			h.mu.counts.TooOld++
+		default:
+			h.addBlobLocked(s, blob{t: *t, st: st, data: bytes.Clone(data)}, exemplars)
+		}
+	}
+	return tooOld
+}
+
+func (h *head) addBlobLocked(s *series, b blob, exemplar bool) {
+	a := &s.active
+	a.widen(b.t)
+	if a.more == nil {
+		a.more = &blobs{}
+	}
+	list := &a.more.hist
+	if exemplar {
+		list = &a.more.exemplars
+		h.mu.counts.Exemplars++
+	} else {
+		h.mu.counts.Histograms++
+	}
+	for i := len(*list) - 1; i >= 0 && (*list)[i].t >= b.t; i-- {
+		if x := (*list)[i]; x.t == b.t {
+			if x.st == b.st && bytes.Equal(x.data, b.data) {
+				h.mu.counts.Duplicates++
+				return
+			}
+			h.mu.counts.Overwritten++
+			break
+		}
+	}
+	*list = append(*list, b)
+	h.mem.bytes += int64(len(b.data)) + 40
+	h.mu.minT, h.mu.maxT = min(h.mu.minT, b.t), max(h.mu.maxT, b.t)
+	h.mu.samples++
+	s.idle = 0
+}

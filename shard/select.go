@@ -1,0 +1,347 @@
+package shard
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/prometheus/prometheus/model/labels"
+
+	"github.com/strandline-db/strandline/shard/block"
+	"github.com/strandline-db/strandline/shard/chunk"
+	"github.com/strandline-db/strandline/shard/index"
+	"github.com/strandline-db/strandline/shard/model"
+)
+
+// selected is one series of a selection: where its samples lie, oldest in the log
+// first. It implements model.Series.
+type selected struct {
+	key    string
+	labels labels.Labels
+	blocks []blockPart
+	heads  []*store
+	sel    *Selection
+}
+
+type blockPart struct {
+	b   *liveBlock
+	ord uint32
+}
+
+// Selection is a shard's answer to a Select; it pins the blocks it reads from.
+type Selection struct {
+	Series     []model.Series // sorted by labels
+	minT, maxT int64          // already clipped to the retention cut
+	v          *view
+	readers    sync.Pool
+}
+
+// Close unpins the blocks.
+func (s *Selection) Close() error { return s.v.release() }
+
+// Select returns the series that match req and may have samples in its range. The
+// caller closes the selection.
+func (s *Shard) Select(ctx context.Context, req *model.SelectRequest) (*Selection, error) {
+	return s.selectKinds(ctx, req, true)
+}
+
+func (s *Shard) selectKinds(ctx context.Context, req *model.SelectRequest, samples bool) (_ *Selection, err error) {
+	sel := &Selection{minT: req.MinT, maxT: req.MaxT}
+	sel.readers.New = func() any { return &seriesReader{} }
+	byKey := map[string]*selected{}
+	if err := s.selectHead(sel, req, byKey, samples); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("shard %d: %w", s.opts.ID, err)
+			_ = sel.v.release() // the first error is the one that tells
+		}
+	}()
+	for _, b := range sel.v.blocks {
+		if b.ref.MaxT < sel.minT || b.ref.MinT > sel.maxT {
+			continue
+		}
+		if err := selectBlock(ctx, sel, b, req, byKey); err != nil {
+			return nil, err
+		}
+		if req.MaxSeries > 0 && len(byKey) > req.MaxSeries {
+			return nil, tooManySeries(req.MaxSeries)
+		}
+	}
+	sel.Series = make([]model.Series, 0, len(byKey))
+	for _, x := range byKey {
+		x.labels = model.KeyLabels([]byte(x.key))
+		sel.Series = append(sel.Series, x)
+	}
+	slices.SortFunc(sel.Series, func(a, b model.Series) int { return labels.Compare(a.Labels(), b.Labels()) })
+	return sel, nil
+}
+
+func tooManySeries(limit int) error {
+	return &model.LimitError{What: "series", Limit: int64(limit), Flag: "query-max-series"}
+}
+
+// selectHead takes the matching series of the head and, in the same instant, the
+// view of the blocks that goes with it.
+func (s *Shard) selectHead(sel *Selection, req *model.SelectRequest, byKey map[string]*selected, samples bool) error {
+	h := s.head
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	sel.minT = max(sel.minT, h.mu.cut)
+	ids, err := index.Select(h.mu.postings, req.Matchers)
+	if err != nil {
+		return err
+	}
+	for _, id := range ids {
+		x := h.mu.held[id]
+		for _, st := range []*store{x.frozen, &x.active} {
+			if st == nil || !st.any() || st.maxT < sel.minT || st.minT > sel.maxT {
+				continue
+			}
+			y := byKey[x.key]
+			if y == nil {
+				if req.MaxSeries > 0 && len(byKey) >= req.MaxSeries {
+					return tooManySeries(req.MaxSeries)
+				}
+				y = &selected{key: x.key, sel: sel}
+				byKey[x.key] = y
+			}
+			if samples {
+				y.heads = append(y.heads, st.snapshot())
+			}
+		}
+	}
+	sel.v = s.live.acquire()
+	return nil
+}
+
+func selectBlock(ctx context.Context, sel *Selection, b *liveBlock, req *model.SelectRequest, byKey map[string]*selected) error {
+	ords, err := b.r.Select(ctx, req.Matchers)
+	if err != nil {
+		return err
+	}
+	var key []byte
+	var metas []block.ChunkMeta
+	for _, ord := range ords {
+		if key, _, metas, err = b.r.Series(ord, key[:0], metas[:0]); err != nil {
+			return err
+		}
+		if !slices.ContainsFunc(metas, func(m block.ChunkMeta) bool { return m.MaxT >= sel.minT && m.MinT <= sel.maxT }) {
+			continue
+		}
+		x := byKey[string(key)]
+		if x == nil {
+			x = &selected{key: string(key), sel: sel}
+			byKey[x.key] = x
+		}
+		x.blocks = append(x.blocks, blockPart{b: b, ord: ord})
+	}
+	return nil
+}
+
+// Labels implements model.Series.
+func (x *selected) Labels() labels.Labels { return x.labels }
+
+// seriesReader is the scratch of one read.
+type seriesReader struct {
+	dec   chunk.Decoder
+	m     merger
+	ex    []blob
+	key   []byte
+	buf   []byte
+	metas []block.ChunkMeta
+	ts    []int64
+	st    []int64
+	blobs [][]byte
+}
+
+// Read implements model.Series.
+func (x *selected) Read(dst *model.Columns) error {
+	r := x.sel.readers.Get().(*seriesReader)
+	defer x.sel.readers.Put(r)
+	if err := x.gather(r); err != nil {
+		return err
+	}
+	c := &r.m.cols
+	had := len(dst.T)
+	dst.T = append(dst.T, c.T...)
+	dst.V = append(dst.V, c.V...)
+	if len(c.ST) > 0 {
+		for len(dst.ST) < had {
+			dst.ST = append(dst.ST, 0)
+		}
+		dst.ST = append(dst.ST, c.ST...)
+	}
+	for _, b := range r.m.hist {
+		h, err := decodeHistogram(b.data, b.t, b.st)
+		if err != nil {
+			return err
+		}
+		dst.Hist = append(dst.Hist, h)
+	}
+	return nil
+}
+
+// gather merges all that the series' parts say in the selection's range.
+func (x *selected) gather(r *seriesReader) error {
+	r.m.reset()
+	r.ex = r.ex[:0]
+	for _, p := range x.blocks {
+		if err := r.readBlock(p.b.r, p.ord, x.sel.minT, x.sel.maxT); err != nil {
+			return err
+		}
+	}
+	for _, st := range x.heads {
+		if err := st.read(&r.dec, &r.m); err != nil {
+			return err
+		}
+		if st.more != nil {
+			r.ex = append(r.ex, st.more.exemplars...)
+		}
+	}
+	r.m.finish()
+	r.m.clip(x.sel.minT, x.sel.maxT)
+	r.ex = clipBlobs(sortBlobs(r.ex), x.sel.minT, x.sel.maxT)
+	return nil
+}
+
+// readBlock appends a block's samples of one series whose chunks touch [minT, maxT].
+func (r *seriesReader) readBlock(b *block.Reader, ord uint32, minT, maxT int64) (err error) {
+	if r.key, _, r.metas, err = b.Series(ord, r.key[:0], r.metas[:0]); err != nil {
+		return err
+	}
+	for i := range r.metas {
+		m := &r.metas[i]
+		if m.MaxT < minT || m.MinT > maxT {
+			continue
+		}
+		if r.buf, err = b.Chunk(m, r.buf[:0]); err != nil {
+			return err
+		}
+		if m.Kind == chunk.Floats {
+			c := &r.m.cols
+			had := len(c.T)
+			if c.T, c.V, c.ST, err = r.dec.Floats(r.buf, c.T, c.V, c.ST); err != nil {
+				return fmt.Errorf("block %s: %w", b.Meta().ID, err)
+			}
+			if n := len(c.T) - had; n != m.Count {
+				return fmt.Errorf("block %s: a chunk holds %d samples where the index says %d", b.Meta().ID, n, m.Count)
+			}
+			continue
+		}
+		if err := r.readBlobs(m.Kind); err != nil {
+			return fmt.Errorf("block %s: %w", b.Meta().ID, err)
+		}
+	}
+	return nil
+}
+
+func (r *seriesReader) readBlobs(kind chunk.Kind) (err error) {
+	clear(r.blobs)
+	data := slices.Clone(r.buf) // blobs outlive the buffer
+	if r.ts, r.st, r.blobs, err = r.dec.Blobs(data, r.ts[:0], r.st[:0], r.blobs[:0]); err != nil {
+		return err
+	}
+	for i, t := range r.ts {
+		b := blob{t: t, data: r.blobs[i]}
+		if len(r.st) > 0 {
+			b.st = r.st[i]
+		}
+		if kind == chunk.Exemplars {
+			r.ex = append(r.ex, b)
+		} else {
+			r.m.hist = append(r.m.hist, b)
+		}
+	}
+	return nil
+}
+
+// Exemplars returns the matching series that have exemplars in the range.
+func (s *Shard) Exemplars(ctx context.Context, req *model.SelectRequest) (_ []model.SeriesExemplars, err error) {
+	sel, err := s.Select(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if cerr := sel.Close(); err == nil {
+			err = cerr
+		}
+	}()
+	var out []model.SeriesExemplars
+	var r seriesReader
+	for _, x := range sel.Series {
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		if err := x.(*selected).gather(&r); err != nil {
+			return nil, err
+		}
+		if len(r.ex) == 0 {
+			continue
+		}
+		se := model.SeriesExemplars{Labels: x.Labels()}
+		for _, b := range r.ex {
+			e, err := decodeExemplar(b.data, b.t)
+			if err != nil {
+				return nil, err
+			}
+			se.Exemplars = append(se.Exemplars, e)
+		}
+		out = append(out, se)
+	}
+	return out, nil
+}
+
+// LabelNames returns the sorted names of the labels of matching series.
+func (s *Shard) LabelNames(ctx context.Context, req *model.SelectRequest) ([]string, error) {
+	set := map[string]struct{}{}
+	err := s.eachKey(ctx, req, func(key []byte) {
+		for len(key) > 0 {
+			name, _, rest, ok := model.NextKeyLabel(key)
+			if !ok {
+				return
+			}
+			if _, seen := set[string(name)]; !seen {
+				set[string(name)] = struct{}{}
+			}
+			key = rest
+		}
+	})
+	return sortedKeys(set), err
+}
+
+// LabelValues returns the sorted values of one label of matching series.
+func (s *Shard) LabelValues(ctx context.Context, name string, req *model.SelectRequest) ([]string, error) {
+	set := map[string]struct{}{}
+	err := s.eachKey(ctx, req, func(key []byte) {
+		v := model.KeyValue(key, name)
+		if _, seen := set[string(v)]; v != nil && !seen {
+			set[strings.Clone(string(v))] = struct{}{}
+		}
+	})
+	return sortedKeys(set), err
+}
+
+// eachKey calls fn with the key of every series that Select would return.
+func (s *Shard) eachKey(ctx context.Context, req *model.SelectRequest, fn func(key []byte)) error {
+	sel, err := s.selectKinds(ctx, req, false)
+	if err != nil {
+		return err
+	}
+	for _, x := range sel.Series {
+		fn([]byte(x.(*selected).key))
+	}
+	return sel.Close()
+}
+
+func sortedKeys(set map[string]struct{}) []string {
+	out := make([]string, 0, len(set))
+	for k := range set {
+		out = append(out, k)
+	}
+	slices.Sort(out)
+	return out
+}

@@ -1,0 +1,262 @@
+package shard
+
+import (
+	"math"
+	"slices"
+
+	"github.com/strandline-db/strandline/shard/chunk"
+	"github.com/strandline-db/strandline/shard/model"
+)
+
+// tailCap is how many samples a series gathers before they are sealed into a
+// chunk. Small, because every active series holds one tail of raw samples.
+const tailCap = 32
+
+type tail struct {
+	t  [tailCap]int64
+	v  [tailCap]float64
+	st *[tailCap]int64 // nil until a sample brings a start timestamp
+}
+
+// sample is one float out of order of time.
+type sample struct {
+	t, st int64
+	v     float64
+}
+
+// blob is one native histogram or exemplar, encoded (see blob.go).
+type blob struct {
+	t, st int64
+	data  []byte
+}
+
+// store is what one series gathered in one generation of the head. In order:
+// sealed chunks, then the tail. Out of order, and later in the log than any
+// in-order sample of the same timestamp: late.
+type store struct {
+	tail   *tail
+	n      int32  // samples in the tail
+	chunks int32  // sealed chunks
+	sealed []byte // sealed chunks, each behind its uvarint length; only ever appended to
+	minT   int64  // over everything here; valid if any()
+	maxT   int64
+	late   []sample
+	more   *blobs
+}
+
+type blobs struct {
+	hist, exemplars []blob // in order of application
+}
+
+func (s *store) any() bool { return s.n > 0 || s.chunks > 0 || len(s.late) > 0 || s.more != nil }
+
+func (s *store) widen(t int64) {
+	if !s.any() {
+		s.minT, s.maxT = t, t
+		return
+	}
+	s.minT, s.maxT = min(s.minT, t), max(s.maxT, t)
+}
+
+// series is one series of the head. Its key never changes; the rest is guarded
+// by the shard's lock.
+type series struct {
+	key    string
+	no     uint32
+	lastT  int64 // newest in-order float since the head began, or math.MinInt64
+	lastV  float64
+	active store
+	frozen *store // being flushed; nil between flushes
+	idle   uint8  // flushes since the last sample
+}
+
+func newSeries(no uint32, key string) *series {
+	return &series{no: no, key: key, lastT: math.MinInt64}
+}
+
+// outcome of storing one float.
+type outcome uint8
+
+const (
+	stored outcome = iota
+	duplicate
+	overwritten
+)
+
+// addFloat stores a sample. bytes is how much memory it took, roughly.
+func (s *series) addFloat(h *headMem, t int64, v float64, st int64) outcome {
+	a := &s.active
+	if t <= s.lastT {
+		return s.addLate(h, t, v, st)
+	}
+	a.widen(t)
+	if a.tail == nil {
+		a.tail = h.tails.get()
+	}
+	if a.n == tailCap {
+		s.seal(h)
+	}
+	a.tail.t[a.n], a.tail.v[a.n] = t, v
+	if st != 0 && a.tail.st == nil {
+		a.tail.st = new([tailCap]int64)
+	}
+	if a.tail.st != nil {
+		a.tail.st[a.n] = st
+	}
+	a.n++
+	s.lastT, s.lastV = t, v
+	return stored
+}
+
+// addLate stores a sample at or before the newest. The usual case is a retry of
+// what was just sent, which must leave nothing behind.
+func (s *series) addLate(h *headMem, t int64, v float64, st int64) outcome {
+	a := &s.active
+	if t == s.lastT && math.Float64bits(v) == math.Float64bits(s.lastV) && !a.lateHas(t) {
+		return duplicate
+	}
+	out := stored
+	for i := len(a.late) - 1; i >= 0; i-- {
+		if a.late[i].t == t {
+			if math.Float64bits(a.late[i].v) == math.Float64bits(v) {
+				return duplicate
+			}
+			out = overwritten
+			break
+		}
+	}
+	if out == stored {
+		if old, ok := a.inOrder(h, t); ok {
+			if math.Float64bits(old) == math.Float64bits(v) {
+				return duplicate
+			}
+			out = overwritten
+		}
+	}
+	a.widen(t)
+	a.late = append(a.late, sample{t: t, v: v, st: st})
+	h.bytes += 24
+	return out
+}
+
+func (a *store) lateHas(t int64) bool {
+	return slices.ContainsFunc(a.late, func(x sample) bool { return x.t == t })
+}
+
+// inOrder finds the in-order sample at t.
+func (a *store) inOrder(h *headMem, t int64) (float64, bool) {
+	if a.n > 0 && a.tail.t[0] <= t {
+		for i := int32(0); i < a.n; i++ {
+			if a.tail.t[i] == t {
+				return a.tail.v[i], true
+			}
+		}
+		return 0, false
+	}
+	if a.chunks == 0 || t < a.minT {
+		return 0, false
+	}
+	h.scratch.Reset()
+	if a.readSealed(&h.dec, &h.scratch) != nil {
+		return 0, false
+	}
+	i, ok := slices.BinarySearch(h.scratch.T, t)
+	if !ok {
+		return 0, false
+	}
+	return h.scratch.V[i], true
+}
+
+// seal moves the full tail into a chunk.
+func (s *series) seal(h *headMem) {
+	a := &s.active
+	var st []int64
+	if a.tail.st != nil {
+		st = a.tail.st[:a.n]
+	}
+	h.buf = h.enc.Floats(h.buf[:0], a.tail.t[:a.n], a.tail.v[:a.n], st)
+	before := cap(a.sealed)
+	a.sealed = appendFramed(a.sealed, h.buf)
+	h.bytes += int64(cap(a.sealed) - before)
+	a.chunks++
+	a.n = 0
+	a.tail.st = nil
+}
+
+// appendFramed appends b behind its length, growing by a quarter rather than
+// double: a hundred thousand of these live at once.
+func appendFramed(dst, b []byte) []byte {
+	need := len(dst) + len(b) + 3
+	if need > cap(dst) {
+		grown := make([]byte, len(dst), need+need/4)
+		copy(grown, dst)
+		dst = grown
+	}
+	n := len(b)
+	for n >= 0x80 {
+		dst = append(dst, byte(n)|0x80)
+		n >>= 7
+	}
+	return append(append(dst, byte(n)), b...)
+}
+
+func (a *store) readSealed(d *chunk.Decoder, c *model.Columns) error {
+	r := reader{b: a.sealed}
+	for len(r.b) > 0 {
+		b := r.bytes()
+		if r.err != nil {
+			return r.err
+		}
+		var err error
+		if c.T, c.V, c.ST, err = d.Floats(b, c.T, c.V, c.ST); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// read appends every sample of the store to m, in-order floats first, late ones
+// after: m keeps the last of each timestamp.
+func (a *store) read(d *chunk.Decoder, m *merger) error {
+	if a == nil || !a.any() {
+		return nil
+	}
+	if err := a.readSealed(d, &m.cols); err != nil {
+		return err
+	}
+	if a.n > 0 {
+		var st []int64
+		if a.tail.st != nil {
+			st = a.tail.st[:a.n]
+		}
+		m.floats(a.tail.t[:a.n], a.tail.v[:a.n], st)
+	}
+	for _, x := range a.late {
+		m.float(x.t, x.v, x.st)
+	}
+	if a.more != nil {
+		m.hist = append(m.hist, a.more.hist...)
+	}
+	return nil
+}
+
+// snapshot copies what readers may look at without the lock: the sealed bytes
+// are append-only, the tail is not.
+func (a *store) snapshot() *store {
+	c := *a
+	if a.n > 0 {
+		t := *a.tail
+		if t.st != nil {
+			st := *t.st
+			t.st = &st
+		}
+		c.tail = &t
+	} else {
+		c.tail = nil
+	}
+	if a.more != nil {
+		m := *a.more
+		c.more = &m
+	}
+	return &c
+}

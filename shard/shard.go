@@ -1,0 +1,321 @@
+package shard
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"path"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/strandline-db/strandline/shard/block"
+	"github.com/strandline-db/strandline/shard/chunk"
+)
+
+// Shard is one hash partition of the series.
+type Shard struct {
+	opts Options
+	head *head
+	live views
+
+	// maintain is held by whoever changes blocks: a flush, a merge, a move, a cut.
+	// What follows is guarded by it.
+	maintain sync.Mutex
+	manifest *Manifest
+	failed   error // set after a failed change of files; final
+	enc      chunk.Encoder
+	dec      chunk.Decoder
+	buf      []byte
+}
+
+// Open opens the shard in o.Dir, or makes an empty one there, and removes files
+// that no manifest names. The head holds nothing yet but the series table: the
+// caller replays the log above Applied.
+func Open(o Options) (_ *Shard, err error) {
+	o.EnsureDefaults()
+	if err := o.Validate(); err != nil {
+		return nil, err
+	}
+	s := &Shard{opts: o, head: newHead()}
+	for _, dir := range []string{o.Dir, o.WarmDir, o.ColdDir} {
+		if err := o.FS.MkdirAll(dir); err != nil {
+			return nil, err
+		}
+		if err := o.FS.SyncDir(path.Dir(dir)); err != nil {
+			return nil, err
+		}
+	}
+	s.manifest, err = ReadManifest(o.FS, o.Dir)
+	if notExist(err) {
+		s.manifest = &Manifest{Shard: o.ID, Term: 1, Cut: math.MinInt64, NextNo: 1}
+		err = writeManifest(o.FS, o.Dir, s.manifest)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if s.manifest.Shard != o.ID {
+		return nil, fmt.Errorf("%w: %s belongs to shard %d, not %d", ErrManifest, o.Dir, s.manifest.Shard, o.ID)
+	}
+	if err := s.loadHead(); err != nil {
+		return nil, err
+	}
+	if err := s.openBlocks(); err != nil {
+		return nil, err
+	}
+	if err := s.removeStrays(); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+func (s *Shard) loadHead() error {
+	h, m := s.head, s.manifest
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.mu.applied, h.mu.cut = m.Applied, m.Cut
+	err := readTable(s.opts.FS, s.opts.Dir, m.Table, func(no uint32, key string) { h.insertLocked(no, key) })
+	h.mu.nextNo = max(h.mu.nextNo, m.NextNo)
+	return err
+}
+
+func (s *Shard) openBlocks() (err error) {
+	var open []*liveBlock
+	defer func() {
+		if err != nil {
+			for _, b := range open {
+				err = errors.Join(err, b.r.Close())
+			}
+		}
+	}()
+	for _, ref := range s.manifest.Blocks {
+		b, err := s.openBlock(ref)
+		if err != nil {
+			return err
+		}
+		open = append(open, b)
+	}
+	s.live.mu.current = newView(open)
+	return nil
+}
+
+func (s *Shard) openBlock(ref BlockRef) (*liveBlock, error) {
+	name := path.Join(s.tierDir(ref.Tier), ref.Name)
+	r, err := block.Open(s.opts.FS, name)
+	if err != nil {
+		return nil, fmt.Errorf("%w (the manifest names it; `strandline check data` tells more)", err)
+	}
+	return &liveBlock{ref: ref, path: name, r: r, remove: s.opts.FS.Remove}, nil
+}
+
+func (s *Shard) tierDir(t Tier) string {
+	switch t {
+	case Warm:
+		return s.opts.WarmDir
+	case Cold:
+		return s.opts.ColdDir
+	}
+	return s.opts.Dir
+}
+
+// removeStrays deletes our files that the manifest does not name: what a crash
+// left between writing and committing, or between committing and removing.
+func (s *Shard) removeStrays() error {
+	named := map[string]bool{}
+	for _, b := range s.manifest.Blocks {
+		named[path.Join(s.tierDir(b.Tier), b.Name)] = true
+	}
+	if s.manifest.Table != nil {
+		named[path.Join(s.opts.Dir, s.manifest.Table.Name)] = true
+	}
+	for _, dir := range []string{s.opts.Dir, s.opts.WarmDir, s.opts.ColdDir} {
+		names, err := s.opts.FS.List(dir)
+		if err != nil {
+			return err
+		}
+		for _, name := range names {
+			full := path.Join(dir, name)
+			ours := strings.HasSuffix(name, blockSuffix) || strings.HasSuffix(name, ".tbl") || strings.HasSuffix(name, tmpSuffix)
+			if !ours || named[full] {
+				continue
+			}
+			s.opts.Logger.Info("removing a file that no manifest names", "path", full)
+			if err := s.opts.FS.Remove(full); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+const blockSuffix = ".blk"
+
+// newBlock starts a block file under a temporary name.
+func (s *Shard) newBlock(p blockPlan) (*blockWriter, error) {
+	name := fmt.Sprintf("%016x%s", s.manifest.NextBlock, blockSuffix)
+	s.manifest.NextBlock++
+	level := 0
+	switch p.tier {
+	case Warm:
+		level = 1
+	case Cold:
+		level = 3
+	}
+	w, err := block.NewWriter(s.opts.FS, path.Join(s.tierDir(p.tier), name+tmpSuffix), block.WriterOptions{
+		Meta: block.Meta{
+			ID: strings.TrimSuffix(name, blockSuffix), Shard: s.opts.ID, Tier: uint8(p.tier), Level: int(p.tier),
+			FromIndex: p.from, ToIndex: p.to,
+		},
+		Compression: level,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &blockWriter{w: w, name: name}, nil
+}
+
+// commit makes next, with blocks added and removed, the shard's durable state and
+// then its visible one. under runs together with the switch of the view, so that
+// no reader sees samples twice or not at all.
+func (s *Shard) commit(next *Manifest, added []BlockRef, removed map[string]bool, under func()) error {
+	keep := func(b BlockRef) bool { return !removed[b.Name] }
+	next.Blocks = nil
+	for _, b := range s.manifest.Blocks {
+		if keep(b) {
+			next.Blocks = append(next.Blocks, b)
+		}
+	}
+	next.Blocks = append(next.Blocks, added...)
+	next.NextBlock = s.manifest.NextBlock
+	slices.SortStableFunc(next.Blocks, func(a, b BlockRef) int {
+		switch {
+		case a.ToIndex < b.ToIndex:
+			return -1
+		case a.ToIndex > b.ToIndex:
+			return 1
+		}
+		return strings.Compare(a.Name, b.Name)
+	})
+	// Opened before the commit: a block that can't be read back must not replace the log.
+	opened := map[string]*liveBlock{}
+	for _, ref := range added {
+		b, err := s.openBlock(ref)
+		if err != nil {
+			return err
+		}
+		opened[ref.Name] = b
+	}
+	if err := writeManifest(s.opts.FS, s.opts.Dir, next); err != nil {
+		return err
+	}
+	s.fail("manifest-written")
+	oldTable := s.manifest.Table
+	s.manifest = next
+	if err := s.show(opened, removed, under); err != nil {
+		return err
+	}
+	if oldTable != nil && (next.Table == nil || oldTable.Name != next.Table.Name) {
+		return s.opts.FS.Remove(path.Join(s.opts.Dir, oldTable.Name))
+	}
+	return nil
+}
+
+// show swaps the view to what the manifest says.
+func (s *Shard) show(opened map[string]*liveBlock, removed map[string]bool, under func()) error {
+	now := s.live.acquire()
+	byName := opened
+	for _, b := range now.blocks {
+		if removed[b.ref.Name] {
+			b.dead.Store(true)
+		} else {
+			byName[b.ref.Name] = b
+		}
+	}
+	var blocks []*liveBlock
+	for _, ref := range s.manifest.Blocks {
+		blocks = append(blocks, byName[ref.Name])
+	}
+	next := newView(blocks)
+	s.head.mu.Lock()
+	if under != nil {
+		under()
+	}
+	old := s.live.swap(next)
+	s.head.mu.Unlock()
+	return errors.Join(now.release(), old.release())
+}
+
+func (s *Shard) fail(name string) {
+	if s.opts.Failpoint != nil {
+		s.opts.Failpoint(name)
+	}
+}
+
+// Apply applies one log entry. Entries come in order of index, each once.
+func (s *Shard) Apply(index uint64, payload []byte) ([]Result, error) {
+	return s.head.apply(index, payload)
+}
+
+// Applied returns the index of the last applied entry.
+func (s *Shard) Applied() uint64 {
+	s.head.mu.RLock()
+	defer s.head.mu.RUnlock()
+	return s.head.mu.applied
+}
+
+// Flushed returns the log index that the manifest covers.
+func (s *Shard) Flushed() uint64 {
+	s.maintain.Lock()
+	defer s.maintain.Unlock()
+	return s.manifest.Applied
+}
+
+// Stats describe a shard at one moment.
+type Stats struct {
+	Counts
+	Series      int   // known to the head
+	HeadSamples int64 // not yet flushed
+	HeadBytes   int64 // taken by them, roughly
+	HeadMinT    int64 // oldest of them, in milliseconds; math.MaxInt64 if there is none
+	Cut         int64
+	Blocks      [3]int   // by tier
+	BlockBytes  [3]int64 // by tier
+	Applied     uint64
+}
+
+// Stats returns the shard's figures.
+func (s *Shard) Stats() Stats {
+	h := s.head
+	h.mu.RLock()
+	st := Stats{Counts: h.mu.counts, Series: len(h.mu.byNo), HeadSamples: h.mu.samples, HeadMinT: h.mu.minT, Cut: h.mu.cut,
+		HeadBytes: h.mem.bytes, Applied: h.mu.applied}
+	h.mu.RUnlock()
+	v := s.live.acquire()
+	for _, b := range v.blocks {
+		st.Blocks[b.ref.Tier]++
+		st.BlockBytes[b.ref.Tier] += b.ref.Bytes
+	}
+	if err := v.release(); err != nil {
+		s.opts.Logger.Error("closing a block", "err", err)
+	}
+	return st
+}
+
+// Close closes the shard's files. The caller has flushed it, or the log has what
+// it holds.
+func (s *Shard) Close() error {
+	s.maintain.Lock()
+	defer s.maintain.Unlock()
+	old := s.live.swap(newView(nil))
+	if old == nil {
+		return nil
+	}
+	return old.release()
+}
+
+// Blocks lists the live blocks.
+func (s *Shard) Blocks() []BlockRef {
+	s.maintain.Lock()
+	defer s.maintain.Unlock()
+	return slices.Clone(s.manifest.Blocks)
+}
