@@ -5,6 +5,9 @@ import "slices"
 // Decoder expands chunks into columns. It is reusable scratch memory for one
 // goroutine at a time; the zero value is ready for use.
 type Decoder struct {
+	// Base is what Encoder.Base was when the chunks were written.
+	Base int64
+
 	head    intHead
 	u, tmp  []uint64
 	x       []int64
@@ -56,7 +59,7 @@ func (d *Decoder) plainBlobs(b []byte, n int, out [][]byte) ([][]byte, error) {
 		return nil, ErrCorrupt
 	}
 	d.x = resize(d.x, n)
-	b, err := d.ints(b[1], b[2:], d.x)
+	b, err := d.ints(b[1], b[2:], d.x, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -93,7 +96,7 @@ func (d *Decoder) timestamps(b []byte, ts []int64) (out []int64, rest []byte, st
 	had := len(ts)
 	out = slices.Grow(ts, int(n))[:had+int(n)]
 	mode := b[0]
-	rest, err = d.ints(mode, b[1:], out[had:])
+	rest, err = d.ints(mode, b[1:], out[had:], d.Base)
 	return out, rest, mode&hasStarts != 0, err
 }
 
@@ -114,7 +117,7 @@ func (d *Decoder) times(b []byte, ts, st []int64) (ts2, st2 []int64, rest []byte
 	}
 	// Chunks before this one may have had none.
 	st = padStarts(st, len(ts2))
-	rest, err = d.ints(b[0], b[1:], st[len(ts):])
+	rest, err = d.ints(b[0], b[1:], st[len(ts):], 0)
 	return ts2, st, rest, err
 }
 

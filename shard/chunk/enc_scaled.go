@@ -110,7 +110,7 @@ func (d *Decoder) column(b []byte, n int) ([]int64, error) {
 		return nil, ErrCorrupt
 	}
 	d.x = resize(d.x, n)
-	rest, err := d.ints(b[0], b[1:], d.x)
+	rest, err := d.ints(b[0], b[1:], d.x, 0)
 	if err == nil && len(rest) != 0 {
 		err = ErrCorrupt
 	}

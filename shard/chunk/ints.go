@@ -71,23 +71,45 @@ func isLinear(xs []int64) bool {
 func (e *Encoder) planInts(xs []int64, kind columnKind, slot int) *intPlan {
 	one, two := &e.plans[slot][0], &e.plans[slot][1]
 	if isLinear(xs) {
-		one.t, one.u = linear{}, one.u[:0]
-		one.head = intHead{first: xs[0]}
-		if len(xs) > 1 {
-			one.head.base = xs[1] - xs[0]
-		}
-		one.size = one.headLen()
+		one.straight(xs)
 		return one
 	}
 	pr := profileOf(xs)
 	one.t, two.t = pickTransforms(&pr, len(xs), kind)
-	one.prepare(xs, &pr, noFit)
-	two.prepare(xs, &pr, one.size)
-	if two.size < one.size {
-		return two
+	one.prepare(xs, &pr)
+	two.prepare(xs, &pr)
+	// Bits are a good guess at the size. Only rivals that are close are divided both,
+	// and in a short column neither could gain much.
+	gap := two.layers.bits - one.layers.bits
+	if gap < 0 {
+		one, two, gap = two, one, -gap
+	}
+	one.divide(noFit)
+	if len(xs) >= shortColumn && gap < len(xs)*closeRace/8 {
+		if two.divide(one.size); two.size < one.size {
+			return two
+		}
 	}
 	return one
 }
+
+// straight plans a column whose differences are all equal.
+func (p *intPlan) straight(xs []int64) {
+	p.t, p.u = linear{}, p.u[:0]
+	p.head = intHead{first: xs[0]}
+	if len(xs) > 1 {
+		p.head.base = xs[1] - xs[0]
+	}
+	if q := p.head.base / scheduleUnit; q != 0 && q*scheduleUnit == p.head.base {
+		p.t, p.head.base = schedule{}, q
+	}
+	p.size = p.headLen()
+}
+
+const (
+	shortColumn = 64 // samples
+	closeRace   = 8  // eighths of a bit per sample
+)
 
 // pickTransforms names the two that are worth weighing, by how often values fall.
 func pickTransforms(pr *intProfile, n int, kind columnKind) (transform, transform) {
@@ -104,9 +126,8 @@ func pickTransforms(pr *intProfile, n int, kind columnKind) (transform, transfor
 	return deltaZig{}, deltaOfDelta{}
 }
 
-// prepare computes head, residuals, layers and size for the plan's transform. It may
-// stop with any size of limit or more when it can't be less.
-func (p *intPlan) prepare(xs []int64, pr *intProfile, limit int) {
+// prepare computes head and residuals for the plan's transform.
+func (p *intPlan) prepare(xs []int64, pr *intProfile) {
 	p.head = intHead{first: xs[0], shift: pr.shift}
 	h := &p.head
 	switch p.t.id() {
@@ -121,8 +142,14 @@ func (p *intPlan) prepare(xs []int64, pr *intProfile, limit int) {
 	}
 	p.u = resize(p.u, p.t.residuals(len(xs)))
 	p.t.forward(h, xs, p.u)
+	p.layers.countLengths(p.u)
+}
+
+// divide finds layers and size. It may stop with any size of limit or more when it
+// can't be less.
+func (p *intPlan) divide(limit int) {
 	p.size = p.headLen()
-	p.layers.plan(p.u, limit-p.size)
+	p.layers.plan(len(p.u), limit-p.size)
 	p.size += p.layers.size
 }
 
@@ -176,8 +203,8 @@ func (e *Encoder) appendInts(dst []byte, p *intPlan, flag byte) []byte {
 }
 
 // ints decodes a column whose mode byte was mode into dst, which is not empty, and
-// returns what follows it.
-func (d *Decoder) ints(mode byte, b []byte, dst []int64) ([]byte, error) {
+// returns what follows it. base is added to all values.
+func (d *Decoder) ints(mode byte, b []byte, dst []int64, base int64) ([]byte, error) {
 	t := transformOf(mode & idMask)
 	if t == nil {
 		return nil, ErrUnknownEncoding
@@ -188,6 +215,7 @@ func (d *Decoder) ints(mode byte, b []byte, dst []int64) ([]byte, error) {
 	if h.first, b, ok = readZigzag(b); !ok {
 		return nil, ErrCorrupt
 	}
+	h.first += base
 	if mode&hasShift != 0 {
 		if len(b) == 0 || b[0] > 63 {
 			return nil, ErrCorrupt

@@ -20,53 +20,56 @@ type layerPlan struct {
 	width [65]uint8  // of each layer
 	count [65]uint16 // residuals that go on beyond each layer
 
-	// Scratch: how many residuals have each length, in two tables, and the state of plan.
-	even, odd [65]uint32
-	at, next  [66]uint8
-	over      [66]uint16
-	cost      [66]int
+	// What countLengths finds: how many residuals have each length up to top, and the sum.
+	lens, odd [65]uint32
+	top       uint
+	bits      int
+
+	// Scratch of plan.
+	at, next [66]uint8
+	over     [66]uint16
+	cost     [66]int
 }
 
-// countLengths fills p.even with how many residuals have each number of bits, and
-// returns the largest number and the sum.
-func (p *layerPlan) countLengths(u []uint64) (top uint, sum int) {
+// countLengths counts the residuals u by their number of bits.
+func (p *layerPlan) countLengths(u []uint64) {
 	var or uint64
 	for _, v := range u {
 		or |= v
 	}
-	top = bitLen(or)
-	clear(p.even[:top+1])
+	top := bitLen(or)
+	clear(p.lens[:top+1])
 	clear(p.odd[:top+1])
 	// Two tables, since equal neighbours are common, and one counter would wait for itself.
 	i := 0
 	for ; i+1 < len(u); i += 2 {
-		p.even[bitLen(u[i])]++
+		p.lens[bitLen(u[i])]++
 		p.odd[bitLen(u[i+1])]++
 	}
 	if i < len(u) {
-		p.even[bitLen(u[i])]++
+		p.lens[bitLen(u[i])]++
 	}
-	for l := range p.even[:top+1] {
-		p.even[l] += p.odd[l]
-		sum += l * int(p.even[l])
+	sum := 0
+	for l := range p.lens[:top+1] {
+		p.lens[l] += p.odd[l]
+		sum += l * int(p.lens[l])
 	}
-	return top, sum
+	p.top, p.bits = top, sum
 }
 
-// plan finds the division of u with the fewest bytes by dynamic programming over the
-// lengths that occur: the cost from a boundary on is that of one layer up to a
-// higher boundary, plus the cost from there on. It stops with a size of limit or more
-// when no division is below limit.
-func (p *layerPlan) plan(u []uint64, limit int) {
-	top, sum := p.countLengths(u)
-	if p.size = (sum + 7) >> 3; p.size >= limit {
+// plan finds the division of the n residuals counted with the fewest bytes, by dynamic
+// programming over the lengths that occur: the cost from a boundary on is that of one
+// layer up to a higher boundary, plus the cost from there on. It stops with a size of
+// limit or more when no division is below limit.
+func (p *layerPlan) plan(n, limit int) {
+	if p.size = (p.bits + 7) >> 3; p.size >= limit {
 		return // no division is shorter than the bits themselves
 	}
 	// at holds the lengths that occur, ascending, behind a 0 to start from; over holds
 	// how many residuals are longer.
-	k, rest := 1, len(u)
+	k, rest := 1, n
 	p.at[0], p.over[0] = 0, uint16(rest)
-	for l, c := range p.even[:top+1] {
+	for l, c := range p.lens[:p.top+1] {
 		if c != 0 {
 			rest -= int(c)
 			p.at[k], p.over[k] = uint8(l), uint16(rest)

@@ -9,6 +9,7 @@ const (
 	idDeltaZig byte = 4
 	idDeltaOfD byte = 5
 	idLine     byte = 6
+	idSchedule byte = 7
 )
 
 // intHead is what a transform keeps beside the residuals. All arithmetic wraps, so
@@ -47,6 +48,8 @@ func transformOf(id byte) transform {
 		return deltaOfDelta{}
 	case idLine:
 		return line{}
+	case idSchedule:
+		return schedule{}
 	}
 	return nil
 }
@@ -66,6 +69,21 @@ func (linear) inverse(h *intHead, _ []uint64, dst []int64) {
 		dst[i] = x
 		x += step
 	}
+}
+
+// schedule is linear with base in units of 1000: scrapes come every so many seconds, and
+// that number takes one byte where milliseconds take three.
+type schedule struct{}
+
+const scheduleUnit = 1000
+
+func (schedule) id() byte                            { return idSchedule }
+func (schedule) hasBase() bool                       { return true }
+func (schedule) residuals(int) int                   { return 0 }
+func (schedule) forward(*intHead, []int64, []uint64) {}
+
+func (schedule) inverse(h *intHead, _ []uint64, dst []int64) {
+	linear{}.inverse(&intHead{first: h.first, base: h.base * scheduleUnit, shift: h.shift}, nil, dst)
 }
 
 // frame: distance to the smallest value, which is first. For what jumps about a level.
