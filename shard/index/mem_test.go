@@ -58,6 +58,7 @@ func BenchmarkAdd(b *testing.B) {
 	keys := fleetKeys(100_000)
 	b.ReportAllocs()
 	m := NewMem()
+	b.ResetTimer()
 	for i := range b.N {
 		if i%len(keys) == 0 {
 			m = NewMem()
@@ -67,13 +68,24 @@ func BenchmarkAdd(b *testing.B) {
 }
 
 func BenchmarkRemove(b *testing.B) {
-	m := NewMem()
-	for i, k := range fleetKeys(100_000) {
-		m.Add(uint32(i+1), k)
+	const batch = 100
+	keys := fleetKeys(100_000)
+	m, next := NewMem(), uint32(1)
+	for _, k := range keys {
+		m.Add(next, k)
+		next++
 	}
 	b.ResetTimer()
 	for range b.N {
-		m.Remove([]uint32{1 << 30, 1<<30 + 1}) // a batch of which nothing is there
+		var gone [batch]uint32
+		for i := range gone {
+			gone[i] = next - uint32(len(keys)) + uint32(i)
+		}
+		m.Remove(gone[:])
+		for range batch { // the oldest comes back as the newest
+			m.Add(next, keys[int(next-1)%len(keys)])
+			next++
+		}
 	}
 }
 
