@@ -108,7 +108,9 @@ type strandline struct {
 func serve(t *testing.T, dir string, args ...string) *strandline {
 	t.Helper()
 	addr := freeAddr(t)
-	s := &strandline{child: start(t, program, append([]string{"serve", "--data", dir, "--listen", addr}, args...)...), base: "http://" + addr}
+	// The tests' samples may lie in 1970, and nothing but what they send may be there.
+	all := append([]string{"serve", "--data", dir, "--listen", addr, "--retention=0", "--self-scrape-interval=0"}, args...)
+	s := &strandline{child: start(t, program, all...), base: "http://" + addr}
 	awaitReady(t, s.child, s.base+"/-/ready")
 	return s
 }
