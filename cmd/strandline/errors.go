@@ -12,6 +12,8 @@ var (
 	errDamaged = errors.New("faults found")
 	// errFormat: there is no such output format.
 	errFormat = errors.New("unknown format: want table, json or csv")
-	// errAnswer: the server did not answer a query with data.
-	errAnswer = errors.New("query failed")
+	// errImportFormat: there is no such input format.
+	errImportFormat = errors.New("unknown format")
+	// errAnswer: the server refused a query or a write.
+	errAnswer = errors.New("the server refused")
 )

@@ -68,7 +68,7 @@ func (f *queryFlags) form(expr string, now time.Time) (string, url.Values, error
 	if f.at != "" {
 		var err error
 		if end, err = parseTime(f.at); err != nil {
-			return "", nil, err
+			return "", nil, fmt.Errorf("--time: %w", err)
 		}
 	}
 	form := url.Values{"query": {expr}}
@@ -94,11 +94,7 @@ func parseTime(s string) (time.Time, error) {
 	if sec, err := strconv.ParseFloat(s, 64); err == nil {
 		return time.UnixMilli(int64(sec * 1000)), nil
 	}
-	t, err := time.Parse(time.RFC3339Nano, s)
-	if err != nil {
-		return t, fmt.Errorf("--time: %w", err)
-	}
-	return t, nil
+	return time.Parse(time.RFC3339Nano, s)
 }
 
 func unix(t time.Time) string {
@@ -121,12 +117,8 @@ func (f *queryFlags) ask(ctx context.Context, path string, form url.Values) (*an
 		return nil, err
 	}
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	if f.token != "" {
-		b, err := os.ReadFile(f.token)
-		if err != nil {
-			return nil, err
-		}
-		req.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(b)))
+	if err := bearer(req, f.token); err != nil {
+		return nil, err
 	}
 	res, err := http.DefaultClient.Do(req)
 	if err != nil {
@@ -141,4 +133,17 @@ func (f *queryFlags) ask(ctx context.Context, path string, form url.Values) (*an
 		return nil, fmt.Errorf("%w: %s: %s: %s", errAnswer, res.Status, a.ErrorType, a.Error)
 	}
 	return &a, nil
+}
+
+// bearer adds the token in the file, if there is one, to the request.
+func bearer(req *http.Request, file string) error {
+	if file == "" {
+		return nil
+	}
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(b)))
+	return nil
 }
