@@ -15,9 +15,6 @@ const (
 	typeFixed32 = 5
 )
 
-// maxGroups bounds the nesting of groups, which only unknown fields can have.
-const maxGroups = 32
-
 // uvarint reads a varint at b[i]; next is the place after it, or -1.
 func uvarint(b []byte, i int) (v uint64, next int) {
 	if uint(i) < uint(len(b)) && b[i] < 0x80 {
@@ -62,8 +59,9 @@ func (f *fields) next() bool {
 		return false
 	}
 	tag, i := uvarint(f.b, f.i)
-	f.num, f.typ = tag>>3, tag&7
-	if i < 0 || f.num == 0 || f.num >= 1<<29 {
+	// Numbers are taken as 32 bits, as upstream's decoders do.
+	f.num, f.typ = uint64(uint32(tag>>3)), tag&7
+	if i < 0 || int32(f.num) <= 0 {
 		return f.fail()
 	}
 	if f.typ == typeGroup {
@@ -99,13 +97,14 @@ func (f *fields) value(i int) bool {
 	return true
 }
 
-// skipGroup moves behind the end of a group, whose start was read. The group
-// itself is reported as a field without a value.
+// skipGroup moves behind the end of a group, whose start was read. Only unknown
+// fields can be groups; it is reported as a field without a value, and what is in
+// it is not looked at.
 func (f *fields) skipGroup() bool {
 	num := f.num
 	for depth := 1; depth > 0; {
 		tag, i := uvarint(f.b, f.i)
-		if i < 0 || tag>>3 == 0 {
+		if i < 0 {
 			return f.fail()
 		}
 		f.i = i
@@ -118,9 +117,6 @@ func (f *fields) skipGroup() bool {
 			if !f.value(i) {
 				return false
 			}
-		}
-		if depth > maxGroups {
-			return f.fail()
 		}
 	}
 	f.num, f.typ = num, typeGroup
