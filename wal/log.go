@@ -419,10 +419,16 @@ func (l *Log) Close() error {
 	l.mu.Unlock()
 	l.write.Lock()
 	defer l.write.Unlock()
-	var err error
+	var errs []error
 	if l.f != nil {
-		err = l.f.Close()
+		l.mu.Lock()
+		failed := l.mu.failed
+		l.mu.Unlock()
+		if failed == nil { // give back what was preallocated and not used
+			errs = append(errs, l.f.Truncate(l.off), l.f.Sync())
+		}
+		errs = append(errs, l.f.Close())
 		l.f = nil
 	}
-	return errors.Join(err, l.lock.Close())
+	return errors.Join(append(errs, l.lock.Close())...)
 }

@@ -42,10 +42,11 @@ func (l *Log) dropSegments() error {
 		if err := l.fs.Remove(path.Join(l.dir, segmentName(l.oldest))); err != nil {
 			return l.failLocked(err)
 		}
+		// Synced one by one: a crash that kept only a later removal would leave a gap.
+		if err := l.fs.SyncDir(l.dir); err != nil {
+			return l.failLocked(err)
+		}
 		l.oldest++
-	}
-	if err := l.fs.SyncDir(l.dir); err != nil {
-		return l.failLocked(err)
 	}
 	return nil
 }

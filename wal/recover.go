@@ -27,6 +27,15 @@ func (l *Log) recover() error {
 			return err
 		}
 	}
+	return l.checkWhole(seqs[0])
+}
+
+// checkWhole fails if live entries lay in a segment before the first.
+func (l *Log) checkWhole(first uint64) error {
+	if id, found := l.st.missing(); found {
+		return &CorruptionError{Path: path.Join(l.dir, segmentName(first-1)),
+			Err: fmt.Errorf("the segment is missing: it held live entries of stream %d", id)}
+	}
 	return nil
 }
 
@@ -55,6 +64,9 @@ func (l *Log) dropUnborn(seqs []uint64) ([]uint64, error) {
 	}
 	if found {
 		return nil, damage
+	}
+	if l.offline {
+		return seqs[:len(seqs)-1], nil
 	}
 	l.opts.Logger.Warn("log: removing a segment that a crash left without a header", "path", probe.path)
 	if err := l.fs.Remove(probe.path); err != nil {
@@ -175,6 +187,9 @@ func Verify(fsys vfs.FS, dir string, report func(segment string, off int64, err 
 	}
 	l := &Log{fs: fsys, dir: dir, st: newState(), offline: true}
 	l.opts.EnsureDefaults()
+	if seqs, err = l.dropUnborn(seqs); err != nil {
+		return err
+	}
 	for i, seq := range seqs {
 		if err := l.recoverSegment(seq, i == 0, i == len(seqs)-1); err != nil {
 			var damage *CorruptionError
@@ -184,6 +199,10 @@ func Verify(fsys vfs.FS, dir string, report func(segment string, off int64, err 
 			report(damage.Path, damage.Offset, damage.Err)
 			return nil
 		}
+	}
+	var damage *CorruptionError
+	if len(seqs) > 0 && errors.As(l.checkWhole(seqs[0]), &damage) {
+		report(damage.Path, damage.Offset, damage.Err)
 	}
 	return nil
 }

@@ -44,12 +44,11 @@ func (st *state) absorb(r *record, seq uint64, off int64) error {
 	switch r.kind {
 	case kindEntry:
 		if i != s.last+1 {
-			// On start-up the entries up to here may have lain in segments that are gone:
-			// they were dead by then, as a later front record says.
+			// On start-up the entries up to here may have lain in segments that are gone.
+			// Then a later record says that they were dead; missing checks that.
 			if len(s.at) > 0 {
 				return ErrOrder
 			}
-			s.base = i - 1
 		}
 		s.last = i
 		if n := len(s.at); n == 0 || s.at[n-1].seq != seq || s.at[n-1].off != uint32(off) {
@@ -84,6 +83,17 @@ func (s *stream) trim() {
 	if n > 0 {
 		s.at = slices.Clone(s.at[n:])
 	}
+}
+
+// missing returns a stream of which live entries lie in no segment that is there.
+func (st *state) missing() (id StreamID, found bool) {
+	for _, id := range st.ids() {
+		s := st.streams[id]
+		if len(s.at) == 0 && s.base < s.last || len(s.at) > 0 && s.at[0].index > s.base+1 {
+			return id, true
+		}
+	}
+	return 0, false
 }
 
 // locate returns the batch that holds the live entry at index.
