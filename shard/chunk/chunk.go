@@ -16,7 +16,8 @@ const MaxSamples = 4096
 // Stats describe a Floats chunk, so that a window that covers it whole is answered
 // without decoding. Sum, Min and Max leave NaNs (stale markers too) out; if all values
 // are NaN, Count-NaNs is 0 and they are 0. Resets counts the values smaller than the
-// value before them within the chunk (NaNs left out).
+// value before them within the chunk (NaNs left out). Sum is the compensated sum, so
+// that adding up chunks loses nothing that summing their samples would not.
 type Stats struct {
 	Count, NaNs   int
 	Sum, Min, Max float64

