@@ -214,7 +214,7 @@ func (c *cursor) series(key []byte, start int, metas []ChunkMeta) ([]byte, uint6
 		count := c.uvarint()
 		prevPage += c.uvarint()
 		off, size := c.uvarint(), c.uvarint()
-		if count == 0 || count > math.MaxInt32 || prevPage > math.MaxUint32 || off > maxSection || size > maxSection {
+		if m.MaxT < m.MinT || count == 0 || count > math.MaxInt32 || prevPage > math.MaxUint32 || off > maxSection || size > maxSection {
 			c.bad = true
 			break
 		}
@@ -349,7 +349,7 @@ func (c *cursor) ids(series int) []uint32 {
 	var at uint64
 	for i := range n {
 		d := c.uvarint()
-		if at += d; at >= uint64(series) || (i > 0 && d == 0) {
+		if at += d; d >= uint64(series) || at >= uint64(series) || (i > 0 && d == 0) {
 			c.bad = true
 			return nil
 		}
