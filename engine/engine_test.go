@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/tsdb/tsdbutil"
 	"go.uber.org/goleak"
@@ -179,7 +178,7 @@ func TestHistogramsAndExemplars(t *testing.T) {
 		{T: t0 + 1000, FH: tsdbutil.GenerateTestFloatHistogram(4)},
 		{T: t0 + 2000, H: custom},
 	}
-	b.Exemplars = []model.Exemplar{{T: t0, Value: 1.5, Labels: model.AppendKeyLabel(nil, "trace", "x")}, {T: t0 + 1, Value: -0.0}}
+	b.Exemplars = []model.Exemplar{{T: t0, Value: 1.5, Labels: model.AppendKeyLabel(nil, "trace", "x")}, {T: t0 + 1, Value: math.Copysign(0, -1)}}
 	if res := f.append(b); res.Histograms != 3 || res.Exemplars != 2 || len(res.Rejected) > 0 {
 		t.Fatalf("%+v", res)
 	}
@@ -206,7 +205,6 @@ func TestHistogramsAndExemplars(t *testing.T) {
 	check("replay")
 	f.flush()
 	check("block")
-	_ = histogram.CustomBucketsSchema
 }
 
 // TestModel runs random operations against a map: appends in and out of order,

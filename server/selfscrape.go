@@ -11,6 +11,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
+	commonmodel "github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 
 	"github.com/strandline-db/strandline/shard/model"
@@ -101,7 +102,7 @@ func (b *familyBatch) sample(name string, m *dto.Metric, v float64, extra ...str
 	for i := 0; i+1 < len(extra); i += 2 {
 		b.builder.Set(extra[i], extra[i+1])
 	}
-	b.builder.Set(labels.MetricName, name)
+	b.builder.Set(commonmodel.MetricNameLabel, name)
 	n := len(b.T)
 	b.T, b.V = append(b.T, b.t), append(b.V, v)
 	b.Series = append(b.Series, model.BatchSeries{Key: model.AppendKey(nil, b.builder.Labels()), From: n, To: n + 1})

@@ -293,7 +293,6 @@ func (s *Shard) finishBlocks(ws []*blockWriter, p blockPlan) ([]BlockRef, error)
 type blockWriter struct {
 	w    *block.Writer
 	name string
-	key  string // of the series begun last
 }
 
 // samplesPerChunk is how many samples a chunk holds in each tier: long chunks pack

@@ -137,14 +137,6 @@ func (f *fields) is(typ uint64) bool {
 	return f.typ == typ
 }
 
-// err is what is wrong with the message after the last next.
-func (f *fields) err() error {
-	if f.bad {
-		return ErrMalformed
-	}
-	return nil
-}
-
 func zigzag(v uint64) int64 { return int64(v>>1) ^ -int64(v&1) }
 
 // view is b as a string without a copy. It is used only for scratch that is

@@ -25,7 +25,12 @@ func scaled(v, p float64) int64 {
 	return int64(x + math.Copysign(0.5, x))
 }
 
-// decimalOf finds the smallest exponent at which v is an integer d of up to 15 digits
+// longestDecimal bounds the integers that decimalOf finds at exponents above 0. With 14
+// digits it has all that instruments and parsers yield; with 16, every fourth float of a
+// random mantissa would pass for a decimal, and cost time before others give it the lie.
+const longestDecimal = 1 << 47
+
+// decimalOf finds the smallest exponent at which v is an integer d of up to 14 digits
 // by ten to that power, so that descale gives v bit for bit. Larger integers are found
 // at exponent 0.
 func decimalOf(v float64) (d int64, exp int, ok bool) {
@@ -33,11 +38,11 @@ func decimalOf(v float64) (d int64, exp int, ok bool) {
 	if d = int64(v); math.Float64bits(float64(d)) == b {
 		return d, 0, true
 	}
-	// One try at the largest exponent that keeps d below 2^51 settles it: if a smaller
+	// One try at the largest exponent that keeps d in bounds settles it: if a smaller
 	// one holds v, then this holds it too, as the same quotient with zeros appended. With
-	// two bits to spare the product's rounding can't move it to another integer.
-	e := (50-(int(b>>52&0x7ff)-1023))*1233>>12 + 1 // 1233/4096 is log10(2); one too many at times
-	if e = min(e, maxExponent); e > 0 && math.Abs(v*pow10[e]) >= 1<<51 {
+	// six bits to spare the product's rounding can't move it to another integer.
+	e := (46-(int(b>>52&0x7ff)-1023))*1233>>12 + 1 // 1233/4096 is log10(2); one too many at times
+	if e = min(e, maxExponent); e > 0 && math.Abs(v*pow10[e]) >= longestDecimal {
 		e--
 	}
 	if e <= 0 {

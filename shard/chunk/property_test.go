@@ -149,7 +149,7 @@ func TestDecimalOf(t *testing.T) {
 	}{
 		{0, 0, 0}, {1, 1, 0}, {-7, -7, 0}, {0.1, 1, 1}, {-0.25, -25, 2}, {123.456, 123456, 3},
 		{1e-9, 1, 9}, {0.000123456789, 123456789, 12}, {1e15, 1e15, 0}, {1 << 62, 1 << 62, 0},
-		{99999999999.9999, 999999999999999, 4},
+		{9999999999.9999, 99999999999999, 4},
 	} {
 		if d, exp, ok := decimalOf(c.v); !ok || d != c.d || exp != c.exp {
 			t.Errorf("%v: got %d, %d, %v; want %d, %d", c.v, d, exp, ok, c.d, c.exp)
@@ -157,7 +157,7 @@ func TestDecimalOf(t *testing.T) {
 	}
 	tenth := 0.1
 	for _, v := range []float64{
-		math.Pi, 1.0 / 3, tenth + 0.2, math.NaN(), stale(), math.Inf(1), math.Copysign(0, -1),
+		math.Pi, 1.0 / 3, 999999999999.9999, tenth + 0.2, math.NaN(), stale(), math.Inf(1), math.Copysign(0, -1),
 		math.SmallestNonzeroFloat64, math.MaxFloat64, 1 << 63 * 2, 1e300,
 	} {
 		if d, exp, ok := decimalOf(v); ok {
