@@ -9,7 +9,7 @@ import (
 // column is a column of values as some kind of metric yields it.
 type column struct {
 	name   string
-	wants  byte // the encoding that should be chosen; 0: any
+	wants  string // how the name of the encoding that should be chosen begins
 	values func(r *rand.Rand, n int) []float64
 }
 
@@ -43,44 +43,44 @@ func columns() []column {
 
 func ordinaryColumns() []column {
 	return []column{
-		{"constant integer", idConstInt, each(func(*rand.Rand, int, float64) float64 { return 17179869184 })},
-		{"constant float", idConstant, each(func(*rand.Rand, int, float64) float64 { return math.Pi })},
-		{"steady counter", idIntegers, each(func(_ *rand.Rand, i int, _ float64) float64 { return float64(1000 + 15*i) })},
-		{"counter", idIntegers, each(func(r *rand.Rand, _ int, p float64) float64 { return p + float64(r.IntN(200)) })},
-		{"bursty counter", idIntegers, each(func(r *rand.Rand, i int, p float64) float64 {
+		{"constant integer", "constant-integer", each(func(*rand.Rand, int, float64) float64 { return 17179869184 })},
+		{"constant float", "constant", each(func(*rand.Rand, int, float64) float64 { return math.Pi })},
+		{"steady counter", "integers", each(func(_ *rand.Rand, i int, _ float64) float64 { return float64(1000 + 15*i) })},
+		{"counter", "integers", each(func(r *rand.Rand, _ int, p float64) float64 { return p + float64(r.IntN(200)) })},
+		{"bursty counter", "integers", each(func(r *rand.Rand, i int, p float64) float64 {
 			if r.IntN(12) == 0 {
 				return p + float64(r.IntN(100000))
 			}
 			return p + float64(r.IntN(3))
 		})},
-		{"counter with resets", idIntegers, each(func(r *rand.Rand, i int, p float64) float64 {
+		{"counter with resets", "integers", each(func(r *rand.Rand, i int, p float64) float64 {
 			if r.IntN(100) == 99 {
 				return 0
 			}
 			return p + float64(r.IntN(1000))
 		})},
-		{"gauge of bytes", idIntegers, each(func(r *rand.Rand, _ int, _ float64) float64 {
+		{"gauge of bytes", "integers", each(func(r *rand.Rand, _ int, _ float64) float64 {
 			return 4096 * float64(2000000+r.IntN(5000))
 		})},
-		{"seconds of CPU", 0, each(func(r *rand.Rand, _ int, p float64) float64 { return round(p+r.Float64(), 2) })},
-		{"temperature", 0, each(func(r *rand.Rand, _ int, _ float64) float64 { return round(20+5*r.NormFloat64(), 1) })},
-		{"counter gone stale", 0, each(func(r *rand.Rand, i int, p float64) float64 {
+		{"seconds of CPU", "decimals", each(func(r *rand.Rand, _ int, p float64) float64 { return round(p+r.Float64(), 2) })},
+		{"temperature", "decimals", each(func(r *rand.Rand, _ int, _ float64) float64 { return round(20+5*r.NormFloat64(), 1) })},
+		{"counter gone stale", "", each(func(r *rand.Rand, i int, p float64) float64 {
 			if i%37 == 36 {
 				return stale()
 			}
 			return float64(10 * i)
 		})},
-		{"random walk of floats", 0, each(func(r *rand.Rand, _ int, p float64) float64 { return p + r.NormFloat64() })},
-		{"sum of floats", 0, each(func(r *rand.Rand, _ int, p float64) float64 { return p + r.ExpFloat64()*0.003 })},
-		{"noise", 0, each(func(r *rand.Rand, _ int, _ float64) float64 { return r.NormFloat64() })},
-		{"float32", 0, each(func(r *rand.Rand, _ int, _ float64) float64 { return float64(float32(r.NormFloat64())) })},
-		{"rarely changing float", 0, each(func(r *rand.Rand, i int, p float64) float64 {
+		{"random walk of floats", "", each(func(r *rand.Rand, _ int, p float64) float64 { return p + r.NormFloat64() })},
+		{"sum of floats", "", each(func(r *rand.Rand, _ int, p float64) float64 { return p + r.ExpFloat64()*0.003 })},
+		{"noise", "", each(func(r *rand.Rand, _ int, _ float64) float64 { return r.NormFloat64() })},
+		{"float32", "", each(func(r *rand.Rand, _ int, _ float64) float64 { return float64(float32(r.NormFloat64())) })},
+		{"rarely changing float", "", each(func(r *rand.Rand, i int, p float64) float64 {
 			if i == 0 || r.IntN(30) == 0 {
 				return r.Float64()
 			}
 			return p
 		})},
-		{"powers of a half", 0, each(func(r *rand.Rand, _ int, _ float64) float64 { return math.Exp2(-float64(r.IntN(400))) })},
+		{"powers of a half", "", each(func(r *rand.Rand, _ int, _ float64) float64 { return math.Exp2(-float64(r.IntN(400))) })},
 	}
 }
 
@@ -93,26 +93,26 @@ func adversarialColumns() []column {
 	}
 	pick := func(r *rand.Rand) float64 { return specials[r.IntN(len(specials))] }
 	out := []column{
-		{"specials", 0, each(func(r *rand.Rand, _ int, _ float64) float64 { return pick(r) })},
-		{"random bits", 0, each(func(r *rand.Rand, _ int, _ float64) float64 { return math.Float64frombits(r.Uint64()) })},
-		{"counter with specials", 0, each(func(r *rand.Rand, i int, _ float64) float64 {
+		{"specials", "", each(func(r *rand.Rand, _ int, _ float64) float64 { return pick(r) })},
+		{"random bits", "", each(func(r *rand.Rand, _ int, _ float64) float64 { return math.Float64frombits(r.Uint64()) })},
+		{"counter with specials", "", each(func(r *rand.Rand, i int, _ float64) float64 {
 			if r.IntN(20) == 0 {
 				return pick(r)
 			}
 			return float64(i)
 		})},
-		{"decimals with specials", 0, each(func(r *rand.Rand, i int, _ float64) float64 {
+		{"decimals with specials", "", each(func(r *rand.Rand, i int, _ float64) float64 {
 			if r.IntN(20) == 0 {
 				return pick(r)
 			}
 			return float64(r.IntN(100000)) / 1000
 		})},
-		{"huge integers", 0, each(func(r *rand.Rand, _ int, _ float64) float64 { return float64(int64(r.Uint64())) })},
-		{"about 2^53", 0, each(func(r *rand.Rand, _ int, _ float64) float64 { return float64(int64(1<<53) + int64(r.IntN(100)) - 50) })},
-		{"ends of int64", 0, each(func(r *rand.Rand, i int, _ float64) float64 { return []float64{-1 << 63, 1<<63 - 1024}[i&1] })},
-		{"negative zero", 0, each(func(_ *rand.Rand, i int, _ float64) float64 { return math.Copysign(0, float64(i%2)-0.5) })},
-		{"denormals", 0, each(func(r *rand.Rand, _ int, _ float64) float64 { return math.Float64frombits(r.Uint64N(1 << 20)) })},
-		{"leading stale", 0, each(func(_ *rand.Rand, i int, _ float64) float64 {
+		{"huge integers", "", each(func(r *rand.Rand, _ int, _ float64) float64 { return float64(int64(r.Uint64())) })},
+		{"about 2^53", "", each(func(r *rand.Rand, _ int, _ float64) float64 { return float64(int64(1<<53) + int64(r.IntN(100)) - 50) })},
+		{"ends of int64", "", each(func(r *rand.Rand, i int, _ float64) float64 { return []float64{-1 << 63, 1<<63 - 1024}[i&1] })},
+		{"negative zero", "", each(func(_ *rand.Rand, i int, _ float64) float64 { return math.Copysign(0, float64(i%2)-0.5) })},
+		{"denormals", "", each(func(r *rand.Rand, _ int, _ float64) float64 { return math.Float64frombits(r.Uint64N(1 << 20)) })},
+		{"leading stale", "", each(func(_ *rand.Rand, i int, _ float64) float64 {
 			if i < 3 {
 				return stale()
 			}
@@ -120,10 +120,10 @@ func adversarialColumns() []column {
 		})},
 	}
 	for digits := 1; digits <= 17; digits++ {
-		out = append(out, column{fmt.Sprintf("decimals of %d places", digits), 0, each(func(r *rand.Rand, _ int, _ float64) float64 {
+		out = append(out, column{fmt.Sprintf("decimals of %d places", digits), "", each(func(r *rand.Rand, _ int, _ float64) float64 {
 			return round(r.Float64()*100, digits)
 		})})
-		out = append(out, column{fmt.Sprintf("up to %d places", digits), 0, each(func(r *rand.Rand, _ int, _ float64) float64 {
+		out = append(out, column{fmt.Sprintf("up to %d places", digits), "", each(func(r *rand.Rand, _ int, _ float64) float64 {
 			return round(r.Float64()*10, r.IntN(digits+1))
 		})})
 	}

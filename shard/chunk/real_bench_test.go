@@ -4,7 +4,10 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/golang/snappy"
@@ -37,7 +40,6 @@ type recorded struct {
 
 func benchmarkRecorded(b *testing.B, series []*recorded, size int) {
 	var e Encoder
-	var d Decoder
 	var chunks [][]byte
 	samples := 0
 	for range b.N {
@@ -57,28 +59,31 @@ func benchmarkRecorded(b *testing.B, series []*recorded, size int) {
 		}
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(samples), "ns/sample")
-	count, bytes := map[byte]int{}, map[byte]int{}
-	total := 0
-	for _, c := range chunks {
-		id, n := valueIDOf(&d, c)
-		count[id]++
-		bytes[id] += n
-		total += len(c)
-	}
-	b.ReportMetric(float64(total)/float64(samples), "B/sample")
-	for id, n := range count {
-		b.Logf("encoding %d: %.2f %% of chunks, %.4f B/sample of %.4f", id, 100*float64(n)/float64(len(chunks)),
-			float64(bytes[id])/float64(samples), float64(total)/float64(samples))
-	}
+	report(b, chunks, samples)
 }
 
-// valueIDOf tells the encoding of a chunk's values and their bytes.
-func valueIDOf(d *Decoder, c []byte) (id byte, size int) {
-	_, _, rest, err := d.times(c, nil, nil)
-	if err != nil {
-		return 0, 0
+// report says what share each encoding took.
+func report(b *testing.B, chunks [][]byte, samples int) {
+	var d Decoder
+	count, bytes := map[string]int{}, map[string]int{}
+	total := 0
+	for _, c := range chunks {
+		s, err := d.Describe(Floats, c)
+		if err != nil {
+			b.Fatal(err)
+		}
+		total += len(c)
+		for _, col := range [...]ColumnSummary{{"timestamps " + s.Times.Encoding, s.Times.Bytes}, s.Values} {
+			name, _, _ := strings.Cut(col.Encoding, "/")
+			count[name]++
+			bytes[name] += col.Bytes
+		}
 	}
-	return rest[0], len(rest)
+	b.ReportMetric(float64(total)/float64(samples), "B/sample")
+	for _, name := range slices.Sorted(maps.Keys(count)) {
+		b.Logf("%-20s %6.2f %% of chunks, %.4f B/sample", name, 100*float64(count[name])/float64(len(chunks)),
+			float64(bytes[name])/float64(samples))
+	}
 }
 
 func readRecording(path string) ([]*recorded, error) {

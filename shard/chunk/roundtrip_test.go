@@ -4,6 +4,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -25,8 +26,10 @@ func TestRoundTripOfEveryShape(t *testing.T) {
 				if max := 9*n + 22 + 8*n*min(manner, 1) + 30 + 9*len(st); len(b) > max {
 					t.Errorf("%s: %d samples in %d bytes, want at most %d", col.name, n, len(b), max)
 				}
-				if id, _ := valueIDOf(&d, b); n >= 32 && col.wants != 0 && id != col.wants {
-					t.Errorf("%s: %d samples got encoding %d, want %d", col.name, n, id, col.wants)
+				if s, err := d.Describe(Floats, b); err != nil || s.Count != n ||
+					s.Times.Bytes+s.Starts.Bytes+s.Values.Bytes != len(b) ||
+					(n >= 32 && !strings.HasPrefix(s.Values.Encoding, col.wants)) {
+					t.Errorf("%s: got %+v, %v; want %d bytes, encoding %s", col.name, s, err, len(b), col.wants)
 				}
 				if t.Failed() {
 					t.Fatalf("%s, %d samples, timestamps of manner %d", col.name, n, manner)
