@@ -10,10 +10,10 @@ PROMETHEUS := github.com/prometheus/prometheus/cmd/prometheus@v0.316.0
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 export PATH := $(CACHE)/bin:$(PATH)
 
-.PHONY: help build run setup test check race fuzz bench
+.PHONY: help build run setup test check race fuzz bench microbench
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
 
 build: ## build bin/strandline
 	go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o bin/strandline ./cmd/strandline
@@ -48,5 +48,10 @@ fuzz: ## run every fuzz target for 60 s
 		for t in $$(go test -list '^Fuzz' $$p | grep '^Fuzz' || true); do \
 			go test -run '^$$' -fuzz "^$$t\$$" -fuzztime 60s $$p; done; done
 
-bench: ## run every package's benchmarks
+bench: build setup ## measure the binary beside victoria-metrics and prometheus on the same bodies, then a restart
+	@command -v victoria-metrics >/dev/null || { echo "make bench needs victoria-metrics: apt-get install victoria-metrics"; exit 1; }
+	go run ./bench ingest
+	go run ./bench replay
+
+microbench: ## run every package's Go benchmarks
 	go test -run '^$$' -bench . -benchmem ./...

@@ -3,7 +3,6 @@ package main
 import (
 	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/strandline-db/strandline/engine"
+	"github.com/strandline-db/strandline/server/ingest"
 	"github.com/strandline-db/strandline/shard/model"
 )
 
@@ -26,10 +26,10 @@ func newExport() *cobra.Command {
 	var f exportFlags
 	cmd := &cobra.Command{
 		Use:   "export",
-		Short: "Write the floats of a data folder as JSON lines; the server must be stopped",
+		Short: "Write the samples of a data folder as JSON lines; the server must be stopped",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return runExport(cmd.Context(), &f, cmd.OutOrStdout(), cmd.ErrOrStderr())
+			return runExport(cmd.Context(), &f, cmd.OutOrStdout())
 		},
 	}
 	fl := cmd.Flags()
@@ -42,7 +42,7 @@ func newExport() *cobra.Command {
 	return cmd
 }
 
-func runExport(ctx context.Context, f *exportFlags, w, notes io.Writer) (err error) {
+func runExport(ctx context.Context, f *exportFlags, w io.Writer) (err error) {
 	req := &model.SelectRequest{MinT: math.MinInt64 / 4, MaxT: math.MaxInt64 / 4}
 	if req.Matchers, err = parser.NewParser(parser.Options{}).ParseMetricSelector(f.match); err != nil {
 		return fmt.Errorf("--match: %w", err)
@@ -65,38 +65,25 @@ func runExport(ctx context.Context, f *exportFlags, w, notes io.Writer) (err err
 	}
 	defer sel.Close()
 	out := bufio.NewWriter(w)
-	left, err := writeLines(out, sel)
-	if err != nil {
+	if err := writeLines(out, sel); err != nil {
 		return err
-	}
-	if left > 0 {
-		fmt.Fprintf(notes, "note: %d native histogram samples left out: JSON lines hold floats\n", left)
 	}
 	return out.Flush()
 }
 
-// writeLines writes a line a series and returns how many histograms it left out.
-func writeLines(w io.Writer, sel *model.Selection) (left int, err error) {
-	enc := json.NewEncoder(w)
+// writeLines writes a line a series.
+func writeLines(w io.Writer, sel *model.Selection) error {
 	var c model.Columns
 	for _, s := range sel.Series {
 		c.Reset()
 		if err := s.Read(&c); err != nil {
-			return left, err
+			return err
 		}
-		left += len(c.Hist)
-		if len(c.T) == 0 {
-			continue
-		}
-		l := line{Metric: s.Labels().Map(), Timestamps: c.T, Values: make([]value, len(c.V))}
-		for i, v := range c.V {
-			l.Values[i] = value(v)
-		}
-		if err := enc.Encode(&l); err != nil {
-			return left, err
+		if err := ingest.WriteJSONLines(w, s.Labels(), &c); err != nil {
+			return err
 		}
 	}
-	return left, nil
+	return nil
 }
 
 // setTime puts the time in text, if there is one, into at, in milliseconds.

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -15,17 +14,17 @@ import (
 
 	"github.com/golang/snappy"
 	"github.com/prometheus/prometheus/model/labels"
-	"github.com/prometheus/prometheus/model/textparse"
+	"github.com/prometheus/prometheus/prompb"
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/encoding/protowire"
 
+	"github.com/strandline-db/strandline/server/ingest"
 	"github.com/strandline-db/strandline/shard/model"
 )
 
 const (
-	importBatch = 5000     // samples a request
-	maxLine     = 64 << 20 // bytes of one JSON line
-	importTries = 8        // sendings of a request that is answered 5xx
+	importBatch = 5000 // samples a request
+	importTries = 8    // sendings of a request that is answered 5xx
 )
 
 func newImport() *cobra.Command {
@@ -43,7 +42,11 @@ func newImport() *cobra.Command {
 					return err
 				}
 				defer f.Close()
-				in = f
+				var done func()
+				if in, done, err = progress(f, cmd.ErrOrStderr()); err != nil {
+					return err
+				}
+				defer done()
 			}
 			s.ctx = cmd.Context()
 			if err := s.run(format, in); err != nil {
@@ -74,72 +77,71 @@ func (s *sender) run(format string, in io.Reader) error {
 	var err error
 	switch format {
 	case "jsonl":
-		err = s.jsonLines(in)
+		err = ingest.ParseJSONLines(in, s.batch)
 	case "openmetrics":
-		err = s.openMetrics(in)
+		err = ingest.ParseOpenMetrics(in, time.Now().UnixMilli(), s.batch)
 	default:
 		return fmt.Errorf("%w: want jsonl or openmetrics, got %q", errImportFormat, format)
 	}
 	return errors.Join(err, s.flush())
 }
 
-func (s *sender) jsonLines(in io.Reader) error {
-	lines := bufio.NewScanner(in)
-	lines.Buffer(nil, maxLine)
-	for n := 1; lines.Scan(); n++ {
-		if len(bytes.TrimSpace(lines.Bytes())) == 0 {
-			continue
+// batch collects the samples of a batch.
+func (s *sender) batch(b *model.Batch) error {
+	for i := range b.Series {
+		x := &b.Series[i]
+		ls := model.KeyLabels(x.Key)
+		for k := x.From; k < x.To; k++ {
+			if err := s.add(ls, b.T[k], b.V[k]); err != nil {
+				return err
+			}
 		}
-		l, err := parseLine(lines.Bytes())
-		if err != nil {
-			return fmt.Errorf("line %d: %w", n, err)
-		}
-		ls := labels.FromMap(l.Metric)
-		for i := range l.Values {
-			if err := s.add(ls, l.Timestamps[i], float64(l.Values[i])); err != nil {
+		for k := x.HFrom; k < x.HTo; k++ {
+			if err := s.addHistogram(ls, &b.Hist[k]); err != nil {
 				return err
 			}
 		}
 	}
-	return lines.Err()
+	return nil
 }
 
-// openMetrics reads text whose samples all have timestamps, as in a backfill.
-func (s *sender) openMetrics(in io.Reader) error {
-	text, err := io.ReadAll(in)
-	if err != nil {
-		return err
-	}
-	p := textparse.NewOpenMetricsParser(text, labels.NewSymbolTable())
-	for {
-		entry, err := p.Next()
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		if entry != textparse.EntrySeries {
-			continue
-		}
-		_, at, v := p.Series()
-		var ls labels.Labels
-		p.Labels(&ls)
-		if at == nil {
-			return fmt.Errorf("%s has no timestamp", ls)
-		}
-		if err := s.add(ls, *at, v); err != nil {
-			return err
-		}
-	}
-}
-
-// add collects one sample and sends when there are enough.
-func (s *sender) add(ls labels.Labels, at int64, v float64) error {
+// begin makes ls the series under construction.
+func (s *sender) begin(ls labels.Labels) {
 	if len(s.series) == 0 || !labels.Equal(s.last, ls) {
 		s.endSeries()
 		s.series, s.last = model.AppendKey(s.series, ls), ls
 	}
+}
+
+// addHistogram collects one native histogram.
+func (s *sender) addHistogram(ls labels.Labels, h *model.HistogramSample) error {
+	var p prompb.Histogram
+	if h.H != nil {
+		p = prompb.FromIntHistogram(h.T, h.H)
+	} else {
+		p = prompb.FromFloatHistogram(h.T, h.FH)
+	}
+	raw, err := p.Marshal()
+	if err != nil {
+		return err
+	}
+	s.begin(ls)
+	s.series = protowire.AppendTag(s.series, 4, protowire.BytesType)
+	s.series = protowire.AppendBytes(s.series, raw)
+	return s.count()
+}
+
+// count sends when there are enough samples.
+func (s *sender) count() error {
+	if s.pending++; s.pending < importBatch {
+		return nil
+	}
+	return s.flush()
+}
+
+// add collects one sample and sends when there are enough.
+func (s *sender) add(ls labels.Labels, at int64, v float64) error {
+	s.begin(ls)
 	// By hand: the generated code takes -0 for the default and leaves it out.
 	s.sample = protowire.AppendTag(s.sample[:0], 1, protowire.Fixed64Type)
 	s.sample = protowire.AppendFixed64(s.sample, math.Float64bits(v))
@@ -147,10 +149,7 @@ func (s *sender) add(ls labels.Labels, at int64, v float64) error {
 	s.sample = protowire.AppendVarint(s.sample, uint64(at))
 	s.series = protowire.AppendTag(s.series, 2, protowire.BytesType)
 	s.series = protowire.AppendBytes(s.series, s.sample)
-	if s.pending++; s.pending < importBatch {
-		return nil
-	}
-	return s.flush()
+	return s.count()
 }
 
 // endSeries moves the series under construction into the request.
