@@ -25,6 +25,10 @@ func scaled(v, p float64) int64 {
 	return int64(x + math.Copysign(0.5, x))
 }
 
+// misfitShare bounds the misfits: beyond one in so many, there is most likely a blur on
+// all values, which corrected handles.
+const misfitShare = 16
+
 // longestDecimal bounds the integers that decimalOf finds at exponents above 0. With 14
 // digits it has all that instruments and parsers yield; with 16, every fourth float of a
 // random mantissa would pass for a decimal, and cost time before others give it the lie.
@@ -86,7 +90,7 @@ func (e *Encoder) scale(vs []float64) (exp int, ok bool) {
 			exp = need
 			continue
 		}
-		if len(e.misfits) > n/4 {
+		if len(e.misfits) > n/misfitShare {
 			return 0, false
 		}
 		e.misfits = append(e.misfits, uint16(i))

@@ -73,6 +73,8 @@ func valuesName(kind Kind, b []byte) string {
 		return "bits/" + transformName(b[1])
 	case idXOR:
 		return "xor"
+	case idCorrected:
+		return "corrected/" + transformName(b[2])
 	case idDecimals:
 		if b[1]&hasMisfits != 0 {
 			return "decimals+misfits"

@@ -12,14 +12,14 @@ func (floatBits) id() byte { return idBits }
 func (floatBits) size(e *Encoder, vs []float64, _ int) int {
 	e.bits = resize(e.bits, len(vs))
 	for i, v := range vs {
-		e.bits[i] = orderedBits(int64(math.Float64bits(v)))
+		e.bits[i] = orderedOf(v)
 	}
-	e.plan[1] = e.planInts(e.bits, plainColumn, 1)
-	return e.plan[1].size
+	e.plan[2] = e.planInts(e.bits, plainColumn, 2)
+	return e.plan[2].size
 }
 
 func (floatBits) append(e *Encoder, dst []byte, _ []float64) []byte {
-	return e.appendInts(dst, e.plan[1], 0)
+	return e.appendInts(dst, e.plan[2], 0)
 }
 
 func (floatBits) decode(d *Decoder, b []byte, dst []float64) error {

@@ -17,10 +17,11 @@ type Encoder struct {
 	Base int64
 
 	facts   facts
-	plans   [2][2]intPlan // two rivals in each slot
-	plan    [2]*intPlan   // the winner of each slot
+	plans   [3][2]intPlan // two rivals in each slot
+	plan    [3]*intPlan   // the winner of each slot
 	ints    []int64       // values scaled to integers; lengths of blobs
 	bits    []int64       // bit patterns of values
+	steps   []int64       // distances of values from ints
 	misfits []uint16      // places of values that ints can't hold
 	pos     []uint16
 	tmp     []uint64

@@ -72,6 +72,13 @@ func ordinaryColumns() []column {
 		})},
 		{"random walk of floats", "", each(func(r *rand.Rand, _ int, p float64) float64 { return p + r.NormFloat64() })},
 		{"sum of floats", "", each(func(r *rand.Rand, _ int, p float64) float64 { return p + r.ExpFloat64()*0.003 })},
+		{"blurred sum of seconds", "corrected", each(func(r *rand.Rand, _ int, p float64) float64 {
+			for range r.IntN(4) {
+				p += float64(r.IntN(50000000)) / 1e9
+			}
+			return p
+		})},
+		{"blurred milliseconds", "", each(func(r *rand.Rand, i int, p float64) float64 { return float64(1000+i*7+r.IntN(5)) * 0.001 })},
 		{"noise", "", each(func(r *rand.Rand, _ int, _ float64) float64 { return r.NormFloat64() })},
 		{"float32", "", each(func(r *rand.Rand, _ int, _ float64) float64 { return float64(float32(r.NormFloat64())) })},
 		{"rarely changing float", "", each(func(r *rand.Rand, i int, p float64) float64 {

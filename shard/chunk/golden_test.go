@@ -56,6 +56,7 @@ func samples() []sample {
 		shape("powers of a half", 0, 32),
 		shape("random bits", 0, 32),
 		shape("rarely changing float", 0, 120),
+		shape("blurred sum of seconds", 0, 80),
 		shape("constant integer", 0, 1),
 	}
 	out[len(out)-1].name = "one_sample"

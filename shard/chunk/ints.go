@@ -67,7 +67,7 @@ func isLinear(xs []int64) bool {
 }
 
 // planInts chooses the transform of a column. The plan and its residuals lie in the
-// scratch of slot, 0 or 1, until the next call with that slot.
+// scratch of slot until the next call with that slot.
 func (e *Encoder) planInts(xs []int64, kind columnKind, slot int) *intPlan {
 	one, two := &e.plans[slot][0], &e.plans[slot][1]
 	if isLinear(xs) {

@@ -5,13 +5,14 @@ import "math"
 // Ids of the encodings of float values. They are part of the format; never renumber,
 // never reuse.
 const (
-	idRaw      byte = 1
-	idConstant byte = 2
-	idConstInt byte = 3
-	idIntegers byte = 4
-	idDecimals byte = 5
-	idBits     byte = 6
-	idXOR      byte = 7
+	idRaw       byte = 1
+	idConstant  byte = 2
+	idConstInt  byte = 3
+	idIntegers  byte = 4
+	idDecimals  byte = 5
+	idBits      byte = 6
+	idXOR       byte = 7
+	idCorrected byte = 8
 )
 
 const noFit = math.MaxInt
@@ -48,14 +49,16 @@ func valueEncodingOf(id byte) valueEncoding {
 		return floatBits{}
 	case idXOR:
 		return xor{}
+	case idCorrected:
+		return corrected{}
 	}
 	return nil
 }
 
 // candidates are what the encoder weighs, in this order; of two that are equally long
 // the earlier wins, which is the one that is faster to read.
-func candidates() [7]valueEncoding {
-	return [7]valueEncoding{constInt{}, constant{}, integers{}, decimals{}, floatBits{}, xor{}, raw{}}
+func candidates() [8]valueEncoding {
+	return [8]valueEncoding{constInt{}, constant{}, integers{}, decimals{}, corrected{}, floatBits{}, xor{}, raw{}}
 }
 
 // smallEnough is the number of bytes per sample at which the search ends: what comes
