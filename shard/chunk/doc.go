@@ -11,8 +11,8 @@
 // under a new id and old chunks stay readable. Timestamps, start timestamps, lengths and
 // most values are columns of integers: a transform (see transform.go) makes small
 // residuals of them, and layers (see layers.go) pack these by the bit. Values become
-// integers if they are decimals of one exponent, exact or blurred, as nearly all metrics are, else by
-// their bit patterns; a file named enc_*.go holds each encoding of values.
+// integers if they are decimals of one exponent, exact or blurred, as nearly all
+// metrics are, else by their bit patterns; a file enc_*.go holds each encoding.
 //
 // The encoder looks at a column once, then computes exact sizes of the encodings that
 // are likely from what it saw, and writes only the smallest. On recorded exporters, XOR

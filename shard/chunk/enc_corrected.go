@@ -57,7 +57,7 @@ func blurredExponent(vs []float64) (exp int, ok bool) {
 			if x >= bound {
 				return 0, false
 			}
-			if math.Abs(x-math.Floor(x+0.5)) > close {
+			if n := math.Floor(x + 0.5); n == 0 || math.Abs(x-n) > close {
 				break
 			}
 		}
