@@ -190,12 +190,18 @@ func (db *DB) replay() error {
 	}
 	g, ctx := errgroup.WithContext(context.Background())
 	chans := make([]chan replayEntry, len(db.shards))
+	spare := make(chan []byte, 4*len(db.shards)) // buffers to use again
 	for i, s := range db.shards {
-		ch := make(chan replayEntry, 16)
+		ch := make(chan replayEntry, 4)
 		chans[i] = ch
 		g.Go(func() error {
 			for e := range ch {
-				if _, err := s.Apply(e.index, e.data); err != nil {
+				_, err := s.Apply(e.index, e.data)
+				select {
+				case spare <- e.data:
+				default:
+				}
+				if err != nil {
 					return fmt.Errorf("replay of shard %d, entry %d: %w", i, e.index, err)
 				}
 			}
@@ -216,8 +222,13 @@ func (db *DB) replay() error {
 		}()
 		return db.log.Replay(func(s wal.StreamID) uint64 { return starts[s] }, func(e *wal.Entry) error {
 			n++
+			var buf []byte
 			select {
-			case chans[e.Stream] <- replayEntry{index: e.Index, data: append([]byte(nil), e.Data...)}:
+			case buf = <-spare:
+			default:
+			}
+			select {
+			case chans[e.Stream] <- replayEntry{index: e.Index, data: append(buf[:0], e.Data...)}:
 				return nil
 			case <-ctx.Done():
 				return context.Cause(ctx)

@@ -36,9 +36,9 @@ func (h *head) freeze() *cut {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	c := &cut{applied: h.mu.applied, horizon: h.mu.cut, nextNo: h.mu.nextNo, minT: h.mu.minT, maxT: h.mu.maxT}
-	c.table = make([]tableEntry, 0, len(h.mu.byNo))
-	for no, s := range h.mu.byNo {
-		c.table = append(c.table, tableEntry{no: no, key: s.key})
+	c.table = make([]tableEntry, 0, h.mu.byNo.live)
+	for s := range h.mu.byNo.all {
+		c.table = append(c.table, tableEntry{no: s.no, key: s.key})
 	}
 	for no, s := range h.mu.held {
 		if !s.active.any() {
@@ -91,7 +91,6 @@ func (s *Shard) Flush(ctx context.Context) (uint64, error) {
 }
 
 func (s *Shard) flushCut(ctx context.Context, c *cut) (uint64, error) {
-	slices.SortFunc(c.table, func(a, b tableEntry) int { return cmp.Compare(a.no, b.no) })
 	slices.SortFunc(c.series, func(a, b frozenSeries) int {
 		return cmp.Or(cmp.Compare(a.key, b.key), cmp.Compare(a.no, b.no))
 	})

@@ -52,7 +52,7 @@ type head struct {
 		sync.RWMutex
 		table    map[uint64]*series // by key hash; chained through clash
 		clash    map[string]*series // keys whose hash was taken
-		byNo     map[uint32]*series // what payloads may name
+		byNo     numbers            // what payloads may name
 		held     map[uint32]*series // what reads see: byNo, and dropped series until they are flushed
 		postings *index.Mem
 		nextNo   uint32
@@ -76,7 +76,6 @@ func newHead() *head {
 	h := &head{}
 	h.mu.table = map[uint64]*series{}
 	h.mu.clash = map[string]*series{}
-	h.mu.byNo = map[uint32]*series{}
 	h.mu.held = map[uint32]*series{}
 	h.mu.postings = index.NewMem()
 	h.mu.nextNo = 1
@@ -102,7 +101,7 @@ func (h *head) insertLocked(no uint32, key string) *series {
 	} else {
 		h.mu.table[hash] = s
 	}
-	h.mu.byNo[no] = s
+	h.mu.byNo.put(s)
 	h.mu.held[no] = s
 	h.mu.postings.Add(no, key)
 	h.mu.nextNo = max(h.mu.nextNo, no+1)
@@ -114,11 +113,11 @@ func (h *head) insertLocked(no uint32, key string) *series {
 // readable under the old number until the next flush takes them.
 func (h *head) removeLocked(numbers []uint32) {
 	for _, no := range numbers {
-		s := h.mu.byNo[no]
+		s := h.mu.byNo.get(no)
 		if s == nil {
 			continue
 		}
-		delete(h.mu.byNo, no)
+		h.mu.byNo.drop(no)
 		if hash := model.HashKey([]byte(s.key)); h.mu.table[hash] == s {
 			delete(h.mu.table, hash)
 		} else {
@@ -133,7 +132,7 @@ func (h *head) purgeLocked(numbers []uint32) {
 	gone := make([]uint32, 0, len(numbers))
 	for _, no := range numbers {
 		s := h.mu.held[no]
-		if s == nil || h.mu.byNo[no] != nil || s.active.any() || s.frozen != nil {
+		if s == nil || h.mu.byNo.get(no) != nil || s.active.any() || s.frozen != nil {
 			continue
 		}
 		delete(h.mu.held, no)
@@ -212,7 +211,7 @@ func (h *head) applyWriteLocked(r *reader) Result {
 
 func (h *head) resolveLocked(r *reader, limit uint64) (*series, Refusal) {
 	if no := r.uvarint(); no != 0 {
-		return h.mu.byNo[uint32(no)], Refusal{Gone: true}
+		return h.mu.byNo.get(uint32(no)), Refusal{Gone: true}
 	}
 	key := r.bytes()
 	if r.err != nil {
@@ -221,7 +220,7 @@ func (h *head) resolveLocked(r *reader, limit uint64) (*series, Refusal) {
 	if s := h.lookupLocked(model.HashKey(key), key); s != nil {
 		return s, Refusal{}
 	}
-	if limit != 0 && uint64(len(h.mu.byNo)) >= limit {
+	if limit != 0 && uint64(h.mu.byNo.live) >= limit {
 		return nil, Refusal{}
 	}
 	return h.insertLocked(h.mu.nextNo, string(bytes.Clone(key))), Refusal{}

@@ -287,7 +287,7 @@ type Stats struct {
 func (s *Shard) Stats() Stats {
 	h := s.head
 	h.mu.RLock()
-	st := Stats{Counts: h.mu.counts, Series: len(h.mu.byNo), HeadSamples: h.mu.samples, HeadMinT: h.mu.minT, Cut: h.mu.cut,
+	st := Stats{Counts: h.mu.counts, Series: h.mu.byNo.live, HeadSamples: h.mu.samples, HeadMinT: h.mu.minT, Cut: h.mu.cut,
 		HeadBytes: h.mem.bytes, Applied: h.mu.applied}
 	h.mu.RUnlock()
 	v := s.live.acquire()

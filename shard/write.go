@@ -223,9 +223,9 @@ func (s *Shard) Idle(n int) []uint32 {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
 	var out []uint32
-	for no, x := range h.mu.byNo {
+	for x := range h.mu.byNo.all {
 		if int(x.idle) >= n && !x.active.any() && x.frozen == nil {
-			out = append(out, no)
+			out = append(out, x.no)
 		}
 	}
 	return out
