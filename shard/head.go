@@ -33,7 +33,6 @@ func (p *tailPool) get() *tail {
 	if n := len(p.free); n > 0 {
 		t := p.free[n-1]
 		p.free = p.free[:n-1]
-		t.st = nil
 		return t
 	}
 	if len(p.slab) == 0 {
@@ -274,7 +273,7 @@ func (h *head) addFloatLocked(s *series, t int64, v float64, st int64) {
 	case overwritten:
 		h.mu.counts.Overwritten++
 	}
-	s.idle = 0
+	s.idle = 0 // beside what addFloat has just touched
 }
 
 func (h *head) applyBlobsLocked(r *reader, s *series, t *int64, exemplars bool) (tooOld bool) {

@@ -12,10 +12,14 @@ import (
 // chunk. Small, because every active series holds one tail of raw samples.
 const tailCap = 32
 
+// A tail keeps time and value side by side, so that a sample touches one cache line.
 type tail struct {
-	t  [tailCap]int64
-	v  [tailCap]float64
-	st *[tailCap]int64 // nil until a sample brings a start timestamp
+	at [tailCap]point
+}
+
+type point struct {
+	t int64
+	v float64
 }
 
 // sample is one float out of order of time.
@@ -35,11 +39,12 @@ type blob struct {
 // in-order sample of the same timestamp: late.
 type store struct {
 	tail   *tail
-	n      int32  // samples in the tail
-	chunks int32  // sealed chunks
-	sealed []byte // sealed chunks, each behind its uvarint length; only ever appended to
-	minT   int64  // over everything here; valid if any()
+	st     *[tailCap]int64 // start timestamps beside the tail; nil while it has none
+	n      int32           // samples in the tail
+	chunks int32           // sealed chunks
+	minT   int64           // over everything here; valid if any()
 	maxT   int64
+	sealed []byte // sealed chunks, each behind its uvarint length; only ever appended to
 	late   []sample
 	more   *blobs
 }
@@ -59,15 +64,15 @@ func (s *store) widen(t int64) {
 }
 
 // series is one series of the head. Its key never changes; the rest is guarded
-// by the shard's lock.
+// by the shard's lock. What the usual sample touches comes first: one cache line.
 type series struct {
-	key    string
-	no     uint32
 	lastT  int64 // newest in-order float since the head began, or math.MinInt64
 	lastV  float64
+	no     uint32
+	idle   uint8 // flushes since the last sample
 	active store
 	frozen *store // being flushed; nil between flushes
-	idle   uint8  // flushes since the last sample
+	key    string
 }
 
 func newSeries(no uint32, key string) *series {
@@ -83,7 +88,7 @@ const (
 	overwritten
 )
 
-// addFloat stores a sample. bytes is how much memory it took, roughly.
+// addFloat stores a sample.
 func (s *series) addFloat(h *headMem, t int64, v float64, st int64) outcome {
 	a := &s.active
 	if t <= s.lastT {
@@ -96,12 +101,12 @@ func (s *series) addFloat(h *headMem, t int64, v float64, st int64) outcome {
 	if a.n == tailCap {
 		s.seal(h)
 	}
-	a.tail.t[a.n], a.tail.v[a.n] = t, v
-	if st != 0 && a.tail.st == nil {
-		a.tail.st = new([tailCap]int64)
+	a.tail.at[a.n] = point{t, v}
+	if st != 0 && a.st == nil {
+		a.st = new([tailCap]int64)
 	}
-	if a.tail.st != nil {
-		a.tail.st[a.n] = st
+	if a.st != nil {
+		a.st[a.n] = st
 	}
 	a.n++
 	s.lastT, s.lastV = t, v
@@ -145,10 +150,10 @@ func (a *store) lateHas(t int64) bool {
 
 // inOrder finds the in-order sample at t.
 func (a *store) inOrder(h *headMem, t int64) (float64, bool) {
-	if a.n > 0 && a.tail.t[0] <= t {
-		for i := int32(0); i < a.n; i++ {
-			if a.tail.t[i] == t {
-				return a.tail.v[i], true
+	if a.n > 0 && a.tail.at[0].t <= t {
+		for _, p := range a.tail.at[:a.n] {
+			if p.t == t {
+				return p.v, true
 			}
 		}
 		return 0, false
@@ -171,16 +176,20 @@ func (a *store) inOrder(h *headMem, t int64) (float64, bool) {
 func (s *series) seal(h *headMem) {
 	a := &s.active
 	var st []int64
-	if a.tail.st != nil {
-		st = a.tail.st[:a.n]
+	if a.st != nil {
+		st = a.st[:a.n]
 	}
-	h.buf = h.enc.Floats(h.buf[:0], a.tail.t[:a.n], a.tail.v[:a.n], st)
+	h.scratch.Reset()
+	for _, p := range a.tail.at[:a.n] {
+		h.scratch.T, h.scratch.V = append(h.scratch.T, p.t), append(h.scratch.V, p.v)
+	}
+	h.buf = h.enc.Floats(h.buf[:0], h.scratch.T, h.scratch.V, st)
 	before := cap(a.sealed)
 	a.sealed = appendFramed(a.sealed, h.buf)
 	h.bytes += int64(cap(a.sealed) - before)
 	a.chunks++
 	a.n = 0
-	a.tail.st = nil
+	a.st = nil
 }
 
 // appendFramed appends b behind its length, growing by a quarter rather than
@@ -225,11 +234,13 @@ func (a *store) read(d *chunk.Decoder, m *merger) error {
 		return err
 	}
 	if a.n > 0 {
-		var st []int64
-		if a.tail.st != nil {
-			st = a.tail.st[:a.n]
+		for i, p := range a.tail.at[:a.n] {
+			st := int64(0)
+			if a.st != nil {
+				st = a.st[i]
+			}
+			m.float(p.t, p.v, st)
 		}
-		m.floats(a.tail.t[:a.n], a.tail.v[:a.n], st)
 	}
 	for _, x := range a.late {
 		m.float(x.t, x.v, x.st)
@@ -246,11 +257,11 @@ func (a *store) snapshot() *store {
 	c := *a
 	if a.n > 0 {
 		t := *a.tail
-		if t.st != nil {
-			st := *t.st
-			t.st = &st
-		}
 		c.tail = &t
+		if a.st != nil {
+			st := *a.st
+			c.st = &st
+		}
 	} else {
 		c.tail = nil
 	}
