@@ -51,7 +51,7 @@ fuzz: ## run every fuzz target for 60 s
 bench: build setup ## measure the binary beside victoria-metrics and prometheus on the same bodies, then a restart
 	@command -v victoria-metrics >/dev/null || { echo "make bench needs victoria-metrics: apt-get install victoria-metrics"; exit 1; }
 	go run ./bench ingest
-	go run ./bench replay
+	go run ./bench replay --serve-args "--head-bytes=4GiB --flush-interval=24h"
 
 microbench: ## run every package's Go benchmarks
 	go test -run '^$$' -bench . -benchmem ./...
