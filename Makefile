@@ -27,8 +27,9 @@ setup: ## fetch the programs that the tests run beside us, where that is possibl
 		(apt-get update -q && apt-get install -qy --no-install-recommends prometheus-node-exporter) || true; fi
 	@[ -x $(CACHE)/bin/prometheus ] || GOBIN=$(CACHE)/bin go install $(PROMETHEUS) || true
 
+# -count=1: the end-to-end tests build the binary themselves, which a cached result would not see.
 test: setup ## run all tests, after fetching what they need
-	@go test -tags invariants -timeout 14m ./...
+	@go test -count=1 -tags invariants -timeout 14m ./...
 	@missing=; \
 	command -v prometheus-node-exporter >/dev/null || missing+=' prometheus-node-exporter (apt-get install prometheus-node-exporter)'; \
 	[ -x $(CACHE)/bin/prometheus ] || missing+=' prometheus (GOBIN=$(CACHE)/bin go install $(PROMETHEUS))'; \
