@@ -132,7 +132,7 @@ func (s *Shard) mergeFrom(ctx context.Context, v *view, m move, group []BlockRef
 	if err := src.start(); err != nil {
 		return err
 	}
-	added, err := s.writeBlocks(ctx, src, plan)
+	added, overwritten, err := s.writeBlocks(ctx, src, plan)
 	if err == nil {
 		err = src.err
 	}
@@ -145,6 +145,7 @@ func (s *Shard) mergeFrom(ctx context.Context, v *view, m move, group []BlockRef
 		return err
 	}
 	s.fail("merge-after-manifest")
+	s.head.countOverwritten(overwritten)
 	s.opts.Logger.Debug("merged blocks", "shard", s.opts.ID, "tier", m.into.String(), "blocks", len(group))
 	return nil
 }
@@ -221,7 +222,6 @@ func (f *blockSource) read(m *merger, ex []blob) ([]blob, error) {
 			return ex, err
 		}
 	}
-	m.floats(f.r.m.cols.T, f.r.m.cols.V, f.r.m.cols.ST)
-	m.hist = append(m.hist, f.r.m.hist...)
+	*m, f.r.m = f.r.m, *m // the other is reset before it is read into
 	return append(ex, f.r.ex...), nil
 }

@@ -173,7 +173,7 @@ func (s *Shard) writeFrozen(ctx context.Context, c *cut) ([]BlockRef, error) {
 	from := s.manifest.Applied + 1
 	var out []BlockRef
 	for group := range slices.Chunk(starts, windowsAtOnce) {
-		refs, err := s.writeBlocks(ctx, &frozenSource{series: c.series}, blockPlan{
+		refs, _, err := s.writeBlocks(ctx, &frozenSource{series: c.series}, blockPlan{
 			tier: Hot, window: s.opts.HotWindow, starts: group, horizon: c.horizon, from: min(from, c.applied), to: c.applied,
 		})
 		if err != nil {
@@ -229,8 +229,9 @@ type blockPlan struct {
 }
 
 // writeBlocks writes a source into a block for each window and syncs the folder.
-// The blocks are not live until a manifest names them.
-func (s *Shard) writeBlocks(ctx context.Context, src source, p blockPlan) ([]BlockRef, error) {
+// The blocks are not live until a manifest names them. overwritten counts the
+// values that a newer one of the same timestamp replaced.
+func (s *Shard) writeBlocks(ctx context.Context, src source, p blockPlan) (_ []BlockRef, overwritten int64, _ error) {
 	ws := make([]*blockWriter, len(p.starts))
 	defer func() {
 		for _, w := range ws {
@@ -247,20 +248,22 @@ func (s *Shard) writeBlocks(ctx context.Context, src source, p blockPlan) ([]Blo
 			break
 		}
 		if n%256 == 0 && ctx.Err() != nil {
-			return nil, context.Cause(ctx)
+			return nil, 0, context.Cause(ctx)
 		}
 		m.reset()
 		var err error
 		if ex, err = src.read(&m, ex[:0]); err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 		m.finish()
-		ex = sortBlobs(ex)
+		overwritten += m.overwritten
+		ex, _ = sortBlobs(ex)
 		if err := s.writeSeries(ws, key, no, &m, ex, p); err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 	}
-	return s.finishBlocks(ws, p)
+	refs, err := s.finishBlocks(ws, p)
+	return refs, overwritten, err
 }
 
 func (s *Shard) finishBlocks(ws []*blockWriter, p blockPlan) ([]BlockRef, error) {

@@ -3,6 +3,7 @@ package shard
 import (
 	"bytes"
 	"math"
+	"slices"
 	"sync"
 
 	"github.com/strandline-db/strandline/shard/chunk"
@@ -316,9 +317,36 @@ func (h *head) addBlobLocked(s *series, b blob, exemplar bool) {
 			break
 		}
 	}
+	if !exemplar {
+		h.hideFloatLocked(s, b.t)
+	}
 	*list = append(*list, b)
 	h.mem.bytes += int64(len(b.data)) + 40
 	h.mu.minT, h.mu.maxT = min(h.mu.minT, b.t), max(h.mu.maxT, b.t)
 	h.mu.samples++
 	s.idle = 0
+}
+
+// hideFloatLocked prepares a series for a histogram at t, which replaces the float
+// that may be there.
+func (h *head) hideFloatLocked(s *series, t int64) {
+	m := s.active.more
+	if len(m.hist) == 0 || t > m.histMaxT {
+		m.histMaxT = t
+	}
+	if t > s.lastT {
+		return
+	}
+	s.hidden = s.hidden || t == s.lastT
+	seen := slices.ContainsFunc(m.hist, func(b blob) bool { return b.t == t })
+	if !seen && s.active.hasFloat(&h.mem, t) {
+		h.mu.counts.Overwritten++
+	}
+}
+
+// countOverwritten adds what a merge found.
+func (h *head) countOverwritten(n int64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.mu.counts.Overwritten += n
 }

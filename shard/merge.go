@@ -1,6 +1,9 @@
 package shard
 
 import (
+	"bytes"
+	"cmp"
+	"math"
 	"slices"
 
 	"github.com/strandline-db/strandline/shard/model"
@@ -9,15 +12,29 @@ import (
 // merger puts together what several sources say of one series. Sources are
 // added from the oldest in the log to the newest; at one timestamp the last wins.
 type merger struct {
-	cols model.Columns // floats in the order of their sources
-	hist []blob
-	perm []int
+	cols        model.Columns // floats in the order of their sources
+	hist        []blob
+	starts      []sourceStart
+	perm        []int
+	overwritten int64 // values that finish dropped for a different one
 }
+
+// sourceStart is where the samples of one source begin.
+type sourceStart struct{ floats, hist int }
 
 func (m *merger) reset() {
 	m.cols.Reset()
 	clear(m.hist)
 	m.hist = m.hist[:0]
+	m.starts = m.starts[:0]
+	m.overwritten = 0
+}
+
+// begin starts the next source. Inside one source a histogram is newer than a
+// float of the same timestamp (store sees to that in the head; a block has only
+// one of them).
+func (m *merger) begin() {
+	m.starts = append(m.starts, sourceStart{len(m.cols.T), len(m.hist)})
 }
 
 func (m *merger) float(t int64, v float64, st int64) {
@@ -29,19 +46,6 @@ func (m *merger) float(t int64, v float64, st int64) {
 	}
 }
 
-func (m *merger) floats(t []int64, v []float64, st []int64) {
-	had := len(m.cols.T)
-	m.cols.T = append(m.cols.T, t...)
-	m.cols.V = append(m.cols.V, v...)
-	switch {
-	case len(st) > 0:
-		m.padST(had)
-		m.cols.ST = append(m.cols.ST, st...)
-	case len(m.cols.ST) > 0:
-		m.padST(len(m.cols.T))
-	}
-}
-
 func (m *merger) padST(n int) {
 	for len(m.cols.ST) < n {
 		m.cols.ST = append(m.cols.ST, 0)
@@ -49,19 +53,45 @@ func (m *merger) padST(n int) {
 }
 
 // finish sorts and drops what was overwritten. Afterwards cols.T and hist are
-// strictly increasing, and no timestamp is in both: a histogram hides a float,
-// since a series that has turned native must not answer with the old kind.
+// strictly increasing, and no timestamp is in both.
 func (m *merger) finish() {
 	if len(m.cols.ST) > 0 {
 		m.padST(len(m.cols.T))
 	}
+	var newest map[int64]bool
+	if len(m.hist) > 0 && len(m.cols.T) > 0 {
+		newest = m.histNewest()
+	}
 	if !increasing(m.cols.T) {
 		m.sortFloats()
 	}
-	m.hist = sortBlobs(m.hist)
-	if len(m.hist) > 0 && len(m.cols.T) > 0 {
-		m.hideFloats()
+	var dropped int64
+	m.hist, dropped = sortBlobs(m.hist)
+	m.overwritten += dropped
+	if newest != nil {
+		m.dropOlderKind(newest)
 	}
+}
+
+// histNewest says, for each timestamp of a histogram, whether the newest sample
+// there is a histogram; otherwise it is a float.
+func (m *merger) histNewest() map[int64]bool {
+	newest := make(map[int64]bool, len(m.hist))
+	for i, from := range m.starts {
+		to := sourceStart{len(m.cols.T), len(m.hist)}
+		if i+1 < len(m.starts) {
+			to = m.starts[i+1]
+		}
+		for _, t := range m.cols.T[from.floats:to.floats] {
+			if _, both := newest[t]; both {
+				newest[t] = false
+			}
+		}
+		for _, b := range m.hist[from.hist:to.hist] {
+			newest[b.t] = true
+		}
+	}
+	return newest
 }
 
 func increasing(ts []int64) bool {
@@ -79,18 +109,13 @@ func (m *merger) sortFloats() {
 	for i := range c.T {
 		m.perm = append(m.perm, i)
 	}
-	slices.SortStableFunc(m.perm, func(a, b int) int {
-		switch {
-		case c.T[a] < c.T[b]:
-			return -1
-		case c.T[a] > c.T[b]:
-			return 1
-		}
-		return 0
-	})
+	slices.SortStableFunc(m.perm, func(a, b int) int { return cmp.Compare(c.T[a], c.T[b]) })
 	var out model.Columns
 	for k, i := range m.perm {
 		if k+1 < len(m.perm) && c.T[m.perm[k+1]] == c.T[i] {
+			if math.Float64bits(c.V[m.perm[k+1]]) != math.Float64bits(c.V[i]) {
+				m.overwritten++
+			}
 			continue
 		}
 		out.T, out.V = append(out.T, c.T[i]), append(out.V, c.V[i])
@@ -101,42 +126,37 @@ func (m *merger) sortFloats() {
 	c.T, c.V, c.ST = out.T, out.V, out.ST
 }
 
-// sortBlobs orders blobs by time and keeps the last of each timestamp.
-func sortBlobs(bs []blob) []blob {
+// sortBlobs orders blobs by time and keeps the last of each timestamp. dropped
+// counts those that said something else.
+func sortBlobs(bs []blob) (_ []blob, dropped int64) {
 	sorted := true
 	for i := 1; i < len(bs) && sorted; i++ {
 		sorted = bs[i-1].t < bs[i].t
 	}
 	if sorted {
-		return bs
+		return bs, 0
 	}
-	slices.SortStableFunc(bs, func(a, b blob) int {
-		switch {
-		case a.t < b.t:
-			return -1
-		case a.t > b.t:
-			return 1
-		}
-		return 0
-	})
+	slices.SortStableFunc(bs, func(a, b blob) int { return cmp.Compare(a.t, b.t) })
 	out := bs[:0]
 	for i, b := range bs {
 		if i+1 < len(bs) && bs[i+1].t == b.t {
+			if !bytes.Equal(bs[i+1].data, b.data) {
+				dropped++
+			}
 			continue
 		}
 		out = append(out, b)
 	}
-	return out
+	return out, dropped
 }
 
-func (m *merger) hideFloats() {
+// dropOlderKind leaves, where a float and a histogram share a timestamp, the newer.
+func (m *merger) dropOlderKind(histNewest map[int64]bool) {
 	c := &m.cols
-	k, j := 0, 0
+	k := 0
 	for i, t := range c.T {
-		for j < len(m.hist) && m.hist[j].t < t {
-			j++
-		}
-		if j < len(m.hist) && m.hist[j].t == t {
+		if histNewest[t] {
+			m.overwritten++
 			continue
 		}
 		c.T[k], c.V[k] = t, c.V[i]
@@ -149,6 +169,9 @@ func (m *merger) hideFloats() {
 	if len(c.ST) > 0 {
 		c.ST = c.ST[:k]
 	}
+	had := len(m.hist)
+	m.hist = slices.DeleteFunc(m.hist, func(b blob) bool { return !histNewest[b.t] })
+	m.overwritten += int64(had - len(m.hist))
 }
 
 // clip cuts the merged columns to [minT, maxT].

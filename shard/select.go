@@ -204,12 +204,15 @@ func (x *selected) gather(r *seriesReader) error {
 	}
 	r.m.finish()
 	r.m.clip(x.sel.minT, x.sel.maxT)
-	r.ex = clipBlobs(sortBlobs(r.ex), x.sel.minT, x.sel.maxT)
+	r.ex, _ = sortBlobs(r.ex)
+	r.ex = clipBlobs(r.ex, x.sel.minT, x.sel.maxT)
 	return nil
 }
 
-// readBlock appends a block's samples of one series whose chunks touch [minT, maxT].
+// readBlock appends a block's samples of one series whose chunks touch [minT, maxT],
+// as one source.
 func (r *seriesReader) readBlock(b *block.Reader, ord uint32, minT, maxT int64) (err error) {
+	r.m.begin()
 	if r.key, _, r.metas, err = b.Series(ord, r.key[:0], r.metas[:0]); err != nil {
 		return err
 	}

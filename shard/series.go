@@ -49,8 +49,24 @@ type store struct {
 	more   *blobs
 }
 
+// blobs are in order of application. A histogram here is newer than any float of
+// the same timestamp in the store: a float that comes later removes it.
 type blobs struct {
-	hist, exemplars []blob // in order of application
+	hist, exemplars []blob
+	histMaxT        int64 // over hist
+}
+
+// dropHist removes what histograms there are at t. Snapshots share the old slice.
+func (a *store) dropHist(t int64) bool {
+	if a.more == nil || len(a.more.hist) == 0 || t > a.more.histMaxT {
+		return false
+	}
+	at := func(b blob) bool { return b.t == t }
+	if !slices.ContainsFunc(a.more.hist, at) {
+		return false
+	}
+	a.more.hist = slices.DeleteFunc(slices.Clone(a.more.hist), at)
+	return true
 }
 
 func (s *store) any() bool { return s.n > 0 || s.chunks > 0 || len(s.late) > 0 || s.more != nil }
@@ -66,10 +82,11 @@ func (s *store) widen(t int64) {
 // series is one series of the head. Its key never changes; the rest is guarded
 // by the shard's lock. What the usual sample touches comes first: one cache line.
 type series struct {
-	lastT  int64 // newest in-order float since the head began, or math.MinInt64
-	lastV  float64
+	lastT  int64   // newest in-order float since the head began, or math.MinInt64
+	lastV  float64 // newest float at lastT
 	no     uint32
 	idle   uint8 // flushes since the last sample
+	hidden bool  // a histogram has replaced the float at lastT
 	active store
 	frozen *store // being flushed; nil between flushes
 	key    string
@@ -91,8 +108,13 @@ const (
 // addFloat stores a sample.
 func (s *series) addFloat(h *headMem, t int64, v float64, st int64) outcome {
 	a := &s.active
+	replaced := a.more != nil && a.dropHist(t)
 	if t <= s.lastT {
-		return s.addLate(h, t, v, st)
+		out := s.addLate(h, t, v, st)
+		if replaced {
+			out = overwritten
+		}
+		return out
 	}
 	a.widen(t)
 	if a.tail == nil {
@@ -109,7 +131,10 @@ func (s *series) addFloat(h *headMem, t int64, v float64, st int64) outcome {
 		a.st[a.n] = st
 	}
 	a.n++
-	s.lastT, s.lastV = t, v
+	s.lastT, s.lastV, s.hidden = t, v, false
+	if replaced {
+		return overwritten
+	}
 	return stored
 }
 
@@ -117,8 +142,11 @@ func (s *series) addFloat(h *headMem, t int64, v float64, st int64) outcome {
 // what was just sent, which must leave nothing behind.
 func (s *series) addLate(h *headMem, t int64, v float64, st int64) outcome {
 	a := &s.active
-	if t == s.lastT && math.Float64bits(v) == math.Float64bits(s.lastV) && !a.lateHas(t) {
-		return duplicate
+	if t == s.lastT {
+		if math.Float64bits(v) == math.Float64bits(s.lastV) && !s.hidden {
+			return duplicate
+		}
+		s.lastV, s.hidden = v, false
 	}
 	out := stored
 	for i := len(a.late) - 1; i >= 0; i-- {
@@ -144,8 +172,13 @@ func (s *series) addLate(h *headMem, t int64, v float64, st int64) outcome {
 	return out
 }
 
-func (a *store) lateHas(t int64) bool {
-	return slices.ContainsFunc(a.late, func(x sample) bool { return x.t == t })
+// hasFloat tells whether the store has a float at t.
+func (a *store) hasFloat(h *headMem, t int64) bool {
+	if slices.ContainsFunc(a.late, func(x sample) bool { return x.t == t }) {
+		return true
+	}
+	_, ok := a.inOrder(h, t)
+	return ok
 }
 
 // inOrder finds the in-order sample at t.
@@ -224,12 +257,13 @@ func (a *store) readSealed(d *chunk.Decoder, c *model.Columns) error {
 	return nil
 }
 
-// read appends every sample of the store to m, in-order floats first, late ones
-// after: m keeps the last of each timestamp.
+// read appends every sample of the store to m as one source, in-order floats
+// first, late ones after: m keeps the last of each timestamp.
 func (a *store) read(d *chunk.Decoder, m *merger) error {
 	if a == nil || !a.any() {
 		return nil
 	}
+	m.begin()
 	if err := a.readSealed(d, &m.cols); err != nil {
 		return err
 	}
