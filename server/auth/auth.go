@@ -65,6 +65,7 @@ const maxCached = 1024
 // Authenticator recognises callers by their Authorization header.
 type Authenticator struct {
 	users  map[string]User
+	nobody User // whose hash stands in for that of an unknown user
 	tokens map[[sha256.Size]byte]Token
 	key    [32]byte // of the cache: random, so that its entries tell nothing
 	mu     struct {
@@ -89,7 +90,7 @@ func New(o *Options) (*Authenticator, error) {
 			errs = append(errs, fmt.Errorf("%w: user %q", ErrBadOptions, u.Name))
 			continue
 		}
-		a.users[u.Name] = u
+		a.users[u.Name], a.nobody = u, u
 	}
 	for _, t := range o.Tokens {
 		sum, err := hex.DecodeString(t.Hash)
@@ -141,7 +142,10 @@ func (a *Authenticator) basic(cred string) (Identity, error) {
 	}
 	name, pass, _ := strings.Cut(string(raw), ":")
 	u, ok := a.users[name]
-	if !ok || bcrypt.CompareHashAndPassword([]byte(u.Hash), []byte(pass)) != nil {
+	if !ok {
+		u = a.nobody // about as slow as a wrong password, so that time does not tell who exists
+	}
+	if bcrypt.CompareHashAndPassword([]byte(u.Hash), []byte(pass)) != nil || !ok {
 		return Identity{}, ErrDenied
 	}
 	id = Identity{u.Name, u.Role}

@@ -54,3 +54,18 @@ func TestBadOptionsTellNoSecret(t *testing.T) {
 		t.Fatalf("got %v", err)
 	}
 }
+
+// FuzzIdentify: no header lets in who has no account.
+func FuzzIdentify(f *testing.F) {
+	a, err := New(&Options{Tokens: []Token{{"ci", hex.EncodeToString(make([]byte, sha256.Size)), Admin}}})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add("Bearer ")
+	f.Add("Basic " + base64.StdEncoding.EncodeToString([]byte("a:b")))
+	f.Fuzz(func(t *testing.T, header string) {
+		if id, err := a.Identify(header); !errors.Is(err, ErrDenied) {
+			t.Fatalf("%q is %v, %v", header, id, err)
+		}
+	})
+}
