@@ -140,5 +140,31 @@ func FuzzManifest(f *testing.F) {
 func FuzzHistogram(f *testing.F) {
 	f.Add(appendHistogram(nil, &model.HistogramSample{H: tsdbutil.GenerateTestHistogram(1)}))
 	f.Add(appendHistogram(nil, &model.HistogramSample{FH: tsdbutil.GenerateTestFloatHistogram(1)}))
-	f.Fuzz(func(_ *testing.T, b []byte) { _, _ = decodeHistogram(b, 1, 0) })
+	f.Fuzz(func(t *testing.T, b []byte) {
+		h, err := decodeHistogram(b, 1, 0)
+		if err != nil {
+			return
+		}
+		enc := appendHistogram(nil, &h)
+		if h, err = decodeHistogram(enc, 1, 0); err != nil || !bytes.Equal(appendHistogram(nil, &h), enc) {
+			t.Fatalf("%v: does not survive the way there and back", err)
+		}
+	})
+}
+
+func FuzzTable(f *testing.F) {
+	fs := vfs.NewMem()
+	if err := fs.MkdirAll("d"); err != nil {
+		f.Fatal(err)
+	}
+	ref, err := writeTable(fs, "d", "t", []tableEntry{{1, "a"}, {7, "b"}})
+	if err != nil {
+		f.Fatal(err)
+	}
+	b, err := vfs.ReadFile(fs, "d/"+ref.Name)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b)
+	f.Fuzz(func(_ *testing.T, b []byte) { _ = decodeTable(b, func(uint32, string) {}) })
 }

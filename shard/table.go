@@ -58,6 +58,13 @@ func readTable(fsys vfs.FS, dir string, ref *TableRef, fn func(no uint32, key st
 	if int64(len(b)) != ref.Size || crc32.Checksum(b, castagnoli) != ref.CRC {
 		return &model.CorruptionError{Path: name, Err: fmt.Errorf("%w: series table does not fit its checksum", ErrManifest)}
 	}
+	if err := decodeTable(b, fn); err != nil {
+		return &model.CorruptionError{Path: name, Err: err}
+	}
+	return nil
+}
+
+func decodeTable(b []byte, fn func(no uint32, key string)) error {
 	dec, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(tableMax))
 	if err != nil {
 		return err
@@ -65,7 +72,7 @@ func readTable(fsys vfs.FS, dir string, ref *TableRef, fn func(no uint32, key st
 	defer dec.Close()
 	raw, err := dec.DecodeAll(b, nil)
 	if err != nil {
-		return &model.CorruptionError{Path: name, Err: err}
+		return err
 	}
 	r := reader{b: raw}
 	var no uint32
@@ -75,8 +82,5 @@ func readTable(fsys vfs.FS, dir string, ref *TableRef, fn func(no uint32, key st
 			fn(no, string(key))
 		}
 	}
-	if r.err != nil {
-		return &model.CorruptionError{Path: name, Err: r.err}
-	}
-	return nil
+	return r.err
 }

@@ -117,17 +117,47 @@ func FuzzJSONLines(f *testing.F) {
 	f.Add([]byte(`{"metric":{"__name__":"up"},"values":[1,"NaN:7ff0000000000002"],"timestamps":[1,2]}`))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		_ = ParseJSONLines(bytes.NewReader(text), func(b *model.Batch) error {
-			want := copyBatch(b)
-			for _, s := range want.Series {
-				var again bytes.Buffer
-				c := model.Columns{T: want.T[s.From:s.To], V: want.V[s.From:s.To]}
-				if err := WriteJSONLines(&again, model.KeyLabels(s.Key), &c); err != nil {
-					t.Fatal(err)
-				}
-				if err := ParseJSONLines(&again, func(b *model.Batch) error { equalBits(t, c.V, b.V); return nil }); err != nil {
-					t.Fatal(err)
-				}
-			}
+			sameThroughJSON(t, copyBatch(b))
+			return nil
+		})
+	})
+}
+
+// sameThroughJSON writes each series as JSON lines and reads it back.
+func sameThroughJSON(t *testing.T, want model.Batch) {
+	t.Helper()
+	for _, s := range want.Series {
+		c := model.Columns{T: want.T[s.From:s.To], V: want.V[s.From:s.To]}
+		if len(c.T) == 0 {
+			continue
+		}
+		var again bytes.Buffer
+		if err := WriteJSONLines(&again, model.KeyLabels(s.Key), &c); err != nil {
+			t.Fatal(err)
+		}
+		read := 0
+		if err := ParseJSONLines(&again, func(b *model.Batch) error {
+			read += len(b.V)
+			require.Equal(t, s.Key, b.Series[0].Key)
+			equalBits(t, c.V, b.V)
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if read != len(c.V) {
+			t.Fatalf("%d of %d samples came back", read, len(c.V))
+		}
+	}
+}
+
+// FuzzOpenMetrics asks that every series of a text that can be read has labels that
+// JSON lines carry, and its samples come back from there bit for bit.
+func FuzzOpenMetrics(f *testing.F) {
+	f.Add([]byte("# HELP http_requests Requests.\n# TYPE http_requests counter\nhttp_requests_total{code=\"200\"} 5 1.5 # {trace_id=\"x\"} 0.5\n# EOF\n"))
+	f.Add([]byte("# TYPE h histogram\n# UNIT h seconds\nh_bucket{le=\"+Inf\"} 1e3 -1\nh_count NaN\n{\"a.b\",\"c d\"=\"\\\"\"} +Inf\n# EOF\n"))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		_ = ParseOpenMetrics(bytes.NewReader(text), 7, func(b *model.Batch) error {
+			sameThroughJSON(t, copyBatch(b))
 			return nil
 		})
 	})
