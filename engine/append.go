@@ -15,7 +15,7 @@ import (
 type appender struct {
 	items   [][]shard.Item // by shard
 	ops     []shard.Op     // by shard
-	commits []shardOp
+	commits []Op
 }
 
 func (db *DB) newAppender() *appender {
@@ -51,8 +51,8 @@ func (db *DB) Append(ctx context.Context, b *model.Batch) (model.AppendResult, e
 	if err := db.writable(); err != nil {
 		return res, err
 	}
-	if err := db.meta.put(b.Metadata); err != nil {
-		return res, db.fail(fmt.Errorf("metadata: %w", err))
+	if err := db.describe(ctx, b.Metadata); err != nil {
+		return res, err
 	}
 	a := db.appenders.Get().(*appender)
 	a.reset()
@@ -76,6 +76,15 @@ func (db *DB) Append(ctx context.Context, b *model.Batch) (model.AppendResult, e
 	db.appenders.Put(a)
 	slices.SortStableFunc(res.Rejected, func(x, y model.Rejection) int { return x.Series - y.Series })
 	return res, nil
+}
+
+// describe stores what is new of the metadata.
+func (db *DB) describe(ctx context.Context, mds []model.Metadata) error {
+	fresh := db.meta.fresh(mds)
+	if len(fresh) == 0 {
+		return nil
+	}
+	return db.committer.Describe(ctx, fresh)
 }
 
 func (a *appender) pending() bool {
@@ -122,7 +131,7 @@ func (db *DB) commit(ctx context.Context, a *appender, lim *shard.Limits) error 
 	a.commits = a.commits[:0]
 	for k := range a.ops {
 		if !a.ops[k].Empty() {
-			a.commits = append(a.commits, shardOp{shard: k, bytes: a.ops[k].Bytes(lim)})
+			a.commits = append(a.commits, Op{Shard: k, Bytes: a.ops[k].Bytes(lim)})
 		}
 	}
 	if len(a.commits) == 0 {
@@ -138,7 +147,7 @@ func (a *appender) settle(lim *shard.Limits, res *model.AppendResult) {
 	}
 	for i := range a.commits {
 		c := &a.commits[i]
-		a.items[c.shard] = append(a.items[c.shard], a.ops[c.shard].Outcome(&c.result, lim, res)...)
+		a.items[c.Shard] = append(a.items[c.Shard], a.ops[c.Shard].Outcome(&c.Result, lim, res)...)
 	}
 	for k := range a.ops {
 		if a.ops[k].Empty() {

@@ -2,12 +2,13 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"math"
 	"slices"
 	"time"
 
 	"github.com/strandline-db/strandline/shard"
-	"github.com/strandline-db/strandline/wal"
+	"github.com/strandline-db/strandline/shard/model"
 )
 
 const (
@@ -39,7 +40,7 @@ func (db *DB) background(ctx context.Context) {
 			err = db.Maintain(ctx)
 			lastMaintain = now
 		}
-		if err != nil && ctx.Err() == nil {
+		if err != nil && ctx.Err() == nil && !errors.Is(err, model.ErrUnavailable) {
 			_ = db.fail(err) // reported there
 			return
 		}
@@ -75,19 +76,15 @@ func (db *DB) checkDisk() {
 func (db *DB) Flush(ctx context.Context) error {
 	db.flushing.Lock()
 	defer db.flushing.Unlock()
-	for i, s := range db.shards {
+	for i := range db.shards {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		applied, err := s.Flush(ctx)
-		if err != nil {
-			if ctx.Err() == nil {
+		if err := db.committer.Flush(ctx, i); err != nil {
+			if ctx.Err() == nil && !errors.Is(err, model.ErrUnavailable) {
 				return db.fail(err)
 			}
 			return err
-		}
-		if err := db.log.TruncateFront(wal.StreamID(i), applied); err != nil {
-			return db.fail(err)
 		}
 	}
 	return nil
@@ -97,7 +94,7 @@ func (db *DB) Flush(ctx context.Context) error {
 // idle series from memory, merging blocks and moving them through the tiers. The
 // engine calls it every minute; tests and tools may.
 func (db *DB) Maintain(ctx context.Context) error {
-	if err := db.proposeUpkeep(ctx); err != nil {
+	if err := db.proposeUpkeep(ctx); err != nil && !errors.Is(err, model.ErrUnavailable) {
 		return err
 	}
 	now := db.opts.Clock.Now()
@@ -116,16 +113,19 @@ func (db *DB) proposeUpkeep(ctx context.Context) error {
 		return nil
 	}
 	horizon := db.horizon()
-	var ops []shardOp
+	var ops []Op
 	for i, s := range db.shards {
+		if !db.committer.Leads(i) {
+			continue
+		}
 		var op []byte
 		if st := s.Stats(); horizon > st.Cut {
 			op = shard.AppendCutOp(nil, horizon)
-			ops = append(ops, shardOp{shard: i, bytes: op})
+			ops = append(ops, Op{Shard: i, Bytes: op})
 		}
 		if idle := s.Idle(idleFlushes); len(idle) > 0 {
 			slices.Sort(idle)
-			ops = append(ops, shardOp{shard: i, bytes: shard.AppendDropOp(nil, idle)})
+			ops = append(ops, Op{Shard: i, Bytes: shard.AppendDropOp(nil, idle)})
 		}
 	}
 	if len(ops) == 0 {

@@ -11,26 +11,43 @@ import (
 	"github.com/strandline-db/strandline/wal"
 )
 
-// shardOp is one operation for one shard, and, once committed, its result.
-type shardOp struct {
-	shard  int
-	bytes  []byte // must stay unchanged until the commit is done
-	result shard.Result
+// Op is one operation for one shard, and, once committed, its result.
+type Op struct {
+	Shard  int
+	Bytes  []byte // must stay unchanged until the commit is done
+	Result Result
+	Index  uint64 // of the log entry that it lies in
 }
 
-// Committer makes operations durable, applies them in the order of the log, and
-// returns once both are done. Safe for concurrent use. When ctx ends first, the
-// outcome is unknown and the operations' bytes must not be touched again.
+// Result says what became of an operation, and Refusal of a series in it.
+type (
+	Result  = shard.Result
+	Refusal = shard.Refusal
+)
+
+// Committer makes changes durable, applies them in the order of the log, and
+// returns once both are done. Safe for concurrent use.
 //
 // There are two: the local log here, and the Raft groups of a cluster.
 type Committer interface {
-	Commit(ctx context.Context, ops []shardOp) error
+	// Commit commits operations. An error (model.ErrOverloaded, ErrUnavailable,
+	// ErrFailed, ErrClosed) or the end of ctx leaves the outcome unknown, and the
+	// operations' bytes must not be touched again.
+	Commit(ctx context.Context, ops []Op) error
+	// Describe stores metadata of metrics.
+	Describe(ctx context.Context, mds []model.Metadata) error
+	// Flush brings what a shard holds in memory into blocks and lets go of the log
+	// that they make superfluous.
+	Flush(ctx context.Context, shard int) error
+	// Leads tells whether this node is the one that proposes a shard's upkeep.
+	Leads(shard int) bool
+	// Close answers what waits, then stops. Idempotent.
 	Close() error
 }
 
 // request is one caller's operations, waiting.
 type request struct {
-	ops  []shardOp
+	ops  []Op
 	done chan error // capacity 1
 }
 
@@ -52,6 +69,7 @@ const (
 type localLog struct {
 	log    *wal.Log
 	shards []*shard.Shard
+	meta   *metaStore
 	next   []uint64 // next log index, by shard; the writer's own
 	onFail func(error)
 
@@ -66,12 +84,12 @@ type localLog struct {
 	}
 }
 
-func newLocalLog(log *wal.Log, shards []*shard.Shard, onFail func(error)) *localLog {
-	l := &localLog{log: log, shards: shards, onFail: onFail,
+func newLocalLog(db *DB) *localLog {
+	l := &localLog{log: db.log, shards: db.shards, meta: db.meta, onFail: func(err error) { _ = db.fail(err) },
 		queue: make(chan *request, maxWaiting), durable: make(chan *group, groupsBehind),
 		free: make(chan *group, groupsBehind+2)}
-	for i := range shards {
-		l.next = append(l.next, log.Last(wal.StreamID(i))+1)
+	for i := range l.shards {
+		l.next = append(l.next, l.log.Last(wal.StreamID(i))+1)
 	}
 	for range cap(l.free) {
 		l.free <- &group{}
@@ -82,8 +100,30 @@ func newLocalLog(log *wal.Log, shards []*shard.Shard, onFail func(error)) *local
 	return l
 }
 
+// Describe implements Committer.
+func (l *localLog) Describe(_ context.Context, mds []model.Metadata) error {
+	if err := l.meta.put(mds); err != nil {
+		err = fmt.Errorf("%w: metadata: %w", model.ErrFailed, err)
+		l.onFail(err)
+		return err
+	}
+	return nil
+}
+
+// Flush implements Committer.
+func (l *localLog) Flush(ctx context.Context, i int) error {
+	applied, err := l.shards[i].Flush(ctx)
+	if err != nil {
+		return err
+	}
+	return l.log.TruncateFront(wal.StreamID(i), applied)
+}
+
+// Leads implements Committer.
+func (l *localLog) Leads(int) bool { return true }
+
 // Commit implements Committer.
-func (l *localLog) Commit(ctx context.Context, ops []shardOp) error {
+func (l *localLog) Commit(ctx context.Context, ops []Op) error {
 	r := &request{ops: ops, done: make(chan error, 1)}
 	if err := l.enqueue(ctx, r); err != nil {
 		return err
@@ -158,7 +198,7 @@ func (l *localLog) gather(g *group, first *request) {
 func (r *request) size() int {
 	n := 0
 	for i := range r.ops {
-		n += len(r.ops[i].bytes)
+		n += len(r.ops[i].Bytes)
 	}
 	return n
 }
@@ -170,7 +210,7 @@ func (l *localLog) encode(g *group) {
 		var e *wal.Entry
 		for _, r := range g.requests {
 			for k := range r.ops {
-				if r.ops[k].shard != i {
+				if r.ops[k].Shard != i {
 					continue
 				}
 				if e == nil {
@@ -179,7 +219,7 @@ func (l *localLog) encode(g *group) {
 					e.Data = shard.PayloadHeader(e.Data[:0])
 					l.next[i]++
 				}
-				e.Data = append(e.Data, r.ops[k].bytes...)
+				e.Data = append(e.Data, r.ops[k].Bytes...)
 			}
 		}
 	}
@@ -221,11 +261,11 @@ func (l *localLog) applyGroup(g *group) error {
 		n := 0
 		for _, r := range g.requests {
 			for k := range r.ops {
-				if r.ops[k].shard == int(e.Stream) {
+				if r.ops[k].Shard == int(e.Stream) {
 					if n >= len(results) {
 						return errors.New("apply gave fewer results than there were operations")
 					}
-					r.ops[k].result = results[n]
+					r.ops[k].Result, r.ops[k].Index = results[n], e.Index
 					n++
 				}
 			}
@@ -234,7 +274,7 @@ func (l *localLog) applyGroup(g *group) error {
 	return nil
 }
 
-// Close answers what waits, then stops. Idempotent.
+// Close implements Committer.
 func (l *localLog) Close() error {
 	l.once.Do(func() {
 		l.mu.Lock()

@@ -94,10 +94,9 @@ func Open(dir string, o *Options) (_ *DB, err error) {
 	}); err != nil {
 		return nil, err
 	}
-	if err := db.replay(); err != nil {
+	if err := db.startCommitter(); err != nil {
 		return nil, err
 	}
-	db.committer = newLocalLog(db.log, db.shards, func(err error) { _ = db.fail(err) })
 	db.appenders.New = func() any { return db.newAppender() }
 	if err := db.registerMetrics(); err != nil {
 		return nil, err
@@ -108,6 +107,44 @@ func Open(dir string, o *Options) (_ *DB, err error) {
 	db.wg.Add(1)
 	go db.background(ctx)
 	return db, nil
+}
+
+// startCommitter brings the shards to the end of the log and takes writes from there;
+// with a Replicate option that is its job.
+func (db *DB) startCommitter() (err error) {
+	if err := db.checkLogReaches(); err != nil {
+		return err
+	}
+	if db.opts.Replicate == nil {
+		if err := db.replay(); err != nil {
+			return err
+		}
+		db.committer = newLocalLog(db)
+		return nil
+	}
+	db.committer, err = db.opts.Replicate(&Replicas{db: db})
+	return err
+}
+
+// checkLogReaches compares the manifests with the log: one that covers entries which
+// the log never had tells of lost files. The manifest of another replica, installed,
+// stands for the log that it makes superfluous.
+func (db *DB) checkLogReaches() error {
+	for i, s := range db.shards {
+		id := wal.StreamID(i)
+		m := s.Manifest()
+		if m.Applied <= max(db.log.Base(id), db.log.Last(id)) && !(m.Installed && db.log.Base(id) < m.Applied) {
+			continue
+		}
+		if !m.Installed {
+			return fmt.Errorf("shard %d: the manifest covers log index %d, but the log ends at %d: log files are missing or were cut",
+				i, m.Applied, db.log.Last(id))
+		}
+		if err := db.log.Reset(id, m.Applied); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // loadFormat reads the folder's format, or gives a new folder one.
@@ -181,13 +218,6 @@ type replayEntry struct {
 // replay applies the log above each shard's manifest, shards in parallel.
 func (db *DB) replay() error {
 	start := db.opts.Clock.Now()
-	for i, s := range db.shards {
-		id := wal.StreamID(i)
-		if applied := s.Applied(); applied > max(db.log.Base(id), db.log.Last(id)) {
-			return fmt.Errorf("shard %d: the manifest covers log index %d, but the log ends at %d: log files are missing or were cut",
-				i, applied, db.log.Last(id))
-		}
-	}
 	g, ctx := errgroup.WithContext(context.Background())
 	chans := make([]chan replayEntry, len(db.shards))
 	spare := make(chan []byte, 4*len(db.shards)) // buffers to use again

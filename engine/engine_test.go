@@ -222,10 +222,30 @@ func TestModel(t *testing.T) {
 	for seed := range uint64(30) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			rng := rand.New(rand.NewPCG(seed, 3))
-			f := newFixture(t, Options{Retention: -1, Shards: 1 + rng.IntN(3)})
+			// Every other run flushes only when told to, since it also does so in two steps.
+			o := Options{Retention: -1, Shards: 1 + rng.IntN(3)}
+			if seed%2 == 1 {
+				o.FlushInterval = math.MaxInt64
+			}
+			f := newFixture(t, o)
 			want := map[string]map[int64]uint64{}
 			day := (24 * time.Hour).Milliseconds()
 			last := f.clock.Now().UnixMilli() // of the samples written
+			type shardCut struct {
+				cut     *Cut
+				applied uint64
+			}
+			cuts := map[int]shardCut{}
+			thaw := func() { // in either way that a cut can end
+				for i, c := range cuts {
+					if rng.IntN(2) == 0 {
+						f.shards[i].Unfreeze(c.cut)
+					} else if err := f.shards[i].Persist(context.Background(), c.cut, Mark{Applied: c.applied, Term: 1}); err != nil {
+						t.Fatal(err)
+					}
+					delete(cuts, i)
+				}
+			}
 			for op := range 160 {
 				switch k := rng.IntN(20); {
 				case k < 13:
@@ -261,19 +281,31 @@ func TestModel(t *testing.T) {
 					if res := f.append(b); res.Samples != len(b.T) || res.Histograms != len(b.Hist) {
 						t.Fatalf("op %d: %+v of %d", op, res, len(b.T))
 					}
-				case k < 15:
+				case k < 14:
+					thaw()
 					f.flush()
+				case k == 14 && seed%2 == 1:
+					i := rng.IntN(len(f.shards))
+					if _, frozen := cuts[i]; frozen {
+						thaw()
+						break
+					}
+					applied := f.shards[i].Applied()
+					cuts[i] = shardCut{f.shards[i].Freeze(), applied}
 				case k == 15:
 					if err := f.Maintain(context.Background()); err != nil {
 						t.Fatal(err)
 					}
 				case k == 16:
+					thaw()
 					f.close()
 					f.open()
 				default:
 					f.clock.Advance(time.Duration(rng.Int64N(40)) * time.Hour)
 				}
 			}
+			compare(t, f.read(), want)
+			thaw()
 			compare(t, f.read(), want)
 		})
 	}

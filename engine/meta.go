@@ -80,20 +80,21 @@ func decodeMeta(b []byte) (md model.Metadata, err error) {
 	return md, json.Unmarshal(b[4:], &md)
 }
 
-// put stores what is new or changed, durably.
-func (m *metaStore) put(mds []model.Metadata) error {
-	var fresh []model.Metadata
+// fresh returns what of mds is new or changed, copied.
+func (m *metaStore) fresh(mds []model.Metadata) (fresh []model.Metadata) {
 	m.mu.RLock()
+	defer m.mu.RUnlock()
 	for _, md := range mds {
 		if md.Metric != "" && m.mu.known[md.Metric] != md {
 			fresh = append(fresh, model.Metadata{Metric: strings.Clone(md.Metric), Type: strings.Clone(md.Type),
 				Help: strings.Clone(md.Help), Unit: strings.Clone(md.Unit)})
 		}
 	}
-	m.mu.RUnlock()
-	if len(fresh) == 0 {
-		return nil
-	}
+	return fresh
+}
+
+// put stores what fresh returned, durably.
+func (m *metaStore) put(fresh []model.Metadata) error {
 	if m.db != nil {
 		if err := m.db.Update(func(tx *bbolt.Tx) error {
 			for i := range fresh {

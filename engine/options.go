@@ -48,6 +48,10 @@ type Options struct {
 	// change of files has failed. The engine answers model.ErrFailed from then on; the
 	// process should end and be started again.
 	OnFailure func(error)
+	// Replicate, if set, makes the Committer in place of the local log: the way of a
+	// cluster into the engine. Open calls it once, with everything opened and nothing
+	// replayed.
+	Replicate func(*Replicas) (Committer, error)
 	// Failpoint is called with a name at each step at which a crash is interesting.
 	// Nil outside tests.
 	Failpoint func(name string)

@@ -64,7 +64,7 @@ func KindOf(err error) Kind {
 		return typed.Kind
 	}
 	switch {
-	case errors.Is(err, model.ErrOverloaded), errors.Is(err, model.ErrClosed), errors.Is(err, model.ErrFailed):
+	case errors.Is(err, model.ErrOverloaded), errors.Is(err, model.ErrUnavailable), errors.Is(err, model.ErrClosed), errors.Is(err, model.ErrFailed):
 		return Unavailable
 	case errors.Is(err, model.ErrLimit):
 		return Execution

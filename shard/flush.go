@@ -21,21 +21,23 @@ type frozenSeries struct {
 	s   *store
 }
 
-// cut is the state of the head at one log index, taken by freeze.
-type cut struct {
-	applied    uint64
+// Cut is the state of the head at one log index, taken by Freeze.
+type Cut struct {
+	applied    uint64 // the last entry that changed the head
 	horizon    int64 // samples before it are gone
 	nextNo     uint32
 	table      []tableEntry // live series, by number
 	series     []frozenSeries
+	samples    int64
+	bytes      int64 // of headMem
 	minT, maxT int64
 }
 
 // freeze closes the active generation at the last applied index and starts a new one.
-func (h *head) freeze() *cut {
+func (h *head) freeze() *Cut {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	c := &cut{applied: h.mu.applied, horizon: h.mu.cut, nextNo: h.mu.nextNo, minT: h.mu.minT, maxT: h.mu.maxT}
+	c := &Cut{applied: h.mu.applied, horizon: h.mu.cut, nextNo: h.mu.nextNo, samples: h.mu.samples, bytes: h.mem.bytes, minT: h.mu.minT, maxT: h.mu.maxT}
 	c.table = make([]tableEntry, 0, h.mu.byNo.live)
 	for s := range h.mu.byNo.all {
 		c.table = append(c.table, tableEntry{no: s.no, key: s.key})
@@ -54,8 +56,57 @@ func (h *head) freeze() *cut {
 	return c
 }
 
+// unfreeze brings a cut that was not written back into the active generation: what
+// has come since is stored again behind it, in the order that its kinds have.
+func (h *head) unfreeze(c *Cut) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var m merger
+	for _, f := range c.series {
+		s := h.mu.held[f.no]
+		newer := s.active
+		s.active, s.frozen = *s.frozen, nil
+		m.reset()
+		if err := newer.read(&h.mem.dec, &m); err != nil {
+			panic(fmt.Sprintf("shard: a chunk of the head does not decode: %v", err)) // memory is damaged
+		}
+		for i, t := range m.cols.T {
+			st := int64(0)
+			if i < len(m.cols.ST) {
+				st = m.cols.ST[i]
+			}
+			s.active.dropHist(t)
+			s.active.widen(t)
+			s.active.late = append(s.active.late, sample{t: t, v: m.cols.V[i], st: st})
+		}
+		if newer.tail != nil {
+			h.mem.tails.put(newer.tail)
+		}
+		if newer.more != nil {
+			s.active.putBack(newer.more)
+		}
+	}
+	h.mu.samples += c.samples
+	h.mem.bytes += c.bytes
+	h.mu.minT, h.mu.maxT = min(h.mu.minT, c.minT), max(h.mu.maxT, c.maxT)
+}
+
+// putBack appends newer histograms and exemplars.
+func (a *store) putBack(newer *blobs) {
+	for _, b := range slices.Concat(newer.hist, newer.exemplars) {
+		a.widen(b.t)
+	}
+	if a.more == nil {
+		a.more = newer
+		return
+	}
+	a.more.hist = slices.Concat(a.more.hist, newer.hist)
+	a.more.exemplars = slices.Concat(a.more.exemplars, newer.exemplars)
+	a.more.histMaxT = max(a.more.histMaxT, newer.histMaxT)
+}
+
 // thawLocked drops the frozen generation after its blocks are live.
-func (h *head) thawLocked(c *cut) {
+func (h *head) thawLocked(c *Cut) {
 	numbers := make([]uint32, 0, len(c.series))
 	for _, f := range c.series {
 		s := h.mu.held[f.no]
@@ -79,37 +130,67 @@ func (s *Shard) Flush(ctx context.Context) (uint64, error) {
 		return 0, s.failed
 	}
 	c := s.head.freeze()
-	if len(c.series) == 0 && c.applied == s.manifest.Applied {
-		return c.applied, nil
-	}
-	applied, err := s.flushCut(ctx, c)
-	if err != nil {
-		s.failed = fmt.Errorf("shard %d: flush: %w", s.opts.ID, err)
-		return 0, s.failed
-	}
-	return applied, nil
+	return c.applied, s.persistLocked(ctx, c, Mark{Applied: c.applied, Term: 1})
 }
 
-func (s *Shard) flushCut(ctx context.Context, c *cut) (uint64, error) {
+// Mark is the place in the log that a flush reaches, and what Raft knows there.
+type Mark struct {
+	Applied, Term      uint64
+	Configuration      []byte // encoded by its owner; nil on a single node
+	ConfigurationIndex uint64
+}
+
+// Freeze closes the generation of the head that is active at the last applied entry.
+// It only takes the head's lock. Persist or Unfreeze must follow before the next.
+func (s *Shard) Freeze() *Cut { return s.head.freeze() }
+
+// Unfreeze puts back what Freeze took.
+func (s *Shard) Unfreeze(c *Cut) { s.head.unfreeze(c) }
+
+// Persist writes a frozen generation into hot blocks and records them in the manifest
+// together with m, whose index is that of Freeze or one behind it that changed
+// nothing. A failure is final, as that of Flush.
+func (s *Shard) Persist(ctx context.Context, c *Cut, m Mark) error {
+	s.maintain.Lock()
+	defer s.maintain.Unlock()
+	if s.failed != nil {
+		return s.failed
+	}
+	return s.persistLocked(ctx, c, m)
+}
+
+func (s *Shard) persistLocked(ctx context.Context, c *Cut, m Mark) error {
+	if len(c.series) == 0 && m.Applied == s.manifest.Applied {
+		return nil
+	}
+	if err := s.flushCut(ctx, c, m); err != nil {
+		s.failed = fmt.Errorf("shard %d: flush: %w", s.opts.ID, err)
+		return s.failed
+	}
+	return nil
+}
+
+func (s *Shard) flushCut(ctx context.Context, c *Cut, m Mark) error {
 	slices.SortFunc(c.series, func(a, b frozenSeries) int {
 		return cmp.Or(cmp.Compare(a.key, b.key), cmp.Compare(a.no, b.no))
 	})
 	s.fail("flush-start")
 	added, err := s.writeFrozen(ctx, c)
 	if err != nil {
-		return 0, err
+		return err
 	}
-	table, err := writeTable(s.opts.FS, s.opts.Dir, fmt.Sprintf("series-%016x.tbl", c.applied), c.table)
+	table, err := writeTable(s.opts.FS, s.opts.Dir, fmt.Sprintf("series-%016x.tbl", m.Applied), c.table)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	s.fail("flush-before-manifest")
 	next := *s.manifest
-	next.Applied, next.NextNo, next.Table, next.Cut = c.applied, c.nextNo, table, c.horizon
-	next.Term = 1
+	next.NextNo, next.Table, next.Cut = c.nextNo, table, c.horizon
+	next.Applied, next.Term, next.Configuration, next.ConfigurationIndex = m.Applied, m.Term, m.Configuration, m.ConfigurationIndex
+	next.Installed = false
 	err = s.commit(&next, added, nil, func() { s.head.thawLocked(c) })
 	s.fail("flush-after-manifest")
-	return c.applied, err
+	return err
 }
 
 // source yields what one series has inside a block window.
@@ -155,7 +236,7 @@ const windowsAtOnce = 32
 
 // writeFrozen writes the cut's series into one block for each time window they
 // touch. Late data may touch many windows; they are written in groups.
-func (s *Shard) writeFrozen(ctx context.Context, c *cut) ([]BlockRef, error) {
+func (s *Shard) writeFrozen(ctx context.Context, c *Cut) ([]BlockRef, error) {
 	if len(c.series) == 0 {
 		return nil, nil
 	}

@@ -66,8 +66,13 @@ type Manifest struct {
 	NextBlock uint64     `json:"nextBlock"`
 	Table     *TableRef  `json:"table,omitempty"`
 	Blocks    []BlockRef `json:"blocks"`
-	// Configuration is the Raft configuration at Applied; empty on a single node.
-	Configuration []byte `json:"configuration,omitempty"`
+	// Configuration is the Raft configuration at Applied and ConfigurationIndex that of
+	// its entry; empty on a single node.
+	Configuration      []byte `json:"configuration,omitempty"`
+	ConfigurationIndex uint64 `json:"configurationIndex,omitempty"`
+	// Installed says that the manifest came from another replica: the log below Applied
+	// is not this one's, and is reset to Applied if it does not reach it.
+	Installed bool `json:"installed,omitempty"`
 }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)

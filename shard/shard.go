@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/strandline-db/strandline/shard/block"
 	"github.com/strandline-db/strandline/shard/chunk"
@@ -23,7 +24,8 @@ type Shard struct {
 	// What follows is guarded by it.
 	maintain sync.Mutex
 	manifest *Manifest
-	failed   error // set after a failed change of files; final
+	failed   error                    // set after a failed change of files; final
+	durable  atomic.Pointer[Manifest] // as last written, for whoever does not hold maintain
 	enc      chunk.Encoder
 	dec      chunk.Decoder
 	buf      []byte
@@ -54,6 +56,7 @@ func Open(o Options) (_ *Shard, err error) {
 	if err != nil {
 		return nil, err
 	}
+	s.publish()
 	if s.manifest.Shard != o.ID {
 		return nil, fmt.Errorf("%w: %s belongs to shard %d, not %d", ErrManifest, o.Dir, s.manifest.Shard, o.ID)
 	}
@@ -211,6 +214,7 @@ func (s *Shard) commit(next *Manifest, added []BlockRef, removed map[string]bool
 	s.fail("manifest-written")
 	oldTable := s.manifest.Table
 	s.manifest = next
+	s.publish()
 	if err := s.show(opened, removed, under); err != nil {
 		return err
 	}
@@ -318,4 +322,15 @@ func (s *Shard) Blocks() []BlockRef {
 	s.maintain.Lock()
 	defer s.maintain.Unlock()
 	return slices.Clone(s.manifest.Blocks)
+}
+
+// Manifest returns the shard's durable state; what it points to must not be changed.
+func (s *Shard) Manifest() Manifest {
+	return *s.durable.Load()
+}
+
+// publish makes the manifest visible to those who do not hold maintain.
+func (s *Shard) publish() {
+	m := *s.manifest
+	s.durable.Store(&m)
 }

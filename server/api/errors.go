@@ -55,7 +55,7 @@ func (a *API) respondError(rc *fasthttp.RequestCtx, e *encoder, err *query.Error
 	e.raw(`}`)
 	rc.SetContentType("application/json")
 	rc.SetStatusCode(statusOf(err.Kind))
-	if errors.Is(err, model.ErrOverloaded) || errors.Is(err, model.ErrReadOnly) {
+	if errors.Is(err, model.ErrOverloaded) || errors.Is(err, model.ErrUnavailable) || errors.Is(err, model.ErrReadOnly) {
 		rc.Response.Header.Set("Retry-After", "1")
 	}
 	if err.Kind == query.Internal {

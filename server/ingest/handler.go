@@ -118,7 +118,7 @@ func (h *Handler) answer(ctx *fasthttp.RequestCtx, p protocol, code int, text st
 
 // statusOf is the answer to an error of write.
 func statusOf(err error) int {
-	for _, e := range []error{model.ErrOverloaded, model.ErrReadOnly, model.ErrClosed, model.ErrFailed, context.DeadlineExceeded, context.Canceled} {
+	for _, e := range []error{model.ErrOverloaded, model.ErrUnavailable, model.ErrReadOnly, model.ErrClosed, model.ErrFailed, context.DeadlineExceeded, context.Canceled} {
 		if errors.Is(err, e) {
 			return fasthttp.StatusServiceUnavailable
 		}

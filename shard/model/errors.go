@@ -21,6 +21,9 @@ var (
 	ErrSeriesLimit = errors.New("limit of active series reached")
 	// ErrOverloaded: queues are full. 503 with Retry-After.
 	ErrOverloaded = errors.New("overloaded, try again")
+	// ErrUnavailable: no leader, or no majority of the replicas, could be reached. What
+	// was asked may or may not have been done; asking again is harmless.
+	ErrUnavailable = errors.New("not enough replicas can be reached, try again")
 	// ErrReadOnly: the disk is full or nearly so. 503 with Retry-After.
 	ErrReadOnly = errors.New("storage is read-only")
 	// ErrClosed: the engine is closed or closing. 503.

@@ -1,0 +1,74 @@
+package engine
+
+import (
+	"context"
+
+	"github.com/strandline-db/strandline/shard"
+	"github.com/strandline-db/strandline/shard/model"
+	"github.com/strandline-db/strandline/wal"
+)
+
+// Replicas is what a replicated Committer works on: the log, and this node's replica
+// of each shard.
+type Replicas struct{ db *DB }
+
+// Log returns the log. Stream i is that of shard i.
+func (r *Replicas) Log() *wal.Log { return r.db.log }
+
+// Len returns the number of shards.
+func (r *Replicas) Len() int { return len(r.db.shards) }
+
+// Shard returns the replica of shard i.
+func (r *Replicas) Shard(i int) *Replica { return &Replica{s: r.db.shards[i]} }
+
+// Fail stops the engine for good, as a failed fsync does.
+func (r *Replicas) Fail(err error) { _ = r.db.fail(err) }
+
+// StoreMetadata stores metadata of metrics durably. Known ones are skipped.
+func (r *Replicas) StoreMetadata(mds []model.Metadata) error {
+	fresh := r.db.meta.fresh(mds)
+	if len(fresh) == 0 {
+		return nil
+	}
+	return r.db.meta.put(fresh)
+}
+
+// Metadata returns all metadata of metrics, sorted.
+func (r *Replicas) Metadata() []model.Metadata { return r.db.meta.get("") }
+
+// Replica is this node's copy of one shard.
+type Replica struct{ s *shard.Shard }
+
+// Cut and Mark are those of a flush in two steps; see Freeze and Persist.
+type (
+	Cut      = shard.Cut
+	Mark     = shard.Mark
+	Manifest = shard.Manifest
+)
+
+// Apply applies one committed log entry. Entries come in order of index, each once,
+// from one goroutine.
+func (r *Replica) Apply(index uint64, payload []byte) ([]Result, error) {
+	return r.s.Apply(index, payload)
+}
+
+// Freeze cuts the head at the last applied entry, quickly. Persist or Unfreeze follows.
+func (r *Replica) Freeze() *Cut { return r.s.Freeze() }
+
+// Unfreeze puts back what Freeze took.
+func (r *Replica) Unfreeze(c *Cut) { r.s.Unfreeze(c) }
+
+// Persist makes a cut durable as blocks and a manifest that records m.
+func (r *Replica) Persist(ctx context.Context, c *Cut, m Mark) error { return r.s.Persist(ctx, c, m) }
+
+// Manifest returns the durable state; the caller must not change what it points to.
+func (r *Replica) Manifest() Manifest { return r.s.Manifest() }
+
+// JoinPayload makes the content of one log entry from operations: first nil, then
+// one operation after another.
+func JoinPayload(dst []byte, op []byte) []byte {
+	if len(dst) == 0 {
+		dst = shard.PayloadHeader(dst)
+	}
+	return append(dst, op...)
+}
