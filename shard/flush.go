@@ -24,7 +24,7 @@ type frozenSeries struct {
 // Cut is the state of the head at one log index, taken by Freeze.
 type Cut struct {
 	applied    uint64 // the last entry that changed the head
-	horizon    int64 // samples before it are gone
+	horizon    int64  // samples before it are gone
 	nextNo     uint32
 	table      []tableEntry // live series, by number
 	series     []frozenSeries
