@@ -19,7 +19,9 @@ func (r *Replicas) Log() *wal.Log { return r.db.log }
 func (r *Replicas) Len() int { return len(r.db.shards) }
 
 // Shard returns the replica of shard i.
-func (r *Replicas) Shard(i int) *Replica { return &Replica{s: r.db.shards[i]} }
+func (r *Replicas) Shard(i int) *Replica {
+	return &Replica{s: r.db.shards[i], log: r.db.log, id: wal.StreamID(i)}
+}
 
 // Fail stops the engine for good, as a failed fsync does.
 func (r *Replicas) Fail(err error) { _ = r.db.fail(err) }
@@ -37,7 +39,14 @@ func (r *Replicas) StoreMetadata(mds []model.Metadata) error {
 func (r *Replicas) Metadata() []model.Metadata { return r.db.meta.get("") }
 
 // Replica is this node's copy of one shard.
-type Replica struct{ s *shard.Shard }
+type Replica struct {
+	s   *shard.Shard
+	log *wal.Log
+	id  wal.StreamID
+}
+
+// ErrSuperseded is that of Persist after an Install.
+var ErrSuperseded = shard.ErrSuperseded
 
 // Cut and Mark are those of a flush in two steps; see Freeze and Persist.
 type (
@@ -60,6 +69,25 @@ func (r *Replica) Unfreeze(c *Cut) { r.s.Unfreeze(c) }
 
 // Persist makes a cut durable as blocks and a manifest that records m.
 func (r *Replica) Persist(ctx context.Context, c *Cut, m Mark) error { return r.s.Persist(ctx, c, m) }
+
+// Offer is what another replica needs; see Install.
+type Offer = shard.Offer
+
+// Offer makes an offer of the durable state, to be released.
+func (r *Replica) Offer() (*Offer, error) { return r.s.Offer() }
+
+// ReadBlock reads a piece of a block that an open offer names.
+func (r *Replica) ReadBlock(name string, off int64, n int) (b []byte, size int64, err error) {
+	return r.s.ReadBlock(name, off, n)
+}
+
+// Install makes this replica equal to another's offer and lets its log go on behind m.
+func (r *Replica) Install(ctx context.Context, data []byte, m Mark, fetch shard.Fetch) error {
+	if err := r.s.Install(ctx, data, m, fetch); err != nil {
+		return err
+	}
+	return r.log.Reset(r.id, m.Applied)
+}
 
 // Manifest returns the durable state; the caller must not change what it points to.
 func (r *Replica) Manifest() Manifest { return r.s.Manifest() }

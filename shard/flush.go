@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"path"
@@ -25,6 +26,7 @@ type frozenSeries struct {
 type Cut struct {
 	applied    uint64 // the last entry that changed the head
 	horizon    int64  // samples before it are gone
+	epoch      uint64 // of the head
 	nextNo     uint32
 	table      []tableEntry // live series, by number
 	series     []frozenSeries
@@ -37,7 +39,7 @@ type Cut struct {
 func (h *head) freeze() *Cut {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	c := &Cut{applied: h.mu.applied, horizon: h.mu.cut, nextNo: h.mu.nextNo, samples: h.mu.samples, bytes: h.mem.bytes, minT: h.mu.minT, maxT: h.mu.maxT}
+	c := &Cut{applied: h.mu.applied, epoch: h.mu.epoch, horizon: h.mu.cut, nextNo: h.mu.nextNo, samples: h.mu.samples, bytes: h.mem.bytes, minT: h.mu.minT, maxT: h.mu.maxT}
 	c.table = make([]tableEntry, 0, h.mu.byNo.live)
 	for s := range h.mu.byNo.all {
 		c.table = append(c.table, tableEntry{no: s.no, key: s.key})
@@ -61,6 +63,9 @@ func (h *head) freeze() *Cut {
 func (h *head) unfreeze(c *Cut) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if c.epoch != h.mu.epoch {
+		return
+	}
 	var m merger
 	for _, f := range c.series {
 		s := h.mu.held[f.no]
@@ -147,6 +152,9 @@ func (s *Shard) Freeze() *Cut { return s.head.freeze() }
 // Unfreeze puts back what Freeze took.
 func (s *Shard) Unfreeze(c *Cut) { s.head.unfreeze(c) }
 
+// ErrSuperseded: the shard was installed anew between Freeze and Persist.
+var ErrSuperseded = errors.New("the cut belongs to a state that was replaced")
+
 // Persist writes a frozen generation into hot blocks and records them in the manifest
 // together with m, whose index is that of Freeze or one behind it that changed
 // nothing. A failure is final, as that of Flush.
@@ -160,6 +168,9 @@ func (s *Shard) Persist(ctx context.Context, c *Cut, m Mark) error {
 }
 
 func (s *Shard) persistLocked(ctx context.Context, c *Cut, m Mark) error {
+	if !s.head.current(c) {
+		return ErrSuperseded
+	}
 	if len(c.series) == 0 && m.Applied == s.manifest.Applied {
 		return nil
 	}

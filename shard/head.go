@@ -56,6 +56,7 @@ type head struct {
 		held     map[uint32]*series // what reads see: byNo, and dropped series until they are flushed
 		postings *index.Mem
 		nextNo   uint32
+		epoch    uint64 // grows when another replica's state replaces this one
 		applied  uint64 // index of the last applied log entry
 		cut      int64  // samples before it are gone
 		samples  int64  // in the active generation
@@ -74,14 +75,38 @@ type Counts struct {
 
 func newHead() *head {
 	h := &head{}
+	h.clearLocked()
+	return h
+}
+
+func (h *head) clearLocked() {
 	h.mu.table = map[uint64]*series{}
 	h.mu.clash = map[string]*series{}
+	h.mu.byNo = numbers{}
 	h.mu.held = map[uint32]*series{}
 	h.mu.postings = index.NewMem()
 	h.mu.nextNo = 1
 	h.mu.cut = math.MinInt64
+	h.mu.samples, h.mem.bytes = 0, 0
 	h.mu.minT, h.mu.maxT = math.MaxInt64, math.MinInt64
-	return h
+}
+
+// setLocked makes the head that of a manifest and its series table.
+func (h *head) setLocked(m *Manifest, table []tableEntry) {
+	h.clearLocked()
+	h.mu.epoch++
+	h.mu.applied, h.mu.cut = m.Applied, m.Cut
+	for _, e := range table {
+		h.insertLocked(e.no, e.key)
+	}
+	h.mu.nextNo = max(h.mu.nextNo, m.NextNo)
+}
+
+// current tells whether a cut is of the state that the head has now.
+func (h *head) current(c *Cut) bool {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	return c.epoch == h.mu.epoch
 }
 
 // lookupLocked finds a series by its key; nil if the head does not know it.

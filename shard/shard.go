@@ -16,9 +16,10 @@ import (
 
 // Shard is one hash partition of the series.
 type Shard struct {
-	opts Options
-	head *head
-	live views
+	opts   Options
+	head   *head
+	live   views
+	offers offers
 
 	// maintain is held by whoever changes blocks: a flush, a merge, a move, a cut.
 	// What follows is guarded by it.
@@ -73,13 +74,16 @@ func Open(o Options) (_ *Shard, err error) {
 }
 
 func (s *Shard) loadHead() error {
-	h, m := s.head, s.manifest
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.mu.applied, h.mu.cut = m.Applied, m.Cut
-	err := readTable(s.opts.FS, s.opts.Dir, m.Table, func(no uint32, key string) { h.insertLocked(no, key) })
-	h.mu.nextNo = max(h.mu.nextNo, m.NextNo)
-	return err
+	var table []tableEntry
+	if err := readTable(s.opts.FS, s.opts.Dir, s.manifest.Table, func(no uint32, key string) {
+		table = append(table, tableEntry{no, key})
+	}); err != nil {
+		return err
+	}
+	s.head.mu.Lock()
+	defer s.head.mu.Unlock()
+	s.head.setLocked(s.manifest, table)
+	return nil
 }
 
 func (s *Shard) openBlocks() (err error) {

@@ -55,11 +55,18 @@ func readTable(fsys vfs.FS, dir string, ref *TableRef, fn func(no uint32, key st
 	if err != nil {
 		return fmt.Errorf("series table: %w", err)
 	}
-	if int64(len(b)) != ref.Size || crc32.Checksum(b, castagnoli) != ref.CRC {
-		return &model.CorruptionError{Path: name, Err: fmt.Errorf("%w: series table does not fit its checksum", ErrManifest)}
+	if err := ref.check(b); err != nil {
+		return &model.CorruptionError{Path: name, Err: err}
 	}
 	if err := decodeTable(b, fn); err != nil {
 		return &model.CorruptionError{Path: name, Err: err}
+	}
+	return nil
+}
+
+func (ref *TableRef) check(b []byte) error {
+	if int64(len(b)) != ref.Size || crc32.Checksum(b, castagnoli) != ref.CRC {
+		return fmt.Errorf("%w: series table does not fit its checksum", ErrManifest)
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"path"
 	"slices"
 
@@ -109,20 +110,30 @@ func (l *Log) copyStream(id StreamID) error {
 }
 
 // Get returns the live entry at index, its Data freshly allocated; ErrNotFound if
-// there is none. It reads the batch that holds the entry: for sequential reading use
-// Replay.
+// there is none. It waits for no writer. It reads the batch that holds the entry: for
+// sequential reading use Replay.
 func (l *Log) Get(s StreamID, index uint64) (Entry, error) {
-	// Holding the writer's lock keeps the segment from being dropped meanwhile.
-	l.write.Lock()
-	defer l.write.Unlock()
-	l.stMu.RLock()
-	x := l.st.streams[s]
-	var c stream
-	if x != nil {
-		c = *x
+	for {
+		l.stMu.RLock()
+		x := l.st.streams[s]
+		var c stream
+		if x != nil {
+			c = *x
+		}
+		l.stMu.RUnlock()
+		e, err := l.get(&c, s, index)
+		if !errors.Is(err, fs.ErrNotExist) {
+			return e, err
+		}
+		// The segment may have been dropped meanwhile, its entries truncated or copied.
+		l.stMu.RLock()
+		was, _ := c.locate(index)
+		is, live := l.st.streams[s].locate(index)
+		l.stMu.RUnlock()
+		if live && is == was {
+			return e, &CorruptionError{Path: path.Join(l.dir, segmentName(is.seq)), Err: err}
+		}
 	}
-	l.stMu.RUnlock()
-	return l.get(&c, s, index)
 }
 
 func (l *Log) get(s *stream, id StreamID, index uint64) (out Entry, err error) {

@@ -63,7 +63,7 @@ func (st *state) absorb(r *record, seq uint64, off int64) error {
 		s.last = min(s.last, i-1)
 		s.base = min(s.base, s.last) // lower only where the entries between lay in segments that are gone
 		n := sort.Search(len(s.at), func(k int) bool { return s.at[k].index > s.last })
-		s.at = s.at[:n]
+		s.at = slices.Clone(s.at[:n]) // a reader may hold the old one
 	case kindReset:
 		s.base, s.last, s.at = i, i, nil
 	case kindValue:

@@ -1,0 +1,24 @@
+// Package cluster replicates an engine: every shard is a Raft group
+// (hashicorp/raft), and so is the metadata; all groups of a node share one log on
+// disk with one fsync (package wal) and one connection to each peer.
+//
+// Node is the engine's Committer. In come operations for shards, at any node; each
+// goes to the leader of its group, which joins what waits into one log entry, and is
+// answered once a majority has fsynced the entry and the leader has applied it. Out
+// go the same calls of apply, in the same order, on every replica.
+//
+//	engine -> Node.Commit -> group (propose, or forward to the leader)
+//	       -> raft -> logStore -> wal, and transport -> link -> peer
+//	       -> machine.apply -> engine.Replica -> shard
+//
+// The snapshot store of a group is the shard's manifest: a flush is a Raft snapshot,
+// and a replica that is too far behind gets the manifest and fetches the blocks.
+//
+// A node's Raft id is its name and its incarnation, a random number that lives in
+// the data folder: a node that lost its folder is another one to Raft, and can't
+// vote a second time.
+//
+// Nothing here knows what an operation means; the files are those of engine and wal,
+// the network is an interface (Network). All exported methods are safe for
+// concurrent use.
+package cluster

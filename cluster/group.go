@@ -1,0 +1,307 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/strandline-db/strandline/engine"
+	"github.com/strandline-db/strandline/shard/model"
+	"github.com/strandline-db/strandline/wal"
+)
+
+const (
+	logCache     = 512     // entries of a group kept in memory for its followers
+	maxProposals = 256     // that wait in a group
+	maxEntry     = 4 << 20 // bytes of operations joined into one entry
+	entriesAhead = 8       // entries of a group on their way to a majority
+)
+
+// group is this node's member of one Raft group.
+type group struct {
+	node    *Node
+	id      uint64 // also the log's stream
+	machine machine
+	fsm     *fsm
+	store   *logStore
+	snaps   *snapshots
+	trans   *transport
+	raft    *raft.Raft
+	queue   chan *proposal
+	ahead   chan *entry
+	join    func(dst, op []byte) []byte // how operations make an entry
+}
+
+// proposal is one operation on its way into the log. done is called once.
+type proposal struct {
+	op   []byte
+	done func(index uint64, r engine.Result, err error)
+}
+
+// entry is proposals in one log entry.
+type entry struct {
+	proposals []*proposal
+	future    raft.ApplyFuture
+}
+
+func newGroup(n *Node, id uint64, m machine, log *wal.Log) *group {
+	g := &group{node: n, id: id, machine: m, queue: make(chan *proposal, maxProposals), ahead: make(chan *entry, entriesAhead)}
+	g.fsm = newFSM(m, n.fail)
+	g.store = &logStore{log: log, id: wal.StreamID(id), fail: n.fail}
+	g.snaps = &snapshots{m: m}
+	g.trans = &transport{node: n, group: id, rpcs: make(chan raft.RPC, rpcQueue)}
+	g.join = engine.JoinPayload
+	return g
+}
+
+// start brings Raft up, with its first configuration if it has none.
+func (g *group) start(first *raft.Configuration) error {
+	o := &g.node.opts
+	c := raft.DefaultConfig()
+	c.LocalID = g.node.raftID
+	c.HeartbeatTimeout, c.ElectionTimeout, c.LeaderLeaseTimeout = o.Heartbeat, o.Heartbeat, o.Heartbeat
+	c.CommitTimeout = o.Heartbeat / 4
+	c.BatchApplyCh = true
+	c.NoSnapshotRestoreOnStart = true
+	c.TrailingLogs = o.TrailingLogs
+	c.SnapshotThreshold = 1 << 62 // the engine says when
+	c.SnapshotInterval = 24 * time.Hour
+	c.NoLegacyTelemetry = true
+	c.Logger = newRaftLog(o.Logger.With("group", g.id))
+	has, err := raft.HasExistingState(g.store, g.store, g.snaps)
+	if err != nil {
+		return err
+	}
+	if !has {
+		if first == nil {
+			return fmt.Errorf("%w: the log of group %d is gone although the node has been a member: it must not vote again; remove it from the cluster and add it anew", ErrIdentity, g.id)
+		}
+		if err := raft.BootstrapCluster(c, g.store, g.store, g.snaps, g.trans, *first); err != nil {
+			return err
+		}
+	}
+	cache, err := raft.NewLogCache(logCache, g.store)
+	if err != nil {
+		return err
+	}
+	if g.raft, err = raft.NewRaft(c, g.fsm, cache, g.store, g.snaps, g.trans); err != nil {
+		return err
+	}
+	return nil
+}
+
+// leads tells whether this node believes to lead the group.
+func (g *group) leads() bool { return g.raft.State() == raft.Leader }
+
+// propose is the goroutine that makes entries from what waits.
+func (g *group) propose() {
+	defer close(g.ahead)
+	for {
+		var first *proposal
+		select {
+		case first = <-g.queue:
+		case <-g.node.ctx.Done():
+			return
+		}
+		e := &entry{proposals: []*proposal{first}}
+		data := g.join(nil, first.op)
+	gather:
+		for len(data) < maxEntry {
+			select {
+			case p := <-g.queue:
+				e.proposals = append(e.proposals, p)
+				data = g.join(data, p.op)
+			default:
+				break gather
+			}
+		}
+		e.future = g.raft.Apply(data, g.node.opts.CommitTimeout)
+		select {
+		case g.ahead <- e:
+		case <-g.node.ctx.Done():
+			e.fail(errDown)
+			return
+		}
+	}
+}
+
+// settle is the goroutine that answers entries in the order of the log.
+func (g *group) settle() {
+	for e := range g.ahead {
+		if err := e.future.Error(); err != nil {
+			e.fail(raftError(err))
+			continue
+		}
+		a, ok := e.future.Response().(applied)
+		if !ok || a.err != nil {
+			e.fail(errors.Join(model.ErrFailed, a.err))
+			continue
+		}
+		results, _ := a.result.([]engine.Result)
+		for i, p := range e.proposals {
+			var r engine.Result
+			if i < len(results) {
+				r = results[i]
+			}
+			p.done(e.future.Index(), r, nil)
+		}
+	}
+}
+
+func (e *entry) fail(err error) {
+	for _, p := range e.proposals {
+		p.done(0, engine.Result{}, err)
+	}
+}
+
+// raftError is Raft's error as ours. All of them may mean that the entry is in the
+// log nevertheless; a retry is harmless.
+func raftError(err error) error {
+	return fmt.Errorf("%w: %w", model.ErrUnavailable, err)
+}
+
+// submit takes a proposal if this node leads.
+func (g *group) submit(p *proposal) {
+	if !g.leads() {
+		p.done(0, engine.Result{}, errNotLeader)
+		return
+	}
+	select {
+	case g.queue <- p:
+	default:
+		p.done(0, engine.Result{}, fmt.Errorf("%w: %d writes wait for group %d", model.ErrOverloaded, maxProposals, g.id))
+	}
+}
+
+var errNotLeader = fmt.Errorf("%w: this node does not lead the group", model.ErrUnavailable)
+
+// proposeFor takes another node's proposal.
+func (g *group) proposeFor(op []byte, respond func([]byte, error)) {
+	g.submit(&proposal{op: op, done: func(index uint64, r engine.Result, err error) {
+		if err != nil {
+			respond(nil, err)
+			return
+		}
+		respond(putOutcome(nil, index, &r), nil)
+	}})
+}
+
+// send brings a proposal to the group's leader, wherever it is.
+func (g *group) send(p *proposal) {
+	if g.leads() {
+		g.submit(p)
+		return
+	}
+	addr, _ := g.raft.LeaderWithID()
+	if addr == "" || string(addr) == g.node.addr {
+		p.done(0, engine.Result{}, fmt.Errorf("%w: group %d has no leader", model.ErrUnavailable, g.id))
+		return
+	}
+	g.node.link(string(addr)).start(kindPropose, g.id, p.op, false, func(b []byte, err error) {
+		var index uint64
+		var r engine.Result
+		if err == nil {
+			d := &decoder{b: b}
+			index, r = d.outcome()
+			err = d.end()
+		}
+		p.done(index, r, err)
+	})
+}
+
+// flush takes a Raft snapshot, if there is something new for one.
+func (g *group) flush(ctx context.Context) error {
+	if at, ok := g.machine.mark(); ok && g.fsm.consumed() == at.Applied {
+		return nil
+	}
+	f := g.raft.Snapshot()
+	done := make(chan error, 1)
+	go func() { done <- f.Error() }()
+	select {
+	case err := <-done:
+		if errors.Is(err, raft.ErrNothingNewToSnapshot) {
+			return nil
+		}
+		if err != nil {
+			return raftError(err)
+		}
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// readIndex returns an index such that a replica which has come to it shows all that
+// was acknowledged before the call. Only the leader can tell.
+func (g *group) readIndex(ctx context.Context) (uint64, error) {
+	if !g.leads() {
+		return 0, errNotLeader
+	}
+	term := g.raft.CurrentTerm()
+	if err := g.fsm.wait(ctx, 0, term); err != nil { // a command of this term is committed
+		return 0, err
+	}
+	index := g.raft.CommitIndex()
+	if err := g.confirmTerm(ctx, term); err != nil {
+		return 0, err
+	}
+	return index, nil
+}
+
+// confirmTerm returns nil once a majority has said, after the call began, that it
+// knows no later term: then no other leader had been elected when it began.
+func (g *group) confirmTerm(ctx context.Context, term uint64) error {
+	f := g.raft.GetConfiguration()
+	if err := f.Error(); err != nil {
+		return raftError(err)
+	}
+	voters, agree := 0, 0
+	answers := make(chan bool, len(f.Configuration().Servers))
+	asked := 0
+	for _, s := range f.Configuration().Servers {
+		if s.Suffrage != raft.Voter {
+			continue
+		}
+		voters++
+		if s.ID == g.node.raftID {
+			if g.raft.CurrentTerm() == term {
+				agree++
+			}
+			continue
+		}
+		asked++
+		go func() {
+			b, err := g.node.link(string(s.Address)).call(ctx, kindTerms, g.id, nil, false)
+			d := &decoder{b: b}
+			answers <- err == nil && d.uvarint() == term && !d.bad
+		}()
+	}
+	for ; asked > 0 && agree <= voters/2; asked-- {
+		if <-answers {
+			agree++
+		}
+	}
+	if agree <= voters/2 {
+		return fmt.Errorf("%w: no majority of group %d confirms the leader", model.ErrUnavailable, g.id)
+	}
+	return nil
+}
+
+// greetTerms proposes an empty entry at the start of each term that this node leads:
+// Raft's own no-op does not come by the state machine, and only an entry that does
+// tells that everything of earlier terms has.
+func (g *group) greetTerms() {
+	for {
+		select {
+		case lead := <-g.raft.LeaderCh():
+			if lead {
+				g.raft.Apply(g.join(nil, nil), g.node.opts.CommitTimeout)
+			}
+		case <-g.node.ctx.Done():
+			return
+		}
+	}
+}

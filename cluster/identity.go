@@ -1,0 +1,188 @@
+package cluster
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"net"
+	"path"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/strandline-db/strandline/wal/vfs"
+)
+
+const (
+	identityName    = "CLUSTER"
+	identityVersion = 1
+	preface         = "SLCL\x01" // magic and version of the protocol
+	prefaceWait     = 5 * time.Second
+)
+
+// ErrIdentity: the data folder, or a peer, is not the one that belongs here.
+var ErrIdentity = errors.New("cluster identity")
+
+// self is what a node knows of itself and its cluster; it lies in the data folder.
+type self struct {
+	Version     int    `json:"version"`
+	Name        string `json:"name"`
+	Incarnation string `json:"incarnation"` // random, of this data folder
+	// Cluster is empty until the cluster has formed; Members are those that formed it,
+	// name to incarnation.
+	Cluster string            `json:"cluster,omitempty"`
+	Members map[string]string `json:"members,omitempty"`
+	// Started says that every group has its first configuration. Before that no vote
+	// was given and nothing acknowledged.
+	Started bool `json:"started,omitempty"`
+}
+
+// identity guards self.
+type identity struct {
+	fs  vfs.FS
+	dir string
+	mu  struct {
+		sync.Mutex
+		self
+	}
+}
+
+// loadIdentity reads the folder's identity or makes a new one.
+func loadIdentity(o *Options) (*identity, error) {
+	id := &identity{fs: o.FS, dir: o.Dir}
+	file := path.Join(o.Dir, identityName)
+	b, err := vfs.ReadFile(o.FS, file)
+	if errors.Is(err, fs.ErrNotExist) {
+		var random [8]byte
+		if _, err := rand.Read(random[:]); err != nil {
+			return nil, err
+		}
+		return id, id.change(func(s *self) {
+			*s = self{Version: identityVersion, Name: o.Name, Incarnation: hex.EncodeToString(random[:])}
+		})
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := json.Unmarshal(b, &id.mu.self); err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", ErrIdentity, file, err)
+	}
+	switch s := id.get(); {
+	case s.Version != identityVersion:
+		return nil, fmt.Errorf("%w: %s: version %d is not known to this binary", ErrIdentity, file, s.Version)
+	case s.Name != o.Name:
+		return nil, fmt.Errorf("%w: %s is the folder of node %q, not of %q", ErrIdentity, o.Dir, s.Name, o.Name)
+	}
+	return id, nil
+}
+
+func (id *identity) get() self {
+	id.mu.Lock()
+	defer id.mu.Unlock()
+	return id.mu.self
+}
+
+// change alters the identity durably.
+func (id *identity) change(fn func(*self)) error {
+	id.mu.Lock()
+	defer id.mu.Unlock()
+	next := id.mu.self
+	fn(&next)
+	b, err := json.MarshalIndent(&next, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := vfs.WriteFile(id.fs, path.Join(id.dir, identityName), append(b, '\n')); err != nil {
+		return err
+	}
+	id.mu.self = next
+	return nil
+}
+
+// serverID is how Raft knows a node.
+func serverID(name, incarnation string) raft.ServerID {
+	return raft.ServerID(name + "@" + incarnation)
+}
+
+// clusterID follows from who forms the cluster, so that all come to the same.
+func clusterID(members map[string]string) string {
+	h := sha256.New()
+	for _, name := range slices.Sorted(maps.Keys(members)) {
+		fmt.Fprintf(h, "%s=%s\n", name, members[name])
+	}
+	return hex.EncodeToString(h.Sum(nil)[:8])
+}
+
+// greeting is what a dialling node says of itself.
+type greeting struct {
+	Name    string `json:"name"`
+	Cluster string `json:"cluster,omitempty"`
+}
+
+// greet opens a connection: preface, length (2 bytes), greeting as JSON.
+func (id *identity) greet(conn net.Conn) error {
+	s := id.get()
+	b, err := json.Marshal(greeting{Name: s.Name, Cluster: s.Cluster})
+	if err != nil {
+		return err
+	}
+	out := binary.LittleEndian.AppendUint16([]byte(preface), uint16(len(b)))
+	_, err = conn.Write(append(out, b...))
+	return err
+}
+
+// welcome reads what a dialling node says.
+func (id *identity) welcome(conn net.Conn) (g greeting, err error) {
+	if err := conn.SetReadDeadline(time.Now().Add(prefaceWait)); err != nil {
+		return g, err
+	}
+	head := make([]byte, len(preface)+2)
+	if _, err := io.ReadFull(conn, head); err != nil {
+		return g, err
+	}
+	if string(head[:len(preface)]) != preface {
+		return g, fmt.Errorf("%w: not a node of this version", ErrIdentity)
+	}
+	b := make([]byte, binary.LittleEndian.Uint16(head[len(preface):]))
+	if _, err := io.ReadFull(conn, b); err != nil {
+		return g, err
+	}
+	if err := json.Unmarshal(b, &g); err != nil {
+		return g, fmt.Errorf("%w: %w", ErrIdentity, err)
+	}
+	if err := id.admits(&g); errors.Is(err, ErrIdentity) {
+		return g, err
+	}
+	return g, conn.SetReadDeadline(time.Time{})
+}
+
+// errForming: one of the two nodes belongs to no cluster yet, so there is nothing to
+// say but hello.
+var errForming = fmt.Errorf("%w: the cluster is forming", errDown)
+
+// admits returns nil if a greeted node is of our cluster.
+func (id *identity) admits(g *greeting) error {
+	ours := id.get().Cluster
+	switch {
+	case ours == "" || g.Cluster == "":
+		return errForming
+	case ours != g.Cluster:
+		return fmt.Errorf("%w: node %s belongs to cluster %s, this one to %s", ErrIdentity, g.Name, g.Cluster, ours)
+	}
+	return nil
+}
+
+// answerHello says who we are.
+func (id *identity) answerHello() ([]byte, error) {
+	s := id.get()
+	return json.Marshal(&s)
+}

@@ -1,0 +1,197 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/strandline-db/strandline/shard/model"
+)
+
+// errPeer wraps what a peer answered as an error.
+var errPeer = errors.New("peer")
+
+// errDown: there is no connection to the peer.
+var errDown = fmt.Errorf("%w: no connection to the node", model.ErrUnavailable)
+
+// silence is how long a peer may answer nothing while requests wait.
+const silence = 3 * time.Second
+
+// link is the connection to one peer on which our requests go. It connects again by
+// itself; what waits when a connection ends fails with errDown.
+type link struct {
+	node *Node
+	addr string
+	mu   struct {
+		sync.Mutex
+		w       *wire // nil: not connected
+		next    uint64
+		pending map[uint64]func([]byte, error)
+		heard   time.Time // when the last answer came, or when something began to wait for one
+	}
+}
+
+func newLink(n *Node, addr string) *link {
+	l := &link{node: n, addr: addr}
+	l.mu.pending = map[uint64]func([]byte, error){}
+	return l
+}
+
+// run keeps the link connected until ctx ends.
+func (l *link) run(ctx context.Context) {
+	const first, most = 20 * time.Millisecond, 500 * time.Millisecond
+	wait := first
+	for ctx.Err() == nil {
+		began := time.Now()
+		err := l.session(ctx)
+		if time.Since(began) > most {
+			wait = first
+		}
+		l.node.opts.Logger.Debug("cluster: connection ended", "peer", l.addr, "err", err)
+		select {
+		case <-ctx.Done():
+		case <-time.After(wait):
+		}
+		wait = min(2*wait, most)
+	}
+}
+
+// session is one connection from dial to end.
+func (l *link) session(ctx context.Context) error {
+	dctx, cancel := context.WithTimeout(ctx, time.Second)
+	conn, err := l.node.opts.Network.Dial(dctx, l.addr)
+	cancel()
+	if err != nil {
+		return err
+	}
+	w := newWire(conn)
+	defer w.close()
+	if err := l.node.identity.greet(conn); err != nil {
+		return err
+	}
+	stop := context.AfterFunc(ctx, w.close)
+	defer stop()
+	l.mu.Lock()
+	l.mu.w = w
+	l.mu.Unlock()
+	wrote := make(chan error, 1)
+	go func() { wrote <- w.write(); w.close() }()
+	go l.watch(w)
+	err = w.read(l.answer)
+	w.close()
+	l.mu.Lock()
+	l.mu.w = nil
+	lost := l.mu.pending
+	l.mu.pending = map[uint64]func([]byte, error){}
+	l.mu.Unlock()
+	for _, done := range lost {
+		done(nil, errDown)
+	}
+	return errors.Join(err, <-wrote)
+}
+
+// watch closes a connection on which requests wait and no answer comes: after a
+// partition TCP alone would take much longer to notice, and to try again.
+func (l *link) watch(w *wire) {
+	for range time.Tick(silence / 4) {
+		l.mu.Lock()
+		mine := l.mu.w == w
+		silent := len(l.mu.pending) > 0 && time.Since(l.mu.heard) > silence
+		l.mu.Unlock()
+		if !mine {
+			return
+		}
+		if silent {
+			w.close()
+			return
+		}
+	}
+}
+
+func (l *link) answer(m *message) {
+	l.mu.Lock()
+	l.mu.heard = time.Now()
+	done := l.mu.pending[m.id]
+	delete(l.mu.pending, m.id)
+	l.mu.Unlock()
+	switch {
+	case done == nil: // given up meanwhile
+	case m.kind == kindError:
+		done(nil, remoteError(string(m.data)))
+	default:
+		done(m.data, nil)
+	}
+}
+
+// remoteError gives a peer's error its type back where callers ask for it.
+func remoteError(text string) error {
+	for _, e := range []error{model.ErrUnavailable, model.ErrOverloaded, model.ErrFailed, model.ErrReadOnly} {
+		if len(text) >= len(e.Error()) && text[:len(e.Error())] == e.Error() {
+			return fmt.Errorf("%w%s (from another node)", e, text[len(e.Error()):])
+		}
+	}
+	return fmt.Errorf("%w: %s", errPeer, text)
+}
+
+// start sends a request; done is called once, from another goroutine or this one.
+func (l *link) start(k kind, group uint64, data []byte, lazy bool, done func([]byte, error)) (id uint64) {
+	l.mu.Lock()
+	w := l.mu.w
+	if w == nil {
+		l.mu.Unlock()
+		done(nil, errDown)
+		return 0
+	}
+	if len(l.mu.pending) == 0 {
+		l.mu.heard = time.Now()
+	}
+	l.mu.next++
+	id = l.mu.next
+	l.mu.pending[id] = done
+	l.mu.Unlock()
+	if err := w.send(&message{kind: k, id: id, group: group, data: data}, lazy); err != nil {
+		if l.forget(id) {
+			done(nil, fmt.Errorf("%w: %w", model.ErrUnavailable, err))
+		}
+	}
+	return id
+}
+
+// forget gives a request up; false if its answer has come.
+func (l *link) forget(id uint64) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_, waiting := l.mu.pending[id]
+	delete(l.mu.pending, id)
+	return waiting
+}
+
+type reply struct {
+	data []byte
+	err  error
+}
+
+// call sends a request and waits for the answer, or for ctx.
+func (l *link) call(ctx context.Context, k kind, group uint64, data []byte, lazy bool) ([]byte, error) {
+	ch := make(chan reply, 1)
+	id := l.start(k, group, data, lazy, func(b []byte, err error) { ch <- reply{b, err} })
+	select {
+	case r := <-ch:
+		return r.data, r.err
+	case <-ctx.Done():
+		l.forget(id)
+		return nil, fmt.Errorf("%w: no answer from %s: %w", model.ErrUnavailable, l.addr, context.Cause(ctx))
+	}
+}
+
+// drop ends the connection; another follows.
+func (l *link) drop() {
+	l.mu.Lock()
+	w := l.mu.w
+	l.mu.Unlock()
+	if w != nil {
+		w.close()
+	}
+}

@@ -1,0 +1,181 @@
+package cluster
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+
+	"github.com/strandline-db/strandline/engine"
+	"github.com/strandline-db/strandline/shard/model"
+	"github.com/strandline-db/strandline/wal/vfs"
+)
+
+// fetchPiece is how much of a block goes in one answer.
+const fetchPiece = 1 << 20
+
+// shardMachine is one shard's replica as the machine of its group.
+type shardMachine struct {
+	node *Node
+	id   uint64
+	r    *engine.Replica
+}
+
+func (m *shardMachine) apply(index uint64, data []byte) (any, error) { return m.r.Apply(index, data) }
+
+func (m *shardMachine) freeze() cut { return &shardCut{m: m, c: m.r.Freeze()} }
+
+// shardCut is a frozen generation of the head.
+type shardCut struct {
+	m    *shardMachine
+	c    *engine.Cut
+	done bool
+}
+
+func (c *shardCut) persist(at engine.Mark) error {
+	c.done = true
+	err := c.m.r.Persist(c.m.node.ctx, c.c, at)
+	if errors.Is(err, engine.ErrSuperseded) {
+		return nil // what Raft now has as its last snapshot is newer than this one
+	}
+	return err
+}
+
+func (c *shardCut) release() {
+	if !c.done {
+		c.m.r.Unfreeze(c.c)
+	}
+}
+
+func (m *shardMachine) mark() (engine.Mark, bool) {
+	x := m.r.Manifest()
+	return engine.Mark{Applied: x.Applied, Term: x.Term, Configuration: x.Configuration, ConfigurationIndex: x.ConfigurationIndex}, len(x.Configuration) > 0
+}
+
+// offer's data: the address to fetch blocks from, behind its length, and the engine's offer.
+func (m *shardMachine) offer() ([]byte, engine.Mark, func(), error) {
+	o, err := m.r.Offer()
+	if err != nil {
+		return nil, engine.Mark{}, nil, err
+	}
+	x := &o.Manifest
+	release := func() {
+		if err := o.Release(); err != nil {
+			m.node.opts.Logger.Error("cluster: closing an offered block", "err", err)
+		}
+	}
+	at := engine.Mark{Applied: x.Applied, Term: x.Term, Configuration: x.Configuration, ConfigurationIndex: x.ConfigurationIndex}
+	return append(putBytes(nil, m.node.addr), o.Data...), at, release, nil
+}
+
+func (m *shardMachine) restore(at engine.Mark, data []byte) error {
+	d := &decoder{b: data}
+	from := string(d.bytes())
+	if d.bad {
+		return errMessage
+	}
+	m.node.opts.Logger.Info("cluster: installing a shard from another node", "shard", m.id, "from", from, "index", at.Applied)
+	err := m.r.Install(m.node.ctx, d.b, at, func(ctx context.Context, name string, off int64) ([]byte, int64, error) {
+		ctx, cancel := context.WithTimeout(ctx, appendWait)
+		defer cancel()
+		b, err := m.node.link(from).call(ctx, kindFetch, m.id, putUvarints(putBytes(nil, name), uint64(off)), false)
+		if err != nil {
+			return nil, 0, err
+		}
+		d := &decoder{b: b}
+		size := d.uvarint()
+		if d.bad {
+			return nil, 0, errMessage
+		}
+		return d.b, int64(size), nil
+	})
+	if errors.Is(err, model.ErrFailed) {
+		m.node.fail(err)
+	}
+	return err
+}
+
+func (m *shardMachine) fetch(req []byte) ([]byte, error) {
+	d := &decoder{b: req}
+	name, off := string(d.bytes()), d.uvarint()
+	if err := d.end(); err != nil {
+		return nil, err
+	}
+	b, size, err := m.r.ReadBlock(name, int64(off), fetchPiece)
+	if err != nil {
+		return nil, err
+	}
+	return append(putUvarints(nil, uint64(size)), b...), nil
+}
+
+// metaMachine replicates the metadata: what is known of metrics. Its state lies in
+// the engine and is durable before apply returns, so that a cut is only its place.
+type metaMachine struct {
+	node *Node
+	r    *engine.Replicas
+}
+
+const metaMarkName = "CLUSTER-META"
+
+func (m *metaMachine) apply(_ uint64, data []byte) (any, error) {
+	var mds []model.Metadata
+	if len(data) == 0 {
+		return nil, nil
+	}
+	if err := json.Unmarshal(data, &mds); err != nil {
+		return nil, fmt.Errorf("metadata entry: %w", err)
+	}
+	return nil, m.r.StoreMetadata(mds)
+}
+
+func (m *metaMachine) freeze() cut { return (*metaCut)(m) }
+
+type metaCut metaMachine
+
+func (c *metaCut) persist(at engine.Mark) error {
+	b, err := json.Marshal(&at)
+	if err != nil {
+		return err
+	}
+	return vfs.WriteFile(c.node.opts.FS, path.Join(c.node.opts.Dir, metaMarkName), b)
+}
+
+func (*metaCut) release() {}
+
+func (m *metaMachine) mark() (at engine.Mark, ok bool) {
+	b, err := vfs.ReadFile(m.node.opts.FS, path.Join(m.node.opts.Dir, metaMarkName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return at, false
+	}
+	if err == nil {
+		err = json.Unmarshal(b, &at)
+	}
+	if err != nil {
+		m.node.fail(fmt.Errorf("%s: %w", metaMarkName, err))
+		return at, false
+	}
+	return at, true
+}
+
+func (m *metaMachine) offer() ([]byte, engine.Mark, func(), error) {
+	at, ok := m.mark()
+	if !ok {
+		return nil, at, nil, fs.ErrNotExist
+	}
+	b, err := json.Marshal(m.r.Metadata())
+	return b, at, func() {}, err
+}
+
+func (m *metaMachine) restore(at engine.Mark, data []byte) error {
+	if _, err := m.apply(at.Applied, data); err != nil {
+		return err
+	}
+	if err := (*metaCut)(m).persist(at); err != nil {
+		return err
+	}
+	return m.r.Log().Reset(metaStream, at.Applied)
+}
+
+func (*metaMachine) fetch([]byte) ([]byte, error) { return nil, errMessage }

@@ -1,0 +1,368 @@
+package cluster
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/strandline-db/strandline/engine"
+	"github.com/strandline-db/strandline/shard/model"
+	"github.com/strandline-db/strandline/wal"
+)
+
+// metaStream is the log stream, and the number, of the metadata's group.
+const metaStream wal.StreamID = 1 << 16
+
+// Node is a member of a cluster: the engine's Committer.
+type Node struct {
+	opts     Options
+	addr     string
+	raftID   raft.ServerID
+	identity *identity
+	replicas *engine.Replicas
+	listener net.Listener
+
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+	once   sync.Once
+
+	mu struct {
+		sync.Mutex
+		links  map[string]*link
+		groups map[uint64]*group // nil until they have started
+		order  []*group          // shards, then metadata
+	}
+}
+
+var _ engine.Committer = (*Node)(nil)
+
+// Start makes this process a node: it returns once the cluster has formed and all
+// groups run, which may take as long as the other nodes do. Pass it, bound to its
+// options, as the engine's Replicate.
+func Start(ctx context.Context, o *Options, r *engine.Replicas) (_ *Node, err error) {
+	n := &Node{opts: *o, replicas: r}
+	n.opts.EnsureDefaults()
+	if err := n.opts.Validate(); err != nil {
+		return nil, err
+	}
+	n.addr = n.opts.Peers[n.opts.Name]
+	n.mu.links = map[string]*link{}
+	if n.identity, err = loadIdentity(&n.opts); err != nil {
+		return nil, err
+	}
+	me := n.identity.get()
+	n.raftID = serverID(me.Name, me.Incarnation)
+	n.ctx, n.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, n.Close())
+		}
+	}()
+	if n.listener, err = n.opts.Network.Listen(n.opts.Listen); err != nil {
+		return nil, err
+	}
+	n.wg.Go(func() { n.accept(n.ctx, n.listener) })
+	if err := n.form(ctx); err != nil {
+		return nil, err
+	}
+	n.relink() // with the cluster's id
+	if err := n.startGroups(); err != nil {
+		return nil, err
+	}
+	n.wg.Go(n.balance)
+	return n, nil
+}
+
+// startGroups brings up every group, the first time with the members that formed
+// the cluster as its configuration.
+func (n *Node) startGroups() error {
+	me := n.identity.get()
+	var first *raft.Configuration
+	if !me.Started {
+		if last := n.replicas.Log().Last(0); last > 0 && n.notOurs() {
+			return fmt.Errorf("%w: %s holds the data of a single node (its log reaches entry %d); start the cluster on new folders, and use export and import",
+				ErrIdentity, n.opts.Dir, last)
+		}
+		first = &raft.Configuration{}
+		for _, name := range slices.Sorted(maps.Keys(me.Members)) {
+			first.Servers = append(first.Servers, raft.Server{Suffrage: raft.Voter,
+				ID: serverID(name, me.Members[name]), Address: raft.ServerAddress(n.opts.Peers[name])})
+		}
+	}
+	log := n.replicas.Log()
+	groups := map[uint64]*group{}
+	var order []*group
+	for i := range n.replicas.Len() {
+		id := uint64(i)
+		order = append(order, newGroup(n, id, &shardMachine{node: n, id: id, r: n.replicas.Shard(i)}, log))
+	}
+	meta := newGroup(n, uint64(metaStream), &metaMachine{node: n, r: n.replicas}, log)
+	meta.join = func(dst, op []byte) []byte { return append(dst, op...) }
+	order = append(order, meta)
+	for _, g := range order {
+		if err := g.start(first); err != nil {
+			n.setGroups(groups, order) // for Close
+			return err
+		}
+		groups[g.id] = g
+		n.wg.Go(g.propose)
+		n.wg.Go(g.settle)
+		n.wg.Go(g.greetTerms)
+	}
+	n.setGroups(groups, order)
+	if me.Started {
+		return nil
+	}
+	return n.identity.change(func(s *self) { s.Started = true })
+}
+
+// notOurs tells whether the log has entries and no group of Raft's.
+func (n *Node) notOurs() bool {
+	_, voted := n.replicas.Log().Value(0, "CurrentTerm")
+	return !voted
+}
+
+func (n *Node) setGroups(groups map[uint64]*group, order []*group) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.mu.groups, n.mu.order = groups, order
+}
+
+// group returns a group by number; nil while it has not started.
+func (n *Node) group(id uint64) *group {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.mu.groups[id]
+}
+
+func (n *Node) ordered() []*group {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.mu.order
+}
+
+// link returns the link to an address, which it makes if there is none.
+func (n *Node) link(addr string) *link {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	l := n.mu.links[addr]
+	if l == nil {
+		l = newLink(n, addr)
+		n.mu.links[addr] = l
+		if n.ctx.Err() == nil {
+			n.wg.Go(func() { l.run(n.ctx) })
+		}
+	}
+	return l
+}
+
+// relink ends the connections, so that new ones say what has become known.
+func (n *Node) relink() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, l := range n.mu.links {
+		l.drop()
+	}
+}
+
+func (n *Node) fail(err error) {
+	if n.ctx.Err() == nil {
+		n.replicas.Fail(fmt.Errorf("cluster: %w", err))
+	}
+}
+
+const retryWait = 20 * time.Millisecond // doubles up to ten times that
+
+// Commit implements engine.Committer.
+func (n *Node) Commit(ctx context.Context, ops []engine.Op) error {
+	ctx, cancel := context.WithTimeout(ctx, n.opts.CommitTimeout)
+	defer cancel()
+	type outcome struct {
+		op    int
+		index uint64
+		r     engine.Result
+		err   error
+	}
+	// Every proposal gets its place, so that a late answer never blocks.
+	done := make(chan outcome, 2*len(ops))
+	send := func(i int) {
+		n.group(uint64(ops[i].Shard)).send(&proposal{op: ops[i].Bytes, done: func(index uint64, r engine.Result, err error) {
+			done <- outcome{i, index, r, err}
+		}})
+	}
+	for i := range ops {
+		send(i)
+	}
+	waits := make([]time.Duration, len(ops))
+	for open := len(ops); open > 0; {
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%w: the write was not confirmed in time", model.ErrUnavailable)
+		case o := <-done:
+			switch {
+			case o.err == nil:
+				ops[o.op].Index, ops[o.op].Result = o.index, o.r
+				open--
+			case errors.Is(o.err, model.ErrUnavailable), errors.Is(o.err, model.ErrOverloaded):
+				// Nothing answers twice: the place of this answer serves the next.
+				waits[o.op] = min(max(retryWait, 2*waits[o.op]), 10*retryWait)
+				time.AfterFunc(waits[o.op], func() { send(o.op) })
+			default:
+				return o.err
+			}
+		}
+	}
+	return nil
+}
+
+// Describe implements engine.Committer.
+func (n *Node) Describe(ctx context.Context, mds []model.Metadata) error {
+	ctx, cancel := context.WithTimeout(ctx, n.opts.CommitTimeout)
+	defer cancel()
+	for ; len(mds) > 0; mds = mds[1:] { // an entry each: joined ones would not parse
+		op, err := json.Marshal(mds[:1])
+		if err != nil {
+			return err
+		}
+		if err := n.describe(ctx, op); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (n *Node) describe(ctx context.Context, op []byte) error {
+	for {
+		done := make(chan error, 1)
+		n.group(uint64(metaStream)).send(&proposal{op: op, done: func(_ uint64, _ engine.Result, err error) { done <- err }})
+		select {
+		case err := <-done:
+			if !errors.Is(err, model.ErrUnavailable) && !errors.Is(err, model.ErrOverloaded) {
+				return err
+			}
+		case <-ctx.Done():
+			return fmt.Errorf("%w: the metadata was not confirmed in time", model.ErrUnavailable)
+		}
+		select {
+		case <-time.After(retryWait):
+		case <-ctx.Done():
+			return fmt.Errorf("%w: the metadata's group has no leader", model.ErrUnavailable)
+		}
+	}
+}
+
+// Flush implements engine.Committer.
+func (n *Node) Flush(ctx context.Context, shard int) error {
+	if err := n.group(uint64(shard)).flush(ctx); err != nil {
+		return err
+	}
+	if shard == n.replicas.Len()-1 {
+		return n.group(uint64(metaStream)).flush(ctx)
+	}
+	return nil
+}
+
+// Leads implements engine.Committer.
+func (n *Node) Leads(shard int) bool {
+	g := n.group(uint64(shard))
+	return g != nil && g.leads()
+}
+
+// Close implements engine.Committer.
+func (n *Node) Close() error {
+	var err error
+	n.once.Do(func() {
+		n.cancel()
+		var futures []raft.Future
+		for _, g := range n.ordered() {
+			if g.raft != nil {
+				futures = append(futures, g.raft.Shutdown())
+			}
+		}
+		for _, f := range futures {
+			err = errors.Join(err, f.Error())
+		}
+		if n.listener != nil {
+			err = errors.Join(err, n.listener.Close())
+		}
+		n.wg.Wait()
+	})
+	return err
+}
+
+const balanceEvery = time.Second
+
+// balance hands the leadership of groups to the nodes that should have it, one at a
+// time, once they are there and have caught up.
+func (n *Node) balance() {
+	tick := time.NewTicker(balanceEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-n.ctx.Done():
+			return
+		}
+		for i, g := range n.ordered() {
+			if n.handOver(i, g) {
+				break
+			}
+		}
+	}
+}
+
+// handOver transfers a group that this node leads to the member whose turn it is;
+// false if there is nothing to do.
+func (n *Node) handOver(i int, g *group) bool {
+	if !g.leads() {
+		return false
+	}
+	f := g.raft.GetConfiguration()
+	if f.Error() != nil {
+		return false
+	}
+	var voters []raft.Server
+	for _, s := range f.Configuration().Servers {
+		if s.Suffrage == raft.Voter {
+			voters = append(voters, s)
+		}
+	}
+	if len(voters) == 0 {
+		return false
+	}
+	slices.SortFunc(voters, func(a, b raft.Server) int { return compare(a.ID, b.ID) })
+	want := voters[i%len(voters)]
+	if want.ID == n.raftID {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(n.ctx, balanceEvery)
+	defer cancel()
+	b, err := n.link(string(want.Address)).call(ctx, kindTerms, g.id, nil, false)
+	d := &decoder{b: b}
+	if _, consumed := d.uvarint(), d.uvarint(); err != nil || d.bad || consumed+8 < g.fsm.consumed() {
+		return false
+	}
+	if err := g.raft.LeadershipTransferToServer(want.ID, want.Address).Error(); err != nil {
+		n.opts.Logger.Debug("cluster: leadership not transferred", "group", g.id, "to", want.ID, "err", err)
+	}
+	return true
+}
+
+func compare[T ~string](a, b T) int {
+	switch {
+	case a < b:
+		return -1
+	case a > b:
+		return 1
+	}
+	return 0
+}

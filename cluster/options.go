@@ -1,0 +1,119 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/strandline-db/strandline/wal/clock"
+	"github.com/strandline-db/strandline/wal/vfs"
+)
+
+// Options configure a node. Name, Listen and Peers are required.
+type Options struct {
+	Name   string            // of this node
+	Listen string            // host:port for the other nodes; must be that of Peers
+	Peers  map[string]string // all nodes of the cluster, this one included: name to host:port
+	Dir    string            // of the engine; the node's identity lies in it
+
+	FS      vfs.FS      // the machine's file system
+	Clock   clock.Clock // the machine's clock; Raft's own timers do not use it
+	Network Network     // TCP
+	Logger  *slog.Logger
+
+	// Heartbeat is after what silence of the leader a follower stands for election.
+	// Default: 500 ms.
+	Heartbeat time.Duration
+	// CommitTimeout is how long a write may look for a leader and a majority before it
+	// fails with model.ErrUnavailable. Default: 5 s.
+	CommitTimeout time.Duration
+	// TrailingLogs is how many entries of a group's log stay behind a flush, for
+	// replicas that were away. Default: 1024.
+	TrailingLogs uint64
+}
+
+// Network makes connections. Safe for concurrent use.
+type Network interface {
+	Listen(addr string) (net.Listener, error)
+	Dial(ctx context.Context, addr string) (net.Conn, error)
+}
+
+// TCP is the machine's network.
+type TCP struct{}
+
+// Listen implements Network.
+func (TCP) Listen(addr string) (net.Listener, error) { return net.Listen("tcp", addr) }
+
+// Dial implements Network.
+func (TCP) Dial(ctx context.Context, addr string) (net.Conn, error) {
+	var d net.Dialer
+	return d.DialContext(ctx, "tcp", addr)
+}
+
+// EnsureDefaults fills in what is zero.
+func (o *Options) EnsureDefaults() {
+	if o.FS == nil {
+		o.FS = vfs.OS{}
+	}
+	if o.Clock == nil {
+		o.Clock = clock.Real{}
+	}
+	if o.Network == nil {
+		o.Network = TCP{}
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Heartbeat == 0 {
+		o.Heartbeat = 500 * time.Millisecond
+	}
+	if o.CommitTimeout == 0 {
+		o.CommitTimeout = 5 * time.Second
+	}
+	if o.TrailingLogs == 0 {
+		o.TrailingLogs = 1024
+	}
+}
+
+// Validate reports every fault at once.
+func (o *Options) Validate() error {
+	var errs []error
+	if o.Name == "" || strings.ContainsAny(o.Name, "@=, ") {
+		errs = append(errs, fmt.Errorf("cluster-node: %q is no name for a node", o.Name))
+	}
+	if o.Peers[o.Name] == "" {
+		errs = append(errs, fmt.Errorf("cluster-peers: node %q is not among them", o.Name))
+	}
+	for name, addr := range o.Peers {
+		if _, _, err := net.SplitHostPort(addr); err != nil {
+			errs = append(errs, fmt.Errorf("cluster-peers: %s: %w", name, err))
+		}
+	}
+	if n := len(o.Peers); n > 0 && n%2 == 0 {
+		errs = append(errs, fmt.Errorf("cluster-peers: %d nodes; an even number survives no more failures than one less", n))
+	}
+	if o.Heartbeat < 50*time.Millisecond || o.CommitTimeout <= 0 {
+		errs = append(errs, errors.New("cluster-heartbeat must be at least 50 ms, cluster-commit-timeout positive"))
+	}
+	return errors.Join(errs...)
+}
+
+// ParsePeers reads a list like "n1=host:port,n2=host:port".
+func ParsePeers(s string) (map[string]string, error) {
+	peers := map[string]string{}
+	for _, part := range strings.Split(s, ",") {
+		name, addr, ok := strings.Cut(strings.TrimSpace(part), "=")
+		if !ok || name == "" || addr == "" {
+			return nil, fmt.Errorf("cluster-peers: %q is not name=host:port", part)
+		}
+		if _, twice := peers[name]; twice {
+			return nil, fmt.Errorf("cluster-peers: %s is there twice", name)
+		}
+		peers[name] = addr
+	}
+	return peers, nil
+}

@@ -1,0 +1,122 @@
+package cluster
+
+import (
+	"encoding/binary"
+	"errors"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/strandline-db/strandline/wal"
+)
+
+// logStore is a group's Raft log and its stable values: one stream of the node's
+// log. An error of writing has ended the log for good; fail stops the node.
+type logStore struct {
+	log  *wal.Log
+	id   wal.StreamID
+	fail func(error)
+}
+
+var (
+	_ raft.LogStore          = (*logStore)(nil)
+	_ raft.MonotonicLogStore = (*logStore)(nil)
+	_ raft.StableStore       = (*logStore)(nil)
+)
+
+// errNotFound has the text by which Raft knows a missing key.
+var errNotFound = errors.New("not found")
+
+// IsMonotonic implements raft.MonotonicLogStore: there are no gaps in a stream.
+func (*logStore) IsMonotonic() bool { return true }
+
+// FirstIndex implements raft.LogStore.
+func (s *logStore) FirstIndex() (uint64, error) {
+	base, last := s.log.Base(s.id), s.log.Last(s.id)
+	if base >= last {
+		return 0, nil
+	}
+	return base + 1, nil
+}
+
+// LastIndex implements raft.LogStore.
+func (s *logStore) LastIndex() (uint64, error) {
+	base, last := s.log.Base(s.id), s.log.Last(s.id)
+	if base >= last {
+		return 0, nil
+	}
+	return last, nil
+}
+
+// GetLog implements raft.LogStore.
+func (s *logStore) GetLog(index uint64, l *raft.Log) error {
+	e, err := s.log.Get(s.id, index)
+	if errors.Is(err, wal.ErrNotFound) {
+		return raft.ErrLogNotFound
+	}
+	if err != nil {
+		s.fail(err)
+		return err
+	}
+	*l = raft.Log{Index: e.Index, Term: e.Term, Type: raft.LogType(e.Type), Data: e.Data}
+	return nil
+}
+
+// StoreLog implements raft.LogStore.
+func (s *logStore) StoreLog(l *raft.Log) error { return s.StoreLogs([]*raft.Log{l}) }
+
+// StoreLogs implements raft.LogStore. The entries are durable when it returns.
+func (s *logStore) StoreLogs(ls []*raft.Log) error {
+	entries := make([]wal.Entry, len(ls))
+	for i, l := range ls {
+		entries[i] = wal.Entry{Stream: s.id, Index: l.Index, Term: l.Term, Type: uint8(l.Type), Data: l.Data}
+	}
+	return s.check(s.log.Append(entries))
+}
+
+// DeleteRange implements raft.LogStore. A range up to the last entry is a tail that
+// a new leader overrules; any other is a front that a flush has made superfluous
+// (Raft leaves TrailingLogs behind one, so that it never reaches the end).
+func (s *logStore) DeleteRange(first, last uint64) error {
+	if last >= s.log.Last(s.id) {
+		return s.check(s.log.TruncateBack(s.id, first))
+	}
+	return s.check(s.log.TruncateFront(s.id, last))
+}
+
+// Set implements raft.StableStore.
+func (s *logStore) Set(key, val []byte) error {
+	return s.check(s.log.SetValue(s.id, string(key), val))
+}
+
+// Get implements raft.StableStore.
+func (s *logStore) Get(key []byte) ([]byte, error) {
+	v, ok := s.log.Value(s.id, string(key))
+	if !ok {
+		return nil, errNotFound
+	}
+	return v, nil
+}
+
+// SetUint64 implements raft.StableStore.
+func (s *logStore) SetUint64(key []byte, val uint64) error {
+	return s.Set(key, binary.LittleEndian.AppendUint64(nil, val))
+}
+
+// GetUint64 implements raft.StableStore.
+func (s *logStore) GetUint64(key []byte) (uint64, error) {
+	v, err := s.Get(key)
+	if err != nil {
+		return 0, err
+	}
+	if len(v) != 8 {
+		return 0, errMessage
+	}
+	return binary.LittleEndian.Uint64(v), nil
+}
+
+func (s *logStore) check(err error) error {
+	if err != nil && !errors.Is(err, wal.ErrClosed) {
+		s.fail(err)
+	}
+	return err
+}

@@ -1,0 +1,273 @@
+package cluster
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+const (
+	rpcQueue    = 256 // requests of one group that wait for its Raft
+	pipelineCap = 128 // appends of one group to one peer under way
+	shortWait   = 2 * time.Second
+	appendWait  = 10 * time.Second
+)
+
+// transport is one group's raft.Transport over the node's links.
+type transport struct {
+	node      *Node
+	group     uint64
+	rpcs      chan raft.RPC
+	heartbeat atomic.Pointer[func(raft.RPC)]
+}
+
+var (
+	_ raft.Transport   = (*transport)(nil)
+	_ raft.WithPreVote = (*transport)(nil)
+)
+
+// errBusy: a group's Raft does not keep up with the requests for it.
+var errBusy = errors.New("too many requests wait for this group")
+
+// Consumer implements raft.Transport.
+func (t *transport) Consumer() <-chan raft.RPC { return t.rpcs }
+
+// LocalAddr implements raft.Transport.
+func (t *transport) LocalAddr() raft.ServerAddress { return raft.ServerAddress(t.node.addr) }
+
+// EncodePeer implements raft.Transport.
+func (t *transport) EncodePeer(_ raft.ServerID, addr raft.ServerAddress) []byte { return []byte(addr) }
+
+// DecodePeer implements raft.Transport.
+func (t *transport) DecodePeer(b []byte) raft.ServerAddress { return raft.ServerAddress(b) }
+
+// SetHeartbeatHandler implements raft.Transport.
+func (t *transport) SetHeartbeatHandler(cb func(raft.RPC)) { t.heartbeat.Store(&cb) }
+
+func (t *transport) call(target raft.ServerAddress, wait time.Duration, k kind, data []byte) (*decoder, error) {
+	ctx, cancel := context.WithTimeout(t.node.ctx, wait)
+	defer cancel()
+	b, err := t.node.link(string(target)).call(ctx, k, t.group, data, k == kindHeartbeat)
+	return &decoder{b: b}, err
+}
+
+// AppendEntries implements raft.Transport.
+func (t *transport) AppendEntries(_ raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	k, wait := kindAppend, appendWait
+	if isHeartbeat(args) {
+		k, wait = kindHeartbeat, shortWait
+	}
+	d, err := t.call(target, wait, k, putAppend(nil, args))
+	if err != nil {
+		return err
+	}
+	d.appendResponse(resp)
+	return d.end()
+}
+
+// isHeartbeat tells the requests of Raft's heartbeat loop, which say nothing of the log.
+func isHeartbeat(r *raft.AppendEntriesRequest) bool {
+	return len(r.Entries) == 0 && r.PrevLogEntry == 0 && r.LeaderCommitIndex == 0
+}
+
+// RequestVote implements raft.Transport.
+func (t *transport) RequestVote(_ raft.ServerID, target raft.ServerAddress, args *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
+	d, err := t.call(target, shortWait, kindVote, putVote(nil, args))
+	if err != nil {
+		return err
+	}
+	resp.RPCHeader, resp.Term, resp.Granted = d.granted()
+	return d.end()
+}
+
+// RequestPreVote implements raft.WithPreVote.
+func (t *transport) RequestPreVote(_ raft.ServerID, target raft.ServerAddress, args *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
+	d, err := t.call(target, shortWait, kindPreVote, putPreVote(nil, args))
+	if err != nil {
+		return err
+	}
+	resp.RPCHeader, resp.Term, resp.Granted = d.granted()
+	return d.end()
+}
+
+// InstallSnapshot implements raft.Transport. The data is a manifest, not the blocks,
+// which the follower fetches before it answers: it may take as long as that takes.
+func (t *transport) InstallSnapshot(_ raft.ServerID, target raft.ServerAddress, args *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
+	body, err := io.ReadAll(data)
+	if err != nil {
+		return err
+	}
+	b, err := t.node.link(string(target)).call(t.node.ctx, kindInstall, t.group, putInstall(nil, args, body), false)
+	if err != nil {
+		return err
+	}
+	d := &decoder{b: b}
+	resp.RPCHeader, resp.Term, resp.Success = d.granted()
+	return d.end()
+}
+
+// TimeoutNow implements raft.Transport.
+func (t *transport) TimeoutNow(_ raft.ServerID, target raft.ServerAddress, args *raft.TimeoutNowRequest, resp *raft.TimeoutNowResponse) error {
+	d, err := t.call(target, shortWait, kindTimeoutNow, putHeader(nil, &args.RPCHeader))
+	if err != nil {
+		return err
+	}
+	resp.RPCHeader = d.header()
+	return d.end()
+}
+
+// receive hands a peer's request to this group's Raft.
+func (t *transport) receive(m *message, respond func([]byte, error)) {
+	d := &decoder{b: m.data}
+	answers := make(chan raft.RPCResponse, 1)
+	rpc := raft.RPC{RespChan: answers}
+	switch m.kind {
+	case kindAppend, kindHeartbeat:
+		rpc.Command = d.appendRequest()
+	case kindVote:
+		rpc.Command = d.vote()
+	case kindPreVote:
+		rpc.Command = d.preVote()
+	case kindInstall:
+		req, data := d.install()
+		rpc.Command, rpc.Reader = req, bytes.NewReader(data)
+	case kindTimeoutNow:
+		rpc.Command = &raft.TimeoutNowRequest{RPCHeader: d.header()}
+	}
+	if err := d.end(); err != nil {
+		respond(nil, err)
+		return
+	}
+	if h := t.heartbeat.Load(); m.kind == kindHeartbeat && h != nil {
+		go func() { (*h)(rpc); t.settle(answers, respond) }()
+		return
+	}
+	select {
+	case t.rpcs <- rpc:
+		go t.settle(answers, respond)
+	default:
+		respond(nil, errBusy)
+	}
+}
+
+// settle waits for Raft's answer and sends it. Raft answers nothing once it has been
+// shut down.
+func (t *transport) settle(answers <-chan raft.RPCResponse, respond func([]byte, error)) {
+	var a raft.RPCResponse
+	select {
+	case a = <-answers:
+	case <-t.node.ctx.Done():
+		return
+	}
+	var b []byte
+	switch r := a.Response.(type) {
+	case *raft.AppendEntriesResponse:
+		b = putAppendResponse(nil, r)
+	case *raft.RequestVoteResponse:
+		b = putGranted(nil, &r.RPCHeader, r.Term, r.Granted)
+	case *raft.RequestPreVoteResponse:
+		b = putGranted(nil, &r.RPCHeader, r.Term, r.Granted)
+	case *raft.InstallSnapshotResponse:
+		b = putInstallResponse(nil, r)
+	case *raft.TimeoutNowResponse:
+		b = putHeader(nil, &r.RPCHeader)
+	}
+	respond(b, a.Error)
+}
+
+// AppendEntriesPipeline implements raft.Transport.
+func (t *transport) AppendEntriesPipeline(_ raft.ServerID, target raft.ServerAddress) (raft.AppendPipeline, error) {
+	p := &pipeline{link: t.node.link(string(target)), group: t.group, flying: make(chan *appendFuture, pipelineCap),
+		ready: make(chan raft.AppendFuture, pipelineCap), closed: make(chan struct{})}
+	go p.order()
+	return p, nil
+}
+
+// pipeline sends appends without waiting for their answers, which it delivers in the
+// order of the requests.
+type pipeline struct {
+	link   *link
+	group  uint64
+	flying chan *appendFuture
+	ready  chan raft.AppendFuture
+	closed chan struct{}
+	once   sync.Once
+}
+
+type appendFuture struct {
+	start time.Time
+	args  *raft.AppendEntriesRequest
+	resp  *raft.AppendEntriesResponse
+	done  chan struct{}
+	err   error
+}
+
+// Error implements raft.Future.
+func (f *appendFuture) Error() error { <-f.done; return f.err }
+
+// Start implements raft.AppendFuture.
+func (f *appendFuture) Start() time.Time { return f.start }
+
+// Request implements raft.AppendFuture.
+func (f *appendFuture) Request() *raft.AppendEntriesRequest { return f.args }
+
+// Response implements raft.AppendFuture.
+func (f *appendFuture) Response() *raft.AppendEntriesResponse { return f.resp }
+
+// AppendEntries implements raft.AppendPipeline.
+func (p *pipeline) AppendEntries(args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) (raft.AppendFuture, error) {
+	f := &appendFuture{start: time.Now(), args: args, resp: resp, done: make(chan struct{})}
+	select {
+	case p.flying <- f:
+	case <-p.closed:
+		return nil, raft.ErrPipelineShutdown
+	}
+	p.link.start(kindAppend, p.group, putAppend(nil, args), false, func(b []byte, err error) {
+		if err == nil {
+			d := &decoder{b: b}
+			d.appendResponse(resp)
+			err = d.end()
+		}
+		f.err = err
+		close(f.done)
+	})
+	return f, nil
+}
+
+// order delivers the answers. One that failed is delivered too: its response says no
+// success, which ends the pipeline.
+func (p *pipeline) order() {
+	for {
+		var f *appendFuture
+		select {
+		case f = <-p.flying:
+		case <-p.closed:
+			return
+		}
+		select {
+		case <-f.done:
+		case <-p.closed:
+			return
+		}
+		select {
+		case p.ready <- f:
+		case <-p.closed:
+			return
+		}
+	}
+}
+
+// Consumer implements raft.AppendPipeline.
+func (p *pipeline) Consumer() <-chan raft.AppendFuture { return p.ready }
+
+// Close implements raft.AppendPipeline.
+func (p *pipeline) Close() error {
+	p.once.Do(func() { close(p.closed) })
+	return nil
+}

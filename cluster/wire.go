@@ -1,0 +1,209 @@
+package cluster
+
+import (
+	"bufio"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"net"
+	"sync"
+	"time"
+)
+
+// On a connection, in both directions, after the preface (see hello.go):
+//
+//	frame:   length (4 bytes), CRC-32C of the body (4 bytes), body
+//	body:    messages one after another
+//	message: kind (1 byte), uvarint request number, uvarint group, uvarint length, bytes
+//
+// Integers are little-endian. Requests go one way and answers the other; a pair of
+// nodes has two connections. A frame is what had gathered when the writer came
+// round, so that many groups share a system call; lazy messages (heartbeats) wait a
+// little for company.
+const (
+	frameHeader = 8
+	maxFrame    = 256 << 20
+	maxQueued   = 64 << 20              // bytes that wait for a connection
+	lazyWait    = 10 * time.Millisecond // at most
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// kind of a message.
+type kind byte
+
+const (
+	kindAnswer kind = iota + 1
+	kindError       // an answer: the text of an error
+	kindHello
+	kindAppend
+	kindHeartbeat // an append without entries, from Raft's heartbeat loop
+	kindVote
+	kindPreVote
+	kindInstall
+	kindTimeoutNow
+	kindPropose
+	kindFetch
+	kindTerms
+	kindReadIndex
+)
+
+// message is one message; its data is the receiver's to keep.
+type message struct {
+	kind  kind
+	id    uint64
+	group uint64
+	data  []byte
+}
+
+// errQueueFull: a peer takes no bytes.
+var errQueueFull = errors.New("the connection takes no more")
+
+// wire writes and reads the frames of one connection.
+type wire struct {
+	conn net.Conn
+	wake chan struct{} // capacity 1
+	mu   struct {
+		sync.Mutex
+		buf    []byte // the next frame's body behind room for the header
+		urgent bool
+		closed bool
+	}
+}
+
+func newWire(conn net.Conn) *wire { return &wire{conn: conn, wake: make(chan struct{}, 1)} }
+
+// send queues a message.
+func (w *wire) send(m *message, lazy bool) error {
+	w.mu.Lock()
+	if w.mu.closed {
+		w.mu.Unlock()
+		return net.ErrClosed
+	}
+	if len(w.mu.buf) > maxQueued {
+		w.mu.Unlock()
+		return errQueueFull
+	}
+	wake := !lazy && !w.mu.urgent
+	if len(w.mu.buf) == 0 {
+		w.mu.buf = append(w.mu.buf, make([]byte, frameHeader)...)
+		wake = true
+	}
+	b := append(w.mu.buf, byte(m.kind))
+	b = putUvarints(b, m.id, m.group)
+	w.mu.buf = putBytes(b, m.data)
+	w.mu.urgent = w.mu.urgent || !lazy
+	w.mu.Unlock()
+	if wake {
+		select {
+		case w.wake <- struct{}{}:
+		default:
+		}
+	}
+	return nil
+}
+
+// write sends what is queued until the connection fails or is closed.
+func (w *wire) write() error {
+	var spare []byte
+	lazy := time.NewTimer(0)
+	defer lazy.Stop()
+	<-lazy.C
+	waiting := false
+	for {
+		if waiting {
+			select {
+			case <-w.wake:
+				lazy.Stop()
+			case <-lazy.C:
+			}
+		} else {
+			<-w.wake
+		}
+		w.mu.Lock()
+		if w.mu.closed {
+			w.mu.Unlock()
+			return net.ErrClosed
+		}
+		if !w.mu.urgent && !waiting && len(w.mu.buf) > 0 { // only lazy ones yet
+			w.mu.Unlock()
+			waiting = true
+			lazy.Reset(lazyWait)
+			continue
+		}
+		waiting = false
+		frame := w.mu.buf
+		w.mu.buf, w.mu.urgent = spare[:0], false
+		w.mu.Unlock()
+		if len(frame) == 0 {
+			spare = frame
+			continue
+		}
+		binary.LittleEndian.PutUint32(frame, uint32(len(frame)-frameHeader))
+		binary.LittleEndian.PutUint32(frame[4:], crc32.Checksum(frame[frameHeader:], castagnoli))
+		if _, err := w.conn.Write(frame); err != nil {
+			return err
+		}
+		spare = nil
+		if cap(frame) < 1<<20 {
+			spare = frame
+		}
+	}
+}
+
+// read hands every message to fn until the connection fails.
+func (w *wire) read(fn func(*message)) error {
+	r := bufio.NewReaderSize(w.conn, 64<<10)
+	var head [frameHeader]byte
+	for {
+		if _, err := io.ReadFull(r, head[:]); err != nil {
+			return err
+		}
+		n := binary.LittleEndian.Uint32(head[:])
+		if n > maxFrame {
+			return fmt.Errorf("%w: a frame of %d bytes", errMessage, n)
+		}
+		body := make([]byte, n) // messages keep parts of it
+		if _, err := io.ReadFull(r, body); err != nil {
+			return err
+		}
+		if crc32.Checksum(body, castagnoli) != binary.LittleEndian.Uint32(head[4:]) {
+			return fmt.Errorf("%w: checksum mismatch", errMessage)
+		}
+		if err := eachMessage(body, fn); err != nil {
+			return err
+		}
+	}
+}
+
+func eachMessage(body []byte, fn func(*message)) error {
+	for d := (decoder{b: body}); len(d.b) > 0; {
+		m := message{kind: kind(d.b[0])}
+		d.b = d.b[1:]
+		m.id, m.group = d.uvarint(), d.uvarint()
+		m.data = d.bytes()
+		if d.bad {
+			return errMessage
+		}
+		fn(&m)
+	}
+	return nil
+}
+
+// close ends both directions. Idempotent.
+func (w *wire) close() {
+	w.mu.Lock()
+	was := w.mu.closed
+	w.mu.closed = true
+	w.mu.Unlock()
+	if was {
+		return
+	}
+	_ = w.conn.Close() // what matters has failed already, or nobody waits any more
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,234 @@
+package shard
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"slices"
+	"sync"
+
+	"github.com/strandline-db/strandline/shard/model"
+	"github.com/strandline-db/strandline/wal/vfs"
+)
+
+// An Offer is what another replica of the shard needs to become equal to this one at
+// the manifest's index: the manifest and the series table, as bytes, and the blocks,
+// which it reads with ReadBlock. They stay readable until Release.
+type Offer struct {
+	Manifest Manifest
+	Data     []byte // for Install
+	s        *Shard
+	v        *view
+}
+
+// offers are those not yet released.
+type offers struct {
+	mu struct {
+		sync.Mutex
+		open []*Offer
+	}
+}
+
+// Offer makes an offer of the shard's durable state.
+func (s *Shard) Offer() (*Offer, error) {
+	s.maintain.Lock()
+	defer s.maintain.Unlock()
+	o := &Offer{Manifest: *s.manifest, s: s}
+	m, err := encodeManifest(s.manifest)
+	if err != nil {
+		return nil, err
+	}
+	o.Data = append(binary.AppendUvarint(nil, uint64(len(m))), m...)
+	if t := s.manifest.Table; t != nil {
+		table, err := vfs.ReadFile(s.opts.FS, path.Join(s.opts.Dir, t.Name))
+		if err != nil {
+			return nil, err
+		}
+		o.Data = append(o.Data, table...)
+	}
+	o.v = s.live.acquire()
+	s.offers.mu.Lock()
+	defer s.offers.mu.Unlock()
+	s.offers.mu.open = append(s.offers.mu.open, o)
+	return o, nil
+}
+
+// Release lets the offer's blocks go.
+func (o *Offer) Release() error {
+	o.s.offers.mu.Lock()
+	o.s.offers.mu.open = slices.DeleteFunc(o.s.offers.mu.open, func(x *Offer) bool { return x == o })
+	o.s.offers.mu.Unlock()
+	return o.v.release()
+}
+
+// ReadBlock reads up to n bytes at off of the file of a block that an open offer
+// names; size is that of the whole file. Without such an offer it fails with
+// fs.ErrNotExist.
+func (s *Shard) ReadBlock(name string, off int64, n int) (b []byte, size int64, err error) {
+	v, held := s.offered(name)
+	if held == nil {
+		return nil, 0, fmt.Errorf("block %s: %w", name, fs.ErrNotExist)
+	}
+	defer func() { err = errors.Join(err, v.release()) }()
+	f, err := s.opts.FS.Open(held.path)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	if size, err = f.Size(); err != nil {
+		return nil, 0, err
+	}
+	if off < 0 || off > size {
+		return nil, size, fmt.Errorf("block %s: offset %d is outside of %d bytes", name, off, size)
+	}
+	b = make([]byte, min(int64(n), size-off))
+	_, err = f.ReadAt(b, off)
+	return b, size, err
+}
+
+// offered finds a block of an open offer and holds its view.
+func (s *Shard) offered(name string) (*view, *liveBlock) {
+	s.offers.mu.Lock()
+	defer s.offers.mu.Unlock()
+	for _, o := range s.offers.mu.open {
+		for _, b := range o.v.blocks {
+			if b.ref.Name == name {
+				o.v.refs.Add(1)
+				return o.v, b
+			}
+		}
+	}
+	return nil, nil
+}
+
+// Fetch reads a piece of a block's file at another replica: up to as much as that
+// replica likes to give, from off on, and the size of the whole.
+type Fetch func(ctx context.Context, name string, off int64) (b []byte, size int64, err error)
+
+// Install makes this replica equal to another's offer, whose blocks it fetches. The
+// new state is durable and visible at once, or an error leaves the old one. The
+// caller resets the log to m.Applied afterwards; Open does so if a crash comes first.
+func (s *Shard) Install(ctx context.Context, data []byte, m Mark, fetch Fetch) error {
+	s.maintain.Lock()
+	defer s.maintain.Unlock()
+	if s.failed != nil {
+		return s.failed
+	}
+	from, rawTable, table, err := decodeOffer(data)
+	if err != nil {
+		return err
+	}
+	if from.Shard != s.opts.ID {
+		return fmt.Errorf("%w: shard %d was offered to shard %d", ErrManifest, from.Shard, s.opts.ID)
+	}
+	if m.Applied < s.manifest.Applied {
+		return fmt.Errorf("%w: entry %d was offered, %d is here", ErrManifest, m.Applied, s.manifest.Applied)
+	}
+	added, err := s.fetchBlocks(ctx, from.Blocks, fetch)
+	if err != nil {
+		return err // blocks that are here already go at the next start
+	}
+	if from.Table != nil {
+		if err := vfs.WriteFile(s.opts.FS, path.Join(s.opts.Dir, from.Table.Name), rawTable); err != nil {
+			return err
+		}
+	}
+	next := *from
+	next.Applied, next.Term, next.Configuration, next.ConfigurationIndex = m.Applied, m.Term, m.Configuration, m.ConfigurationIndex
+	next.Installed = true
+	removed := map[string]bool{}
+	for _, b := range s.manifest.Blocks {
+		removed[b.Name] = true
+	}
+	s.fail("install-before-manifest")
+	if err := s.commit(&next, added, removed, func() { s.head.setLocked(&next, table) }); err != nil {
+		s.failed = fmt.Errorf("shard %d: install: %w", s.opts.ID, err)
+		return s.failed
+	}
+	s.fail("install-after-manifest")
+	return nil
+}
+
+func decodeOffer(data []byte) (m *Manifest, raw []byte, table []tableEntry, err error) {
+	n, k := binary.Uvarint(data)
+	if k <= 0 || n > uint64(len(data)-k) {
+		return nil, nil, nil, fmt.Errorf("%w: an offer that is cut short", ErrManifest)
+	}
+	if m, err = decodeManifest("offer", data[k:k+int(n)]); err != nil {
+		return nil, nil, nil, err
+	}
+	raw = data[k+int(n):]
+	if m.Table != nil {
+		if err := m.Table.check(raw); err != nil {
+			return nil, nil, nil, err
+		}
+		err = decodeTable(raw, func(no uint32, key string) { table = append(table, tableEntry{no, key}) })
+	}
+	return m, raw, table, err
+}
+
+// fetchBlocks copies blocks here and makes them durable.
+func (s *Shard) fetchBlocks(ctx context.Context, refs []BlockRef, fetch Fetch) ([]BlockRef, error) {
+	var added []BlockRef
+	for _, ref := range refs {
+		mine, err := s.fetchBlock(ctx, ref, fetch)
+		if err != nil {
+			return nil, err
+		}
+		added = append(added, mine)
+	}
+	for _, t := range []Tier{Hot, Warm, Cold} {
+		if err := s.opts.FS.SyncDir(s.tierDir(t)); err != nil {
+			return nil, err
+		}
+	}
+	return added, nil
+}
+
+// fetchBlock copies one block here, under a name of ours, and verifies it.
+func (s *Shard) fetchBlock(ctx context.Context, ref BlockRef, fetch Fetch) (BlockRef, error) {
+	theirs := ref.Name
+	ref.Name = fmt.Sprintf("%016x%s", s.manifest.NextBlock, blockSuffix)
+	s.manifest.NextBlock++
+	file := path.Join(s.tierDir(ref.Tier), ref.Name)
+	if err := s.copyBlock(ctx, theirs, file+tmpSuffix, fetch); err != nil {
+		return ref, errors.Join(err, s.removeIfThere(file+tmpSuffix))
+	}
+	if err := checkBlock(ctx, s.opts, file+tmpSuffix, ref); err != nil {
+		return ref, errors.Join(fmt.Errorf("block %s as fetched: %w", theirs, err), s.removeIfThere(file+tmpSuffix))
+	}
+	return ref, s.opts.FS.Rename(file+tmpSuffix, file)
+}
+
+func (s *Shard) removeIfThere(name string) error {
+	if err := s.opts.FS.Remove(name); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+func (s *Shard) copyBlock(ctx context.Context, theirs, file string, fetch Fetch) (err error) {
+	f, err := s.opts.FS.Create(file)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	for off := int64(0); ; {
+		b, size, err := fetch(ctx, theirs, off)
+		if err != nil {
+			return err
+		}
+		if _, err := f.WriteAt(b, off); err != nil {
+			return err
+		}
+		if off += int64(len(b)); off >= size {
+			return f.Sync()
+		}
+		if len(b) == 0 {
+			return &model.CorruptionError{Path: theirs, Offset: off, Err: errors.New("the block ends early")}
+		}
+	}
+}
