@@ -78,8 +78,12 @@ func (l *link) session(ctx context.Context) error {
 	l.mu.Unlock()
 	wrote := make(chan error, 1)
 	go func() { wrote <- w.write(); w.close() }()
-	go l.watch(w)
+	watched := make(chan struct{})
+	ended := make(chan struct{})
+	go func() { defer close(watched); l.watch(w, ended) }()
 	err = w.read(l.answer)
+	close(ended)
+	<-watched
 	w.close()
 	l.mu.Lock()
 	l.mu.w = nil
@@ -94,15 +98,18 @@ func (l *link) session(ctx context.Context) error {
 
 // watch closes a connection on which requests wait and no answer comes: after a
 // partition TCP alone would take much longer to notice, and to try again.
-func (l *link) watch(w *wire) {
-	for range time.Tick(silence / 4) {
+func (l *link) watch(w *wire, ended <-chan struct{}) {
+	tick := time.NewTicker(silence / 4)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ended:
+			return
+		case <-tick.C:
+		}
 		l.mu.Lock()
-		mine := l.mu.w == w
 		silent := len(l.mu.pending) > 0 && time.Since(l.mu.heard) > silence
 		l.mu.Unlock()
-		if !mine {
-			return
-		}
 		if silent {
 			w.close()
 			return

@@ -1,10 +1,12 @@
 package cluster
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"path"
 
@@ -120,14 +122,20 @@ type metaMachine struct {
 const metaMarkName = "CLUSTER-META"
 
 func (m *metaMachine) apply(_ uint64, data []byte) (any, error) {
-	var mds []model.Metadata
-	if len(data) == 0 {
-		return nil, nil
+	// An entry is the lists of several proposals, one behind another.
+	for d := json.NewDecoder(bytes.NewReader(data)); ; {
+		var mds []model.Metadata
+		err := d.Decode(&mds)
+		if errors.Is(err, io.EOF) {
+			return nil, nil
+		}
+		if err == nil {
+			err = m.r.StoreMetadata(mds)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("metadata entry: %w", err)
+		}
 	}
-	if err := json.Unmarshal(data, &mds); err != nil {
-		return nil, fmt.Errorf("metadata entry: %w", err)
-	}
-	return nil, m.r.StoreMetadata(mds)
 }
 
 func (m *metaMachine) freeze() cut { return (*metaCut)(m) }

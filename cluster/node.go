@@ -228,19 +228,10 @@ func (n *Node) Commit(ctx context.Context, ops []engine.Op) error {
 func (n *Node) Describe(ctx context.Context, mds []model.Metadata) error {
 	ctx, cancel := context.WithTimeout(ctx, n.opts.CommitTimeout)
 	defer cancel()
-	for ; len(mds) > 0; mds = mds[1:] { // an entry each: joined ones would not parse
-		op, err := json.Marshal(mds[:1])
-		if err != nil {
-			return err
-		}
-		if err := n.describe(ctx, op); err != nil {
-			return err
-		}
+	op, err := json.Marshal(mds)
+	if err != nil {
+		return err
 	}
-	return nil
-}
-
-func (n *Node) describe(ctx context.Context, op []byte) error {
 	for {
 		done := make(chan error, 1)
 		n.group(uint64(metaStream)).send(&proposal{op: op, done: func(_ uint64, _ engine.Result, err error) { done <- err }})
@@ -252,11 +243,19 @@ func (n *Node) describe(ctx context.Context, op []byte) error {
 		case <-ctx.Done():
 			return fmt.Errorf("%w: the metadata was not confirmed in time", model.ErrUnavailable)
 		}
-		select {
-		case <-time.After(retryWait):
-		case <-ctx.Done():
+		if n.pause(ctx) != nil {
 			return fmt.Errorf("%w: the metadata's group has no leader", model.ErrUnavailable)
 		}
+	}
+}
+
+// pause waits a little before a try again; an error if ctx ends first.
+func (n *Node) pause(ctx context.Context) error {
+	select {
+	case <-time.After(retryWait):
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
 }
 

@@ -1,0 +1,330 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/prometheus/model/labels"
+	"go.uber.org/goleak"
+
+	"github.com/strandline-db/strandline/engine"
+	"github.com/strandline-db/strandline/shard/model"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// trio is three nodes in this process, and what they have acknowledged.
+type trio struct {
+	t     *testing.T
+	dir   string
+	net   *memNetwork
+	peers map[string]string
+	opts  Options
+	nodes map[string]*member
+	mu    sync.Mutex
+	acked map[string]map[int64]uint64 // series, time, value: must be there
+	sent  map[string]map[int64]uint64 // may be there
+}
+
+type member struct {
+	db   *engine.DB
+	node *Node
+}
+
+func newTrio(t *testing.T, o Options) *trio {
+	c := &trio{t: t, dir: t.TempDir(), net: newMemNetwork(), opts: o, nodes: map[string]*member{}, acked: map[string]map[int64]uint64{}, sent: map[string]map[int64]uint64{}}
+	c.peers = map[string]string{"n1": "n1:1", "n2": "n2:1", "n3": "n3:1"}
+	var wg sync.WaitGroup
+	for name := range c.peers {
+		wg.Go(func() {
+			m, err := c.open(name)
+			if err != nil {
+				t.Errorf("%s: %v", name, err)
+				return
+			}
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			c.nodes[name] = m
+		})
+	}
+	wg.Wait()
+	t.Cleanup(func() {
+		for name := range c.peers {
+			c.stop(name)
+		}
+	})
+	if t.Failed() {
+		t.FailNow()
+	}
+	return c
+}
+
+func (c *trio) open(name string) (*member, error) {
+	m := &member{}
+	o := c.opts
+	o.Name, o.Listen, o.Peers, o.Dir = name, c.peers[name], c.peers, filepath.Join(c.dir, name)
+	o.Network = memHost{c.net, c.peers[name]}
+	o.Heartbeat = 100 * time.Millisecond
+	level := slog.LevelWarn
+	if os.Getenv("CLUSTER_LOG") != "" {
+		level = slog.LevelDebug
+	}
+	o.Logger = slog.New(slog.NewTextHandler(c.t.Output(), &slog.HandlerOptions{Level: level})).With("node", name)
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	db, err := engine.Open(o.Dir, &engine.Options{
+		Shards: 4, Retention: -1, Logger: o.Logger,
+		OnFailure: func(err error) { c.t.Errorf("%s failed: %v", name, err) },
+		Replicate: func(r *engine.Replicas) (engine.Committer, error) {
+			n, err := Start(ctx, &o, r)
+			m.node = n
+			return n, err
+		},
+	})
+	m.db = db
+	return m, err
+}
+
+func (c *trio) start(name string) {
+	c.t.Helper()
+	m, err := c.open(name)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.nodes[name] = m
+}
+
+func (c *trio) stop(name string) {
+	m := c.nodes[name]
+	delete(c.nodes, name)
+	if m == nil {
+		return
+	}
+	if err := m.db.Close(); err != nil {
+		c.t.Errorf("closing %s: %v", name, err)
+	}
+}
+
+// write sends n samples of each of ten series to a node, and notes what it acknowledges.
+func (c *trio) write(to string, from int64, n int) error {
+	b := &model.Batch{}
+	for s := range 10 {
+		ls := labels.FromStrings("__name__", "m", "s", fmt.Sprint(s))
+		bs := model.BatchSeries{Key: model.AppendKey(nil, ls), From: len(b.T)}
+		for i := range int64(n) {
+			b.T, b.V = append(b.T, (from+i)*1000), append(b.V, float64(s)+float64(from+i)/7)
+		}
+		bs.To = len(b.T)
+		b.Series = append(b.Series, bs)
+	}
+	c.note(c.sent, b)
+	res, err := c.nodes[to].db.Append(context.Background(), b)
+	if err != nil {
+		return err
+	}
+	if res.Samples != len(b.T) || len(res.Rejected) > 0 {
+		return fmt.Errorf("%d of %d samples stored, %v", res.Samples, len(b.T), res.Rejected)
+	}
+	c.note(c.acked, b)
+	return nil
+}
+
+func (c *trio) note(in map[string]map[int64]uint64, b *model.Batch) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, bs := range b.Series {
+		key := model.KeyLabels(bs.Key).String()
+		if in[key] == nil {
+			in[key] = map[int64]uint64{}
+		}
+		for i := bs.From; i < bs.To; i++ {
+			in[key][b.T[i]] = math.Float64bits(b.V[i])
+		}
+	}
+}
+
+func (c *trio) mustWrite(to string, from int64, n int) {
+	c.t.Helper()
+	if err := c.write(to, from, n); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// check reads linearizably at a node: nothing acknowledged is missing, and nothing is
+// there that was not sent.
+func (c *trio) check(name string) {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	m := c.nodes[name]
+	if err := m.node.Sync(ctx, Linearizable); err != nil {
+		c.t.Fatalf("%s: %v", name, err)
+	}
+	sel, err := m.db.Select(ctx, &model.SelectRequest{MinT: math.MinInt64, MaxT: math.MaxInt64})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	defer sel.Close()
+	got := map[string]map[int64]uint64{}
+	for _, s := range sel.Series {
+		var cols model.Columns
+		if err := s.Read(&cols); err != nil {
+			c.t.Fatal(err)
+		}
+		x := map[int64]uint64{}
+		for i, t := range cols.T {
+			x[t] = math.Float64bits(cols.V[i])
+		}
+		got[s.Labels().String()] = x
+	}
+	for key, want := range c.acked {
+		for at, v := range want {
+			if x, ok := got[key][at]; !ok || x != v {
+				c.t.Fatalf("%s: %s at %d: %x, want %x (there: %v); %d of %d samples", name, key, at, x, v, ok, len(got[key]), len(want))
+			}
+		}
+	}
+	for key, samples := range got {
+		for at, v := range samples {
+			if x, ok := c.sent[key][at]; !ok || x != v {
+				c.t.Fatalf("%s: %s at %d: %x was never sent", name, key, at, v)
+			}
+		}
+	}
+}
+
+func (c *trio) checkAll() {
+	c.t.Helper()
+	for _, name := range slices.Sorted(maps.Keys(c.nodes)) {
+		c.check(name)
+	}
+}
+
+func (c *trio) flush(name string) {
+	c.t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); ; {
+		err := c.nodes[name].db.Flush(context.Background())
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			c.t.Fatalf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestAnyNode: every node takes writes and shows them all.
+func TestAnyNode(t *testing.T) {
+	c := newTrio(t, Options{})
+	for i, name := range []string{"n1", "n2", "n3", "n1"} {
+		c.mustWrite(name, int64(i)*10, 10)
+	}
+	c.checkAll()
+	for name := range c.peers {
+		c.flush(name)
+	}
+	c.mustWrite("n2", 100, 5)
+	c.checkAll()
+}
+
+// TestRestarts stops and starts nodes one after another, then all at once.
+func TestRestarts(t *testing.T) {
+	c := newTrio(t, Options{})
+	at := int64(0)
+	for _, name := range []string{"n1", "n2", "n3"} {
+		c.mustWrite(name, at, 20)
+		c.stop(name)
+		at += 20
+		for other := range c.nodes {
+			c.mustWrite(other, at, 20)
+			at += 20
+		}
+		c.start(name)
+		c.check(name)
+	}
+	for name := range c.peers {
+		c.stop(name)
+	}
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	for name := range c.peers {
+		wg.Go(func() {
+			m, err := c.open(name)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			c.nodes[name] = m
+		})
+	}
+	wg.Wait()
+	c.checkAll()
+}
+
+// TestIsolated: the two nodes that see each other go on, the third refuses writes,
+// and comes to the same state when it is back.
+func TestIsolated(t *testing.T) {
+	c := newTrio(t, Options{CommitTimeout: 3 * time.Second})
+	at := int64(0)
+	for _, name := range []string{"n1", "n2", "n3"} {
+		c.mustWrite("n1", at, 10)
+		c.net.isolate(c.peers[name], true)
+		if err := c.nodes[name].db.Flush(context.Background()); err != nil {
+			t.Logf("flush while alone: %v", err)
+		}
+		if err := c.write(name, at+1000, 1); err == nil {
+			t.Fatalf("%s acknowledged alone", name)
+		}
+		for other := range c.peers {
+			if other != name {
+				c.mustWrite(other, at+10, 10)
+				break
+			}
+		}
+		c.net.isolate(c.peers[name], false)
+		at += 20
+		c.mustWrite(name, at, 10)
+		at += 10
+		c.checkAll()
+	}
+}
+
+// TestInstall: a node that was away longer than the log goes back gets the blocks.
+func TestInstall(t *testing.T) {
+	c := newTrio(t, Options{TrailingLogs: 1})
+	c.mustWrite("n1", 0, 10)
+	c.stop("n3")
+	for i := range int64(5) {
+		c.mustWrite("n1", 100+i*50, 50)
+		c.flush("n1")
+		c.flush("n2")
+	}
+	c.mustWrite("n2", 1000, 10)
+	c.start("n3")
+	c.checkAll()
+	installed := 0
+	for i := range c.nodes["n3"].node.replicas.Len() {
+		if c.nodes["n3"].node.replicas.Shard(i).Manifest().Installed {
+			installed++
+		}
+	}
+	if installed == 0 {
+		t.Fatal("no shard was installed: the log went back far enough")
+	}
+	c.mustWrite("n3", 2000, 10)
+	c.flush("n3")
+	c.stop("n3")
+	c.start("n3")
+	c.checkAll()
+}
