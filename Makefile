@@ -11,7 +11,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 FUZZTIME := 60s
 export PATH := $(CACHE)/bin:$(PATH)
 
-.PHONY: help build run setup test check race fuzz bench microbench
+.PHONY: help build run cluster setup test check race fuzz bench microbench
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -21,6 +21,21 @@ build: ## build bin/strandline
 
 run: build ## build, then serve on ./data at 127.0.0.1:9595
 	./bin/strandline serve --data ./data
+
+CLUSTER := n1=127.0.0.1:9701,n2=127.0.0.1:9702,n3=127.0.0.1:9703
+
+cluster: build ## build, then run three nodes on ./data/n1 to n3, at 127.0.0.1:9601 to 9603
+	@trap 'trap - TERM INT EXIT; kill 0; wait' TERM INT EXIT; \
+	for i in 1 2 3; do \
+		./bin/strandline serve --data ./data/n$$i --listen 127.0.0.1:960$$i --cluster-node n$$i --cluster-peers '$(CLUSTER)' 2>&1 | sed -u "s/^/n$$i /" & \
+	done; \
+	until curl -fs 127.0.0.1:9601/-/ready >/dev/null; do sleep 0.2; done; \
+	printf '%s\n' '' 'Three nodes are up; any of them takes reads and writes:' \
+		'  curl -s 127.0.0.1:9601/api/v1/cluster/status | jq     who leads what' \
+		"  curl -s '127.0.0.1:9602/api/v1/query?query=up'" \
+		"  curl -s '127.0.0.1:9603/api/v1/query?query=up&consistency=linearizable'" \
+		'  pkill -9 -f cluster-node.n2                           lose one; the others go on' ''; \
+	wait
 
 setup: ## fetch the programs that the tests run beside us, where that is possible
 	@mkdir -p $(CACHE)/bin

@@ -166,7 +166,7 @@ func (c *trio) check(name string) {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	m := c.nodes[name]
-	if err := m.node.Sync(ctx, Linearizable); err != nil {
+	if _, err := m.node.Sync(ctx, Wanted{Level: Linearizable}); err != nil {
 		c.t.Fatalf("%s: %v", name, err)
 	}
 	sel, err := m.db.Select(ctx, &model.SelectRequest{MinT: math.MinInt64, MaxT: math.MaxInt64})

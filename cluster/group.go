@@ -52,7 +52,7 @@ func newGroup(n *Node, id uint64, m machine, log *wal.Log) *group {
 	g.fsm = newFSM(m, n.fail)
 	g.store = &logStore{log: log, id: wal.StreamID(id), fail: n.fail}
 	g.snaps = &snapshots{m: m}
-	g.trans = &transport{node: n, group: id, rpcs: make(chan raft.RPC, rpcQueue)}
+	g.trans = &transport{node: n, group: id, rpcs: make(chan raft.RPC, rpcQueue), consumed: g.fsm.consumed}
 	g.join = engine.JoinPayload
 	return g
 }
@@ -232,62 +232,6 @@ func (g *group) flush(ctx context.Context) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-}
-
-// readIndex returns an index such that a replica which has come to it shows all that
-// was acknowledged before the call. Only the leader can tell.
-func (g *group) readIndex(ctx context.Context) (uint64, error) {
-	if !g.leads() {
-		return 0, errNotLeader
-	}
-	term := g.raft.CurrentTerm()
-	if err := g.fsm.wait(ctx, 0, term); err != nil { // a command of this term is committed
-		return 0, err
-	}
-	index := g.raft.CommitIndex()
-	if err := g.confirmTerm(ctx, term); err != nil {
-		return 0, err
-	}
-	return index, nil
-}
-
-// confirmTerm returns nil once a majority has said, after the call began, that it
-// knows no later term: then no other leader had been elected when it began.
-func (g *group) confirmTerm(ctx context.Context, term uint64) error {
-	f := g.raft.GetConfiguration()
-	if err := f.Error(); err != nil {
-		return raftError(err)
-	}
-	voters, agree := 0, 0
-	answers := make(chan bool, len(f.Configuration().Servers))
-	asked := 0
-	for _, s := range f.Configuration().Servers {
-		if s.Suffrage != raft.Voter {
-			continue
-		}
-		voters++
-		if s.ID == g.node.raftID {
-			if g.raft.CurrentTerm() == term {
-				agree++
-			}
-			continue
-		}
-		asked++
-		go func() {
-			b, err := g.node.link(string(s.Address)).call(ctx, kindTerms, g.id, nil, false)
-			d := &decoder{b: b}
-			answers <- err == nil && d.uvarint() == term && !d.bad
-		}()
-	}
-	for ; asked > 0 && agree <= voters/2; asked-- {
-		if <-answers {
-			agree++
-		}
-	}
-	if agree <= voters/2 {
-		return fmt.Errorf("%w: no majority of group %d confirms the leader", model.ErrUnavailable, g.id)
-	}
-	return nil
 }
 
 // greetTerms proposes an empty entry at the start of each term that this node leads:

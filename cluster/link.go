@@ -193,6 +193,13 @@ func (l *link) call(ctx context.Context, k kind, group uint64, data []byte, lazy
 	}
 }
 
+// up tells whether there is a connection.
+func (l *link) up() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.mu.w != nil
+}
+
 // drop ends the connection; another follows.
 func (l *link) drop() {
 	l.mu.Lock()

@@ -9,6 +9,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -34,6 +35,8 @@ type Node struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 	once   sync.Once
+
+	draining atomic.Bool
 
 	mu struct {
 		sync.Mutex
@@ -322,7 +325,7 @@ func (n *Node) balance() {
 // handOver transfers a group that this node leads to the member whose turn it is;
 // false if there is nothing to do.
 func (n *Node) handOver(i int, g *group) bool {
-	if !g.leads() {
+	if !g.leads() || n.draining.Load() {
 		return false
 	}
 	f := g.raft.GetConfiguration()
@@ -345,9 +348,8 @@ func (n *Node) handOver(i int, g *group) bool {
 	}
 	ctx, cancel := context.WithTimeout(n.ctx, balanceEvery)
 	defer cancel()
-	b, err := n.link(string(want.Address)).call(ctx, kindTerms, g.id, nil, false)
-	d := &decoder{b: b}
-	if _, consumed := d.uvarint(), d.uvarint(); err != nil || d.bad || consumed+8 < g.fsm.consumed() {
+	const near = 8 // entries
+	if t, err := n.askTerms(ctx, string(want.Address), g.id); err != nil || t.draining || t.consumed+near < g.fsm.consumed() {
 		return false
 	}
 	if err := g.raft.LeadershipTransferToServer(want.ID, want.Address).Error(); err != nil {

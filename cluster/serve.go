@@ -77,10 +77,13 @@ func (n *Node) handle(ctx context.Context, m *message, respond func([]byte, erro
 	case kindFetch:
 		go func() { respond(g.machine.fetch(m.data)) }()
 	case kindTerms:
-		respond(putUvarints(nil, g.raft.CurrentTerm(), g.fsm.consumed()), nil)
+		respond(g.terms(), nil)
 	case kindReadIndex:
 		go func() {
-			index, err := g.readIndex(ctx)
+			ctx, cancel := context.WithTimeout(ctx, n.opts.CommitTimeout)
+			defer cancel()
+			d := &decoder{b: m.data}
+			index, err := g.readIndex(ctx, Level(d.uvarint()))
 			respond(putUvarints(nil, index), err)
 		}()
 	default:

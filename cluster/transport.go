@@ -25,6 +25,8 @@ type transport struct {
 	group     uint64
 	rpcs      chan raft.RPC
 	heartbeat atomic.Pointer[func(raft.RPC)]
+	consumed  func() uint64 // by the state machine
+	fresh     freshness
 }
 
 var (
@@ -148,22 +150,29 @@ func (t *transport) receive(m *message, respond func([]byte, error)) {
 		go func() { (*h)(rpc); t.settle(answers, respond) }()
 		return
 	}
+	came := time.Now()
 	select {
 	case t.rpcs <- rpc:
-		go t.settle(answers, respond)
 	default:
 		respond(nil, errBusy)
+		return
 	}
+	go func() {
+		a, ok := t.settle(answers, respond).(*raft.AppendEntriesResponse)
+		if req, append := rpc.Command.(*raft.AppendEntriesRequest); append && ok && a.Success {
+			t.fresh.heard(came, req.LeaderCommitIndex, t.consumed())
+		}
+	}()
 }
 
 // settle waits for Raft's answer and sends it. Raft answers nothing once it has been
 // shut down.
-func (t *transport) settle(answers <-chan raft.RPCResponse, respond func([]byte, error)) {
+func (t *transport) settle(answers <-chan raft.RPCResponse, respond func([]byte, error)) any {
 	var a raft.RPCResponse
 	select {
 	case a = <-answers:
 	case <-t.node.ctx.Done():
-		return
+		return nil
 	}
 	var b []byte
 	switch r := a.Response.(type) {
@@ -179,6 +188,7 @@ func (t *transport) settle(answers <-chan raft.RPCResponse, respond func([]byte,
 		b = putHeader(nil, &r.RPCHeader)
 	}
 	respond(b, a.Error)
+	return a.Response
 }
 
 // AppendEntriesPipeline implements raft.Transport.

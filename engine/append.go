@@ -147,6 +147,7 @@ func (a *appender) settle(lim *shard.Limits, res *model.AppendResult) {
 	}
 	for i := range a.commits {
 		c := &a.commits[i]
+		res.Applied = append(res.Applied, model.ShardIndex{Shard: c.Shard, Index: c.Index})
 		a.items[c.Shard] = append(a.items[c.Shard], a.ops[c.Shard].Outcome(&c.Result, lim, res)...)
 	}
 	for k := range a.ops {

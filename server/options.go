@@ -18,6 +18,8 @@ type Options struct {
 	TLS  *tls.Config         // nil: plain HTTP
 	// Insecure permits listening beyond loopback without TLS and Auth.
 	Insecure bool
+	// Ready returns nil when a mounted server may get traffic. Nil: it always may.
+	Ready func() error
 	// Metrics answers /metrics. Nil: there is none.
 	Metrics fasthttp.RequestHandler
 	// Registerer gets the server's own metrics. Nil: they are not exposed.

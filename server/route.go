@@ -84,6 +84,11 @@ func (s *Server) dispatch(ctx *fasthttp.RequestCtx, path string) {
 	case path == "/metrics" && look && s.o.Metrics != nil:
 		s.o.Metrics(ctx)
 	case path == "/-/ready" && look && h != nil:
+		if err := s.ready(); err != nil {
+			fail(ctx, 503, "unavailable", "not ready: "+err.Error())
+			ctx.Response.Header.Set("Retry-After", "1")
+			return
+		}
 		ctx.SetBodyString("ready\n")
 	case h == nil && (path == "/-/ready" || strings.HasPrefix(path, "/api/v1/")):
 		fail(ctx, 503, "unavailable", "not ready: starting or stopping")
@@ -94,6 +99,13 @@ func (s *Server) dispatch(ctx *fasthttp.RequestCtx, path string) {
 	default:
 		fail(ctx, 404, "not_found", "no such path")
 	}
+}
+
+func (s *Server) ready() error {
+	if s.o.Ready == nil {
+		return nil
+	}
+	return s.o.Ready()
 }
 
 // fail answers with the error envelope; its arguments need no JSON escapes.

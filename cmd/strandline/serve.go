@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/valyala/fasthttp/fasthttpadaptor"
 
+	"github.com/strandline-db/strandline/cluster"
 	"github.com/strandline-db/strandline/engine"
 	"github.com/strandline-db/strandline/query"
 	"github.com/strandline-db/strandline/server"
@@ -25,6 +26,7 @@ import (
 	"github.com/strandline-db/strandline/server/auth"
 	"github.com/strandline-db/strandline/server/config"
 	"github.com/strandline-db/strandline/server/ingest"
+	"github.com/strandline-db/strandline/shard/model"
 )
 
 // drainTime is how long running requests may take to end once we are told to stop.
@@ -63,6 +65,7 @@ type node struct {
 	server *server.Server
 	addr   string
 
+	cluster    *cluster.Node // nil: a single node
 	db         *engine.DB
 	api        *api.API
 	ingest     *ingest.Handler
@@ -154,7 +157,7 @@ func (n *node) listen() (err error) {
 func (n *node) newServer() error {
 	o := &server.Options{
 		Insecure: n.cfg.Insecure, Registerer: n.reg, Logger: n.log, Audit: n.log.With("log", "audit"),
-		MaxBody: int(n.cfg.MaxBodyBytes), MaxConns: n.cfg.MaxConnections,
+		MaxBody: int(n.cfg.MaxBodyBytes), MaxConns: n.cfg.MaxConnections, Ready: n.ready,
 		Metrics: fasthttpadaptor.NewFastHTTPHandler(promhttp.HandlerFor(n.reg, promhttp.HandlerOpts{EnableOpenMetrics: true})),
 	}
 	var err error
@@ -195,9 +198,17 @@ func (n *node) open() error {
 	if err != nil {
 		return errors.Join(err, db.Close())
 	}
-	n.db, n.api = db, api.New(db, q, apiOptions(n.cfg))
+	n.db, n.api = db, api.New(db, q, apiOptions(n))
 	n.stopScrape = n.startScrape()
 	return nil
+}
+
+// ready tells why a node that has started should get no traffic.
+func (n *node) ready() error {
+	if n.cluster == nil {
+		return nil
+	}
+	return n.cluster.Ready()
 }
 
 func authOf(c *config.Config) (*auth.Authenticator, error) {
@@ -233,11 +244,27 @@ func (n *node) shutdown() error {
 // stop ends everything in the reverse order of its start, with all flushed.
 func (n *node) stop() error {
 	n.stopScrape()
+	if n.cluster != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), drainTime)
+		n.cluster.Drain(ctx)
+		cancel()
+	}
 	err := n.shutdown()
 	start := time.Now()
-	err = errors.Join(err, n.api.Close(), n.db.Flush(context.Background()), n.db.Close())
+	err = errors.Join(err, n.api.Close(), n.lastFlush(), n.db.Close())
 	if err == nil {
 		n.log.Info("stopped", "flush_took", time.Since(start))
+	}
+	return err
+}
+
+// lastFlush saves the next start its replay; without a majority, which a node that
+// stops with its cluster may lack, the log is enough.
+func (n *node) lastFlush() error {
+	err := n.db.Flush(context.Background())
+	if n.cluster != nil && errors.Is(err, model.ErrUnavailable) {
+		n.log.Info("stopping without a flush", "err", err)
+		return nil
 	}
 	return err
 }

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"runtime"
 	"time"
@@ -10,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/strandline-db/strandline/cluster"
 	"github.com/strandline-db/strandline/engine"
 	"github.com/strandline-db/strandline/server/api"
 	"github.com/strandline-db/strandline/server/config"
@@ -79,16 +82,59 @@ func engineOptions(n *node) *engine.Options {
 		FlushInterval: c.FlushInterval, HeadBytes: c.HeadBytes, MaxSeries: orNegative(c.MaxSeries),
 		MaxFuture: c.MaxFuture, MinFreeBytes: orNegative(c.MinFreeBytes),
 		OnFailure: func(err error) { n.failed <- err },
+		Replicate: replicate(n),
 	}
 }
 
-func apiOptions(c *config.Config) *api.Options {
-	return &api.Options{
-		MaxResponseBytes: int(c.QueryMaxResponseBytes),
-		Version:          api.BuildInfo{Version: version, GoVersion: runtime.Version()},
-		Config:           c.YAML,
-		Flags:            c.Values,
+// replicate returns how to make the engine part of a cluster; nil for a single node.
+func replicate(n *node) func(*engine.Replicas) (engine.Committer, error) {
+	c := n.cfg
+	if c.ClusterNode == "" {
+		return nil
 	}
+	return func(r *engine.Replicas) (engine.Committer, error) {
+		o := &cluster.Options{Name: c.ClusterNode, Listen: c.ClusterListen, Dir: c.Data, Logger: n.log,
+			Heartbeat: c.ClusterHeartbeat, CommitTimeout: c.ClusterCommitTimeout}
+		var err error
+		if o.Peers, err = cluster.ParsePeers(c.ClusterPeers); err != nil {
+			return nil, err
+		}
+		if o.Listen == "" {
+			o.Listen = o.Peers[o.Name]
+		}
+		if !c.Insecure && !loopback(o.Listen) {
+			return nil, fmt.Errorf("cluster-listen %s: %w", o.Listen, errOpenCluster)
+		}
+		n.cluster, err = cluster.Start(context.Background(), o, r)
+		return n.cluster, err
+	}
+}
+
+func loopback(addr string) bool {
+	host, _, err := net.SplitHostPort(addr)
+	ip := net.ParseIP(host)
+	return err == nil && (host == "localhost" || ip != nil && ip.IsLoopback())
+}
+
+func apiOptions(n *node) *api.Options {
+	o := &api.Options{
+		MaxResponseBytes: int(n.cfg.QueryMaxResponseBytes),
+		Version:          api.BuildInfo{Version: version, GoVersion: runtime.Version()},
+		Config:           n.cfg.YAML,
+		Flags:            n.cfg.Values,
+		Consistency:      n.cfg.Consistency,
+	}
+	if c := n.cluster; c != nil {
+		o.Cluster = func() any { return c.Status() }
+		o.Sync = func(ctx context.Context, w api.Freshness) (time.Duration, error) {
+			level, err := cluster.ParseLevel(w.Level)
+			if err != nil {
+				return 0, err
+			}
+			return c.Sync(ctx, cluster.Wanted{Level: level, MaxStaleness: w.MaxStaleness, Applied: w.Applied})
+		}
+	}
+	return o
 }
 
 func ingestOptions(n *node) *ingest.Options {

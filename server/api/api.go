@@ -33,6 +33,7 @@ type handler func(ctx context.Context, f *form) (*answer, error)
 type route struct {
 	handle handler
 	post   bool // POST is allowed beside GET
+	reads  bool // stored data
 }
 
 // New returns an API over r and q. The options are completed in place; options
@@ -41,21 +42,24 @@ func New(r model.Reader, q *query.Engine, opts *Options) *API {
 	a := &API{r: r, q: q, opts: opts.EnsureDefaults()}
 	a.base, a.stop = context.WithCancelCause(context.Background())
 	a.routes = map[string]route{
-		"query":              {a.query, true},
-		"query_range":        {a.queryRange, true},
-		"query_exemplars":    {a.exemplars, true},
-		"format_query":       {a.formatQuery, true},
-		"parse_query":        {a.parseQuery, true},
-		"labels":             {a.labelNames, true},
-		"series":             {a.series, true},
-		"metadata":           {a.metadata, false},
-		"status/buildinfo":   {a.buildInfo, false},
-		"status/config":      {a.config, false},
-		"status/flags":       {a.flags, false},
-		"status/runtimeinfo": {a.runtimeInfo, false},
+		"query":              {a.query, true, true},
+		"query_range":        {a.queryRange, true, true},
+		"query_exemplars":    {a.exemplars, true, true},
+		"format_query":       {a.formatQuery, true, false},
+		"parse_query":        {a.parseQuery, true, false},
+		"labels":             {a.labelNames, true, true},
+		"series":             {a.series, true, true},
+		"metadata":           {a.metadata, false, true},
+		"status/buildinfo":   {a.buildInfo, false, false},
+		"status/config":      {a.config, false, false},
+		"status/flags":       {a.flags, false, false},
+		"status/runtimeinfo": {a.runtimeInfo, false, false},
 	}
 	if a.opts.TSDB != nil {
-		a.routes["status/tsdb"] = route{a.tsdb, false}
+		a.routes["status/tsdb"] = route{a.tsdb, false, false}
+	}
+	if a.opts.Cluster != nil {
+		a.routes["cluster/status"] = route{a.cluster, false, false}
 	}
 	return a
 }
@@ -79,7 +83,7 @@ func (a *API) Handle(rc *fasthttp.RequestCtx) bool {
 	if name, isLabel := labelOf(rest); !ok && isLabel {
 		rt, ok = route{handle: func(ctx context.Context, f *form) (*answer, error) {
 			return a.labelValues(ctx, name, f)
-		}}, true
+		}, reads: true}, true
 	}
 	if !ok {
 		return false
@@ -88,7 +92,7 @@ func (a *API) Handle(rc *fasthttp.RequestCtx) bool {
 	case rc.IsOptions():
 		rc.SetStatusCode(fasthttp.StatusNoContent)
 	case rc.IsGet(), rc.IsPost() && rt.post:
-		a.serve(rc, f, rt.handle)
+		a.serve(rc, f, rt)
 	default:
 		allow := "GET, OPTIONS"
 		if rt.post {
@@ -112,12 +116,19 @@ func labelOf(rest string) (string, bool) {
 	return name, ok && name != "" && !strings.Contains(name, "/")
 }
 
-func (a *API) serve(rc *fasthttp.RequestCtx, f *form, h handler) {
+func (a *API) serve(rc *fasthttp.RequestCtx, f *form, rt route) {
 	ctx, cancel := context.WithCancelCause(a.base)
 	unwatch := watch(rc.Conn(), a.opts.WatchInterval, func() { cancel(context.Canceled) })
 	defer cancel(nil)
 	defer unwatch()
-	ans, err := h(ctx, f)
+	var ans *answer
+	var err error
+	if rt.reads {
+		err = a.sync(ctx, f)
+	}
+	if err == nil {
+		ans, err = rt.handle(ctx, f)
+	}
 	if ans != nil && ans.done != nil {
 		defer ans.done()
 	}

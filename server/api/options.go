@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -8,6 +9,7 @@ import (
 	"runtime"
 	"time"
 
+	"github.com/strandline-db/strandline/shard/model"
 	"github.com/strandline-db/strandline/wal/clock"
 )
 
@@ -31,10 +33,24 @@ type Options struct {
 	// TSDB returns figures about the series, at most limit entries a list. Without
 	// it status/tsdb is not served.
 	TSDB func(limit int) (TSDBStatus, error)
+	// Sync returns once the data is as fresh as a request wants it, and how old it is
+	// at most. Nil: it always is.
+	Sync func(ctx context.Context, w Freshness) (time.Duration, error)
+	// Consistency is the level of requests that name none. Default: stale.
+	Consistency string
+	// Cluster describes the cluster. Without it cluster/status is not served.
+	Cluster func() any
 	// Logger gets faults of answering. Default: none.
 	Logger *slog.Logger
 	// Clock tells the default evaluation time. Default the machine's.
 	Clock clock.Clock
+}
+
+// Freshness is what a request asks of the data it reads.
+type Freshness struct {
+	Level        string        // stale, leader or linearizable
+	MaxStaleness time.Duration // 0: any age
+	Applied      model.Applied // writes that it must see
 }
 
 // BuildInfo describes the build. There is no list of features: one would make
@@ -106,6 +122,9 @@ func (o *Options) EnsureDefaults() *Options {
 	}
 	if o.Version.GoVersion == "" {
 		o.Version.GoVersion = runtime.Version()
+	}
+	if o.Consistency == "" {
+		o.Consistency = "stale"
 	}
 	if o.Config == nil {
 		o.Config = func() string { return "" }

@@ -30,6 +30,9 @@ type Config struct {
 	QueryMaxSamples, QueryMaxSeries, QueryMaxConcurrent int
 	QueryMaxResponseBytes                               int64
 
+	ClusterNode, ClusterPeers, ClusterListen, Consistency string
+	ClusterHeartbeat, ClusterCommitTimeout                time.Duration
+
 	values map[string]string // as written, by name; no secrets
 }
 
@@ -78,6 +81,9 @@ func (c *Config) set(s *Setting, v string) error {
 func (c *Config) relations() (errs []error) {
 	if (c.TLSCert == "") != (c.TLSKey == "") {
 		errs = append(errs, fmt.Errorf("tls-cert and tls-key: %w: give both or none", ErrBadValue))
+	}
+	if (c.ClusterNode == "") != (c.ClusterPeers == "") {
+		errs = append(errs, fmt.Errorf("cluster-node and cluster-peers: %w: give both or none", ErrBadValue))
 	}
 	if c.ColdAfter < c.WarmAfter {
 		errs = append(errs, fmt.Errorf("cold-after: %w: must not be less than warm-after", ErrBadValue))

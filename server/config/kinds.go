@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -112,5 +113,16 @@ func level(field func(*Config) *string) setter {
 			return nil
 		}
 		return fmt.Errorf("%q is not debug, info, warn or error", s)
+	}
+}
+
+// oneOf takes one of the names.
+func oneOf(field func(*Config) *string, names ...string) setter {
+	return func(c *Config, v string) error {
+		if !slices.Contains(names, v) {
+			return fmt.Errorf("%q is none of %s", v, strings.Join(names, ", "))
+		}
+		*field(c) = v
+		return nil
 	}
 }

@@ -2,6 +2,7 @@ package config
 
 import (
 	"math"
+	"slices"
 	"time"
 )
 
@@ -16,7 +17,7 @@ type Setting struct {
 
 // Settings returns the table of all settings, in the order of documentation.
 func Settings() []Setting {
-	return append(append(serving(), storing()...), querying()...)
+	return slices.Concat(serving(), storing(), querying(), clustering())
 }
 
 func serving() []Setting {
@@ -33,6 +34,17 @@ func serving() []Setting {
 		{Name: "max-body-bytes", Default: "32MiB", Help: "largest request body", set: size(func(c *Config) *int64 { return &c.MaxBodyBytes }, 1)},
 		{Name: "max-connections", Default: "4096", Help: "most connections at a time", set: count(func(c *Config) *int { return &c.MaxConnections }, 1, 1<<20)},
 		{Name: "self-scrape-interval", Default: "15s", Help: "how often the server stores its own metrics; 0: never", set: duration(func(c *Config) *time.Duration { return &c.SelfScrapeInterval }, true)},
+	}
+}
+
+func clustering() []Setting {
+	return []Setting{
+		{Name: "cluster-node", Help: "name of this node; empty: no cluster", set: text(func(c *Config) *string { return &c.ClusterNode }, true)},
+		{Name: "cluster-peers", Help: "all nodes that form the cluster, this one too, the same list on each: `n1=host:port,n2=host:port,n3=host:port`", set: text(func(c *Config) *string { return &c.ClusterPeers }, true)},
+		{Name: "cluster-listen", Help: "host and port for the other nodes; empty: that of cluster-peers", set: text(func(c *Config) *string { return &c.ClusterListen }, true)},
+		{Name: "cluster-heartbeat", Default: "500ms", Help: "silence of a leader after which another is elected", set: duration(func(c *Config) *time.Duration { return &c.ClusterHeartbeat }, false)},
+		{Name: "cluster-commit-timeout", Default: "5s", Help: "longest time that a write looks for a leader and a majority", set: duration(func(c *Config) *time.Duration { return &c.ClusterCommitTimeout }, false)},
+		{Name: "consistency", Default: "stale", Help: "what a read sees that does not say: stale, leader or linearizable", set: oneOf(func(c *Config) *string { return &c.Consistency }, "stale", "leader", "linearizable")},
 	}
 }
 

@@ -15,6 +15,10 @@ import (
 	"github.com/strandline-db/strandline/shard/model"
 )
 
+// headerApplied tells where in the logs a write lies: a read that sends it back, at any
+// node of a cluster, sees the write.
+const headerApplied = "X-Strandline-Applied"
+
 // The headers of 2.0 that tell what was written.
 const (
 	headerSamples    = "X-Prometheus-Remote-Write-Samples-Written"
@@ -82,6 +86,9 @@ func (h *Handler) Handle(ctx *fasthttp.RequestCtx) {
 		head.Set(headerSamples, strconv.Itoa(res.Samples))
 		head.Set(headerHistograms, strconv.Itoa(res.Histograms))
 		head.Set(headerExemplars, strconv.Itoa(res.Exemplars))
+	}
+	if len(res.Applied) > 0 {
+		ctx.Response.Header.SetBytesV(headerApplied, res.Applied.Append(nil))
 	}
 	if err == nil {
 		h.answer(ctx, p, fasthttp.StatusNoContent, "")

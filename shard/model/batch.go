@@ -1,6 +1,12 @@
 package model
 
-import "github.com/prometheus/prometheus/model/histogram"
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/prometheus/prometheus/model/histogram"
+)
 
 // Batch is a set of samples on its way into the engine, grouped by series, in
 // flat columns that are reused from request to request. All byte slices in it
@@ -69,6 +75,43 @@ type AppendResult struct {
 	// Rejected lists the series entries of which something was not written, in
 	// order; the rest of the batch is stored all the same.
 	Rejected []Rejection
+	// Applied is where in the logs the batch lies: a reader that has come to there sees it.
+	Applied Applied
+}
+
+// Applied says up to which log entry each shard has been applied.
+type Applied []ShardIndex
+
+// ShardIndex is an index of one shard's log.
+type ShardIndex struct {
+	Shard int
+	Index uint64
+}
+
+// Append writes it as text: "shard:index" joined by commas.
+func (a Applied) Append(dst []byte) []byte {
+	for i, x := range a {
+		if i > 0 {
+			dst = append(dst, ',')
+		}
+		dst = strconv.AppendInt(dst, int64(x.Shard), 10)
+		dst = strconv.AppendUint(append(dst, ':'), x.Index, 10)
+	}
+	return dst
+}
+
+// ParseApplied is the inverse of Append.
+func ParseApplied(s string) (a Applied, err error) {
+	for part := range strings.SplitSeq(s, ",") {
+		shard, index, ok := strings.Cut(part, ":")
+		k, kerr := strconv.ParseUint(shard, 10, 16)
+		i, ierr := strconv.ParseUint(index, 10, 64)
+		if !ok || kerr != nil || ierr != nil || len(a) > 1024 {
+			return nil, fmt.Errorf("%q is not a list of shard:index", s)
+		}
+		a = append(a, ShardIndex{int(k), i})
+	}
+	return a, nil
 }
 
 // Rejection says why something of Batch.Series[Series] was not written.

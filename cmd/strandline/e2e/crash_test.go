@@ -14,9 +14,10 @@ import (
 )
 
 const (
-	crashRounds  = 25
-	crashWriters = 4
-	crashSeries  = 50
+	crashRounds   = 25
+	clusterRounds = 10
+	crashWriters  = 4
+	crashSeries   = 50
 )
 
 // tinyFlush makes the server flush and merge all the time.

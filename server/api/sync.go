@@ -1,0 +1,61 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"strconv"
+
+	"github.com/strandline-db/strandline/shard/model"
+)
+
+// Headers of reads that follow writes.
+const (
+	// headerApplied is in the answer to a write; a read that sends it back sees the write.
+	headerApplied = "X-Strandline-Applied"
+	// headerStaleness is in the answer to a read at level stale: how many seconds its
+	// data may be old.
+	headerStaleness = "X-Strandline-Staleness"
+)
+
+// sync waits until the data is as fresh as the request asks for.
+func (a *API) sync(ctx context.Context, f *form) error {
+	w := Freshness{Level: f.get("consistency")}
+	switch w.Level {
+	case "":
+		w.Level = a.opts.Consistency
+	case "stale", "leader", "linearizable":
+	default:
+		return badParam(errors.New("want stale, leader or linearizable"), "consistency")
+	}
+	var err error
+	if s := f.get("max_staleness"); s != "" {
+		if w.MaxStaleness, err = parseDuration(s); err == nil && w.MaxStaleness <= 0 {
+			err = errors.New("it must be positive")
+		}
+		if err != nil {
+			return badParam(err, "max_staleness")
+		}
+	}
+	if token := string(f.rc.Request.Header.Peek(headerApplied)); token != "" {
+		if w.Applied, err = model.ParseApplied(token); err != nil {
+			return badParam(err, headerApplied)
+		}
+	}
+	if a.opts.Sync == nil {
+		return nil
+	}
+	age, err := a.opts.Sync(ctx, w)
+	if err == nil && w.Level == "stale" {
+		f.rc.Response.Header.Set(headerStaleness, strconv.FormatFloat(age.Seconds(), 'f', 3, 64))
+	}
+	return err
+}
+
+func (a *API) cluster(context.Context, *form) (*answer, error) {
+	b, err := json.Marshal(a.opts.Cluster())
+	if err != nil {
+		return nil, err
+	}
+	return &answer{data: func(e *encoder) error { e.buf = append(e.buf, b...); return nil }}, nil
+}
