@@ -11,7 +11,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 FUZZTIME := 60s
 export PATH := $(CACHE)/bin:$(PATH)
 
-.PHONY: help build run cluster setup test check race fuzz bench microbench
+.PHONY: help build run cluster setup test check race fuzz soak bench microbench
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -72,6 +72,9 @@ fuzz: ## run every fuzz target for FUZZTIME (default 60s)
 			{ grep -q '^    context deadline exceeded$$' $(CACHE)/fuzz.log && ! grep -q 'Failing input' $(CACHE)/fuzz.log; } || \
 			{ cat $(CACHE)/fuzz.log; exit 1; }; \
 		grep 'execs:' $(CACHE)/fuzz.log | tail -1; done
+
+soak: setup ## run the fault tests at full size: some hours
+	go test -count=1 -tags invariants -timeout 12h -v ./cmd/strandline/e2e -run 'TestKillUnderIngest|TestClusterFaults' -args -soak
 
 bench: build setup ## measure the binary beside victoria-metrics and prometheus on the same bodies, then a restart
 	@command -v victoria-metrics >/dev/null || { echo "make bench needs victoria-metrics: apt-get install victoria-metrics"; exit 1; }

@@ -159,6 +159,9 @@ func (id *identity) welcome(conn net.Conn) (g greeting, err error) {
 	if err := json.Unmarshal(b, &g); err != nil {
 		return g, fmt.Errorf("%w: %w", ErrIdentity, err)
 	}
+	if err := checkName(conn, g.Name); err != nil {
+		return g, err
+	}
 	if err := id.admits(&g); errors.Is(err, ErrIdentity) {
 		return g, err
 	}

@@ -124,3 +124,24 @@ func (n *Node) Drain(ctx context.Context) {
 		}
 	}
 }
+
+// Hash is a hash of everything that a replica holds of a shard above the retention
+// cut, in hex. Replicas at the same index have the same.
+type Hash struct {
+	Shard int    `json:"shard"`
+	Index uint64 `json:"index"`
+	Hash  string `json:"hash"`
+}
+
+// Hashes reads all shards, one after another.
+func (n *Node) Hashes(ctx context.Context) ([]Hash, error) {
+	out := make([]Hash, n.replicas.Len())
+	for i := range out {
+		index, sum, err := n.replicas.Shard(i).Hash(ctx)
+		if err != nil {
+			return nil, err
+		}
+		out[i] = Hash{Shard: i, Index: index, Hash: fmt.Sprintf("%016x", sum)}
+	}
+	return out, nil
+}

@@ -89,6 +89,9 @@ func (r *Replica) Install(ctx context.Context, data []byte, m Mark, fetch shard.
 	return r.log.Reset(r.id, m.Applied)
 }
 
+// Hash returns a hash of everything the replica holds, and the entry it has come to.
+func (r *Replica) Hash(ctx context.Context) (index, sum uint64, err error) { return r.s.Hash(ctx) }
+
 // Manifest returns the durable state; the caller must not change what it points to.
 func (r *Replica) Manifest() Manifest { return r.s.Manifest() }
 

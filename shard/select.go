@@ -34,6 +34,7 @@ type blockPart struct {
 type Selection struct {
 	Series     []model.Series // sorted by labels
 	minT, maxT int64          // already clipped to the retention cut
+	applied    uint64         // the last entry that it shows
 	v          *view
 	readers    sync.Pool
 }
@@ -90,7 +91,7 @@ func (s *Shard) selectHead(sel *Selection, req *model.SelectRequest, byKey map[s
 	h := s.head
 	h.mu.RLock()
 	defer h.mu.RUnlock()
-	sel.minT = max(sel.minT, h.mu.cut)
+	sel.minT, sel.applied = max(sel.minT, h.mu.cut), h.mu.applied
 	ids, err := index.Select(h.mu.postings, req.Matchers)
 	if err != nil {
 		return err

@@ -7,7 +7,7 @@ var (
 	// errStorage: a write or sync of the storage failed while serving.
 	errStorage = errors.New("storage failed")
 	// errOpenCluster: what nodes tell each other would be open to everybody.
-	errOpenCluster = errors.New("nodes beyond loopback need protection that is not there yet: give --insecure if the network is yours alone")
+	errOpenCluster = errors.New("nodes beyond loopback need cluster-tls-cert, cluster-tls-key and cluster-tls-ca (`strandline cluster certs` makes some), or --insecure if the network is yours alone")
 	// errForced: a second signal came while stopping.
 	errForced = errors.New("told to stop a second time: left without a flush")
 	// errDamaged: check found faults, which it has printed.

@@ -102,7 +102,13 @@ func replicate(n *node) func(*engine.Replicas) (engine.Committer, error) {
 		if o.Listen == "" {
 			o.Listen = o.Peers[o.Name]
 		}
-		if !c.Insecure && !loopback(o.Listen) {
+		switch {
+		case c.ClusterTLSCert != "":
+			o.Network, err = cluster.MutualTLS(cluster.TCP{}, o.Peers, c.ClusterTLSCert, c.ClusterTLSKey, c.ClusterTLSCA)
+			if err != nil {
+				return nil, err
+			}
+		case !c.Insecure && !loopback(o.Listen):
 			return nil, fmt.Errorf("cluster-listen %s: %w", o.Listen, errOpenCluster)
 		}
 		n.cluster, err = cluster.Start(context.Background(), o, r)
@@ -126,6 +132,7 @@ func apiOptions(n *node) *api.Options {
 	}
 	if c := n.cluster; c != nil {
 		o.Cluster = func() any { return c.Status() }
+		o.Hashes = func(ctx context.Context) (any, error) { return c.Hashes(ctx) }
 		o.Sync = func(ctx context.Context, w api.Freshness) (time.Duration, error) {
 			level, err := cluster.ParseLevel(w.Level)
 			if err != nil {

@@ -59,7 +59,10 @@ func New(r model.Reader, q *query.Engine, opts *Options) *API {
 		a.routes["status/tsdb"] = route{a.tsdb, false, false}
 	}
 	if a.opts.Cluster != nil {
-		a.routes["cluster/status"] = route{a.cluster, false, false}
+		a.routes["cluster/status"] = route{a.cluster, true, false}
+	}
+	if a.opts.Hashes != nil {
+		a.routes["admin/cluster/hash"] = route{a.hashes, true, true}
 	}
 	return a
 }

@@ -40,6 +40,8 @@ type Options struct {
 	Consistency string
 	// Cluster describes the cluster. Without it cluster/status is not served.
 	Cluster func() any
+	// Hashes returns the hashes of what this node holds, for admin/cluster/hash.
+	Hashes func(context.Context) (any, error)
 	// Logger gets faults of answering. Default: none.
 	Logger *slog.Logger
 	// Clock tells the default evaluation time. Default the machine's.

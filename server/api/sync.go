@@ -52,8 +52,19 @@ func (a *API) sync(ctx context.Context, f *form) error {
 	return err
 }
 
-func (a *API) cluster(context.Context, *form) (*answer, error) {
-	b, err := json.Marshal(a.opts.Cluster())
+func (a *API) cluster(context.Context, *form) (*answer, error) { return plain(a.opts.Cluster()) }
+
+func (a *API) hashes(ctx context.Context, _ *form) (*answer, error) {
+	v, err := a.opts.Hashes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return plain(v)
+}
+
+// plain answers with v as JSON.
+func plain(v any) (*answer, error) {
+	b, err := json.Marshal(v)
 	if err != nil {
 		return nil, err
 	}

@@ -31,6 +31,7 @@ type Config struct {
 	QueryMaxResponseBytes                               int64
 
 	ClusterNode, ClusterPeers, ClusterListen, Consistency string
+	ClusterTLSCert, ClusterTLSKey, ClusterTLSCA           string
 	ClusterHeartbeat, ClusterCommitTimeout                time.Duration
 
 	values map[string]string // as written, by name; no secrets
@@ -84,6 +85,9 @@ func (c *Config) relations() (errs []error) {
 	}
 	if (c.ClusterNode == "") != (c.ClusterPeers == "") {
 		errs = append(errs, fmt.Errorf("cluster-node and cluster-peers: %w: give both or none", ErrBadValue))
+	}
+	if given := c.ClusterTLSCert != ""; given != (c.ClusterTLSKey != "") || given != (c.ClusterTLSCA != "") {
+		errs = append(errs, fmt.Errorf("cluster-tls-cert, cluster-tls-key and cluster-tls-ca: %w: give all or none", ErrBadValue))
 	}
 	if c.ColdAfter < c.WarmAfter {
 		errs = append(errs, fmt.Errorf("cold-after: %w: must not be less than warm-after", ErrBadValue))

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -21,13 +22,14 @@ type trio struct {
 	peers string
 	addrs [3]string // of the HTTP servers
 	nodes [3]*strandline
+	more  func(name string) []string // arguments
 }
 
 // newTrio starts a cluster; linearizable reads are the default, so that a check sees
 // all that was acknowledged.
-func newTrio(t *testing.T) *trio {
+func newTrio(t *testing.T, more func(name string) []string) *trio {
 	t.Helper()
-	c := &trio{dir: t.TempDir()}
+	c := &trio{dir: t.TempDir(), more: more}
 	var peers []string
 	for i := range c.nodes {
 		c.addrs[i] = freeAddr(t)
@@ -49,6 +51,9 @@ func (c *trio) launch(t *testing.T, i int) {
 	name := fmt.Sprintf("n%d", i+1)
 	args := append([]string{"serve", "--data", filepath.Join(c.dir, name), "--listen", c.addrs[i], "--retention=0", "--self-scrape-interval=0",
 		"--cluster-node", name, "--cluster-peers", c.peers, "--consistency", "linearizable"}, tinyFlush()...)
+	if c.more != nil {
+		args = append(args, c.more(name)...)
+	}
 	c.nodes[i] = &strandline{child: start(t, program, args...), base: "http://" + c.addrs[i]}
 }
 
@@ -87,7 +92,7 @@ func (c *trio) writeToAny(ctx context.Context, l *ledger, writer int, ms int64, 
 func TestClusterFaults(t *testing.T) {
 	const seed = 11
 	rnd := rand.New(rand.NewPCG(seed, 0))
-	c, l := newTrio(t), newLedger()
+	c, l := newTrio(t, nil), newLedger()
 	first := time.Now().Add(-time.Hour).UnixMilli()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -106,7 +111,7 @@ func TestClusterFaults(t *testing.T) {
 			return nil
 		})
 	}
-	for round := range clusterRounds {
+	for round := range rounds(10, 500) {
 		i := rnd.IntN(len(c.nodes))
 		what := fmt.Sprintf("round %d, node n%d", round, i+1)
 		progress("the start of " + what)
@@ -131,14 +136,113 @@ func TestClusterFaults(t *testing.T) {
 	for i := range c.nodes {
 		l.check(t, c.nodes[i].base, first, next)
 	}
+	c.sameHashes(t)
 	for i := range c.nodes {
 		c.nodes[i].terminate(t)
 	}
 }
 
+// sameHashes is fault 14: all replicas hold the same at the same index.
+func (c *trio) sameHashes(t *testing.T) {
+	t.Helper()
+	type hash struct {
+		Shard int
+		Index uint64
+		Hash  string
+	}
+	await(t, "the same index on all nodes", func() error {
+		var all [3][]hash
+		for i, n := range c.nodes {
+			if err := getJSON(t.Context(), n.base+"/api/v1/admin/cluster/hash", &all[i]); err != nil {
+				return err
+			}
+		}
+		if len(all[0]) == 0 {
+			t.Fatal("no shard was hashed")
+		}
+		for i := range all {
+			for k, h := range all[i] {
+				if want := all[0][k]; h.Index != want.Index {
+					return fmt.Errorf("shard %d: n1 is at %d, n%d at %d", k, want.Index, i+1, h.Index)
+				} else if h != want {
+					t.Fatalf("shard %d at index %d: n1 has %s, n%d has %s", k, h.Index, want.Hash, i+1, h.Hash)
+				}
+			}
+		}
+		return nil
+	})
+}
+
+// getJSON reads the data of an answer.
+func getJSON(ctx context.Context, url string, into any) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return err
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	var body struct {
+		Status, Error string
+		Data          json.RawMessage
+	}
+	if err := json.NewDecoder(res.Body).Decode(&body); err != nil {
+		return err
+	}
+	if body.Status != "success" {
+		return fmt.Errorf("%s: %s", res.Status, body.Error)
+	}
+	return json.Unmarshal(body.Data, into)
+}
+
+// TestClusterTLS: with certificates from the command nodes form a cluster; one whose
+// certificate is another node's is not let in.
+func TestClusterTLS(t *testing.T) {
+	certs := filepath.Join(t.TempDir(), "certs")
+	if out, err := exec.Command(program, "cluster", "certs", "--dir", certs, "n1", "n2", "n3").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	flags := func(name string) []string {
+		file := filepath.Join(certs, name)
+		return []string{"--cluster-tls-cert", file + ".crt", "--cluster-tls-key", file + ".key", "--cluster-tls-ca", filepath.Join(certs, "ca.crt")}
+	}
+	c, l := newTrio(t, flags), newLedger()
+	body, done := l.request(0, 10, 1000)
+	if status, text, err := post(t.Context(), http.DefaultClient, c.nodes[1].base, v1, body); err != nil || status != http.StatusNoContent {
+		t.Fatalf("%v %d %s", err, status, text)
+	}
+	done()
+	for i := range c.nodes {
+		l.check(t, c.nodes[i].base, 1000, 1001)
+	}
+	c.nodes[2].kill(t)
+	c.more = func(string) []string { return flags("n1") }
+	c.launch(t, 2)
+	await(t, "a refusal in the log of n1", func() error {
+		if !strings.Contains(string(c.nodes[0].tail()), "calls itself n3") {
+			return fmt.Errorf("there is none")
+		}
+		return nil
+	})
+	var s struct {
+		Peers []struct {
+			Name      string
+			Connected bool
+		}
+	}
+	if err := getJSON(t.Context(), c.nodes[0].base+"/api/v1/cluster/status", &s); err != nil {
+		t.Fatal(err)
+	}
+	if len(s.Peers) != 2 || s.Peers[1].Connected {
+		t.Errorf("n1 talks to a node with another's certificate: %+v", s)
+	}
+}
+
 // TestReadYourWrites: the token of a write makes it visible at another node at once.
 func TestReadYourWrites(t *testing.T) {
-	c, l := newTrio(t), newLedger()
+	c, l := newTrio(t, nil), newLedger()
 	now := time.Now().UnixMilli()
 	for i := range 30 {
 		body, done := l.request(0, 1, now+int64(i))

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -14,11 +15,20 @@ import (
 )
 
 const (
-	crashRounds   = 25
-	clusterRounds = 10
-	crashWriters  = 4
-	crashSeries   = 50
+	crashWriters = 4
+	crashSeries  = 50
 )
+
+// soak makes the fault tests long; see make soak.
+var soak = flag.Bool("soak", false, "run the fault tests at the size of a soak")
+
+// rounds is the number of faults: fast in make test, or of a soak.
+func rounds(fast, long int) int {
+	if *soak {
+		return long
+	}
+	return fast
+}
 
 // tinyFlush makes the server flush and merge all the time.
 func tinyFlush() []string {
@@ -32,7 +42,7 @@ func TestKillUnderIngest(t *testing.T) {
 	dir, l := t.TempDir(), newLedger()
 	first := time.Now().Add(-time.Hour).UnixMilli()
 	next := first
-	for round := range crashRounds {
+	for round := range rounds(25, 1000) {
 		from, before := next, l.acked()
 		s := serve(t, dir, tinyFlush()...)
 		if round > 0 {
