@@ -11,10 +11,10 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 FUZZTIME := 60s
 export PATH := $(CACHE)/bin:$(PATH)
 
-.PHONY: help build run cluster setup test check race fuzz soak bench microbench
+.PHONY: help build run cluster setup test check race fuzz soak bench bench-cluster microbench
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
 
 build: ## build bin/strandline
 	go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o bin/strandline ./cmd/strandline
@@ -80,6 +80,9 @@ bench: build setup ## measure the binary beside victoria-metrics and prometheus 
 	@command -v victoria-metrics >/dev/null || { echo "make bench needs victoria-metrics: apt-get install victoria-metrics"; exit 1; }
 	go run ./bench ingest
 	go run ./bench replay --serve-args "--head-bytes=4GiB --flush-interval=24h"
+
+bench-cluster: build ## measure three nodes: CPU, fsyncs, idle, latency, failing over
+	go run ./bench cluster
 
 microbench: ## run every package's Go benchmarks
 	go test -run '^$$' -bench . -benchmem ./...

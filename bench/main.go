@@ -20,13 +20,15 @@ func main() {
 
 func run(ctx context.Context, args []string) error {
 	if len(args) == 0 {
-		return fmt.Errorf("want a subcommand: ingest or replay")
+		return fmt.Errorf("want a subcommand: ingest, replay or cluster")
 	}
 	switch args[0] {
 	case "ingest":
 		return ingest(ctx, args[1:])
 	case "replay":
 		return replay(ctx, args[1:])
+	case "cluster":
+		return clusterBench(ctx, args[1:])
 	}
-	return fmt.Errorf("unknown subcommand %q: want ingest or replay", args[0])
+	return fmt.Errorf("unknown subcommand %q: want ingest, replay or cluster", args[0])
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/valyala/fasthttp"
+	"github.com/valyala/fasthttp/pprofhandler"
 
 	"github.com/strandline-db/strandline/server/auth"
 )
@@ -32,6 +33,9 @@ func routeOf(path string) route {
 		return route{strings.TrimPrefix(path, "/api/v1/"), auth.Read}
 	case strings.HasPrefix(path, "/api/v1/"):
 		return route{"api", auth.Read}
+	}
+	if strings.HasPrefix(path, "/debug/pprof/") {
+		return route{"pprof", auth.Admin}
 	}
 	return route{"other", auth.Admin}
 }
@@ -83,6 +87,8 @@ func (s *Server) dispatch(ctx *fasthttp.RequestCtx, path string) {
 		ctx.SetBodyString("healthy\n")
 	case path == "/metrics" && look && s.o.Metrics != nil:
 		s.o.Metrics(ctx)
+	case strings.HasPrefix(path, "/debug/pprof/") && look:
+		pprofhandler.PprofHandler(ctx)
 	case path == "/-/ready" && look && h != nil:
 		if err := s.ready(); err != nil {
 			fail(ctx, 503, "unavailable", "not ready: "+err.Error())

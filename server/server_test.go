@@ -44,6 +44,7 @@ func TestEveryRouteAgainstEveryRole(t *testing.T) {
 	for path, want := range map[string][4]int{ // none, read, write, admin
 		"/-/healthy":           {200, 200, 200, 200},
 		"/-/ready":             {200, 200, 200, 200},
+		"/debug/pprof/cmdline": {401, 403, 403, 200},
 		"/api/v1/write":        {401, 403, 200, 200},
 		"/api/v1/query":        {401, 200, 403, 200},
 		"/metrics":             {401, 200, 403, 200},
