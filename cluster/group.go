@@ -14,10 +14,8 @@ import (
 )
 
 const (
-	logCache     = 512     // entries of a group kept in memory for its followers
-	maxProposals = 256     // that wait in a group
-	maxEntry     = 4 << 20 // bytes of operations joined into one entry
-	entriesAhead = 8       // entries of a group on their way to a majority
+	logCache     = 512 // entries of a group kept in memory for its followers
+	entriesAhead = 64  // entries of a group on their way to a majority
 )
 
 // group is this node's member of one Raft group.
@@ -30,13 +28,13 @@ type group struct {
 	snaps   *snapshots
 	trans   *transport
 	raft    *raft.Raft
-	queue   chan *proposal
-	ahead   chan *entry
+	ahead   chan *entry                 // proposed, not yet settled
 	join    func(dst, op []byte) []byte // how operations make an entry
 }
 
 // proposal is one operation on its way into the log. done is called once.
 type proposal struct {
+	g    *group
 	op   []byte
 	done func(index uint64, r engine.Result, err error)
 }
@@ -44,11 +42,13 @@ type proposal struct {
 // entry is proposals in one log entry.
 type entry struct {
 	proposals []*proposal
+	data      []byte
 	future    raft.ApplyFuture
+	settled   func() // called when the proposals have been answered
 }
 
 func newGroup(n *Node, id uint64, m machine, log *wal.Log) *group {
-	g := &group{node: n, id: id, machine: m, queue: make(chan *proposal, maxProposals), ahead: make(chan *entry, entriesAhead)}
+	g := &group{node: n, id: id, machine: m, ahead: make(chan *entry, entriesAhead)}
 	g.fsm = newFSM(m, n.fail)
 	g.store = &logStore{log: log, id: wal.StreamID(id), fail: n.fail}
 	g.snaps = &snapshots{m: m}
@@ -96,64 +96,36 @@ func (g *group) start(first *raft.Configuration) error {
 // leads tells whether this node believes to lead the group.
 func (g *group) leads() bool { return g.raft.State() == raft.Leader }
 
-// propose is the goroutine that makes entries from what waits.
-func (g *group) propose() {
-	defer close(g.ahead)
-	for {
-		var first *proposal
-		select {
-		case first = <-g.queue:
-		case <-g.node.ctx.Done():
-			return
-		}
-		e := &entry{proposals: []*proposal{first}}
-		data := g.join(nil, first.op)
-	gather:
-		for len(data) < maxEntry {
-			select {
-			case p := <-g.queue:
-				e.proposals = append(e.proposals, p)
-				data = g.join(data, p.op)
-			default:
-				break gather
-			}
-		}
-		e.future = g.raft.Apply(data, g.node.opts.CommitTimeout)
-		select {
-		case g.ahead <- e:
-		case <-g.node.ctx.Done():
-			e.fail(errDown)
-			return
-		}
-	}
-}
-
 // settle is the goroutine that answers entries in the order of the log.
 func (g *group) settle() {
-	for e := range g.ahead {
-		if err := e.future.Error(); err != nil {
-			e.fail(raftError(err))
-			continue
-		}
-		a, ok := e.future.Response().(applied)
-		if !ok || a.err != nil {
-			e.fail(errors.Join(model.ErrFailed, a.err))
-			continue
-		}
-		results, _ := a.result.([]engine.Result)
-		for i, p := range e.proposals {
-			var r engine.Result
-			if i < len(results) {
-				r = results[i]
-			}
-			p.done(e.future.Index(), r, nil)
+	for {
+		select {
+		case e := <-g.ahead:
+			e.settle()
+			e.settled()
+		case <-g.node.ctx.Done():
+			return
 		}
 	}
 }
 
-func (e *entry) fail(err error) {
-	for _, p := range e.proposals {
-		p.done(0, engine.Result{}, err)
+func (e *entry) settle() {
+	if err := e.future.Error(); err != nil {
+		e.fail(raftError(err))
+		return
+	}
+	a, ok := e.future.Response().(applied)
+	if !ok || a.err != nil {
+		e.fail(errors.Join(model.ErrFailed, a.err))
+		return
+	}
+	results, _ := a.result.([]engine.Result)
+	for i, p := range e.proposals {
+		var r engine.Result
+		if i < len(results) {
+			r = results[i]
+		}
+		p.done(e.future.Index(), r, nil)
 	}
 }
 
@@ -169,10 +141,11 @@ func (g *group) submit(p *proposal) {
 		p.done(0, engine.Result{}, errNotLeader)
 		return
 	}
+	p.g = g
 	select {
-	case g.queue <- p:
+	case g.node.queue <- p:
 	default:
-		p.done(0, engine.Result{}, fmt.Errorf("%w: %d writes wait for group %d", model.ErrOverloaded, maxProposals, g.id))
+		p.done(0, engine.Result{}, fmt.Errorf("%w: %d writes wait", model.ErrOverloaded, maxProposals))
 	}
 }
 

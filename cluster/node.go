@@ -37,6 +37,7 @@ type Node struct {
 	once   sync.Once
 
 	draining atomic.Bool
+	queue    chan *proposal // for groups that this node leads
 
 	mu struct {
 		sync.Mutex
@@ -52,7 +53,7 @@ var _ engine.Committer = (*Node)(nil)
 // groups run, which may take as long as the other nodes do. Pass it, bound to its
 // options, as the engine's Replicate.
 func Start(ctx context.Context, o *Options, r *engine.Replicas) (_ *Node, err error) {
-	n := &Node{opts: *o, replicas: r}
+	n := &Node{opts: *o, replicas: r, queue: make(chan *proposal, maxProposals)}
 	n.opts.EnsureDefaults()
 	if err := n.opts.Validate(); err != nil {
 		return nil, err
@@ -81,6 +82,7 @@ func Start(ctx context.Context, o *Options, r *engine.Replicas) (_ *Node, err er
 	if err := n.startGroups(); err != nil {
 		return nil, err
 	}
+	n.wg.Go(n.rounds)
 	n.wg.Go(n.balance)
 	return n, nil
 }
@@ -117,7 +119,6 @@ func (n *Node) startGroups() error {
 			return err
 		}
 		groups[g.id] = g
-		n.wg.Go(g.propose)
 		n.wg.Go(g.settle)
 		n.wg.Go(g.greetTerms)
 	}

@@ -91,6 +91,7 @@ func Open(dir string, o *Options) (_ *DB, err error) {
 	}
 	if db.log, err = wal.Open(path.Join(dir, "wal"), &wal.Options{
 		FS: fsys, Logger: db.opts.Logger, SegmentSize: db.opts.SegmentBytes, Failpoint: db.opts.Failpoint,
+		Gather: db.opts.Replicate != nil,
 	}); err != nil {
 		return nil, err
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"path"
+	"runtime"
 	"slices"
 	"sync"
 
@@ -178,6 +179,9 @@ func (l *Log) await(b *batch) error {
 	if b.done {
 		return b.err
 	}
+	if l.opts.Gather {
+		l.gather(b)
+	}
 	l.mu.Lock()
 	failed := l.mu.failed
 	next := l.newBatchFrom(l.spare)
@@ -191,6 +195,20 @@ func (l *Log) await(b *batch) error {
 	l.spare = b.buf
 	b.buf = nil
 	return failed
+}
+
+// gather lets other callers run, who may be about to join b, for as long as they do.
+func (l *Log) gather(b *batch) {
+	for had := -1; ; {
+		l.mu.Lock()
+		size := len(b.buf)
+		l.mu.Unlock()
+		if size == had {
+			return
+		}
+		had = size
+		runtime.Gosched()
+	}
 }
 
 func (l *Log) newBatchFrom(buf []byte) *batch {

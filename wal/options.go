@@ -12,6 +12,9 @@ type Options struct {
 	FS          vfs.FS // the machine's
 	SegmentSize int64  // bytes preallocated for a segment. Default: 64 MiB
 	Logger      *slog.Logger
+	// Gather makes a writer give way to other callers before it writes, so that more of
+	// them share its fsync: for logs with many independent appenders.
+	Gather bool
 	// Failpoint is called with a name at each step at which a crash is interesting.
 	// Nil outside tests.
 	Failpoint func(name string)

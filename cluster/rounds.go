@@ -1,0 +1,91 @@
+package cluster
+
+import (
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/strandline-db/strandline/engine"
+	"github.com/strandline-db/strandline/shard/model"
+)
+
+const (
+	maxProposals = 4096    // that wait in a node
+	maxEntry     = 4 << 20 // bytes of operations joined into one entry
+	roundWait    = 5 * time.Millisecond
+)
+
+// rounds is the goroutine that makes log entries of what waits for the groups that
+// this node leads. It proposes for all of them at once and begins the next round when
+// this one is settled, so that what comes meanwhile shares entries, messages and
+// fsyncs; a group that does not get on holds up the others by roundWait at most.
+func (n *Node) rounds() {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	<-timer.C
+	for {
+		select {
+		case first := <-n.queue:
+			settled := n.round(first)
+			timer.Reset(roundWait)
+			select {
+			case <-settled:
+				timer.Stop()
+			case <-timer.C:
+			case <-n.ctx.Done():
+				return
+			}
+		case <-n.ctx.Done():
+			return
+		}
+	}
+}
+
+// round proposes first and whatever waits behind it, an entry a group. The channel
+// closes when all entries are settled.
+func (n *Node) round(first *proposal) <-chan struct{} {
+	entries := map[*group]*entry{}
+	for p := first; p != nil; p = n.waiting() {
+		e := entries[p.g]
+		if e == nil {
+			e = &entry{}
+			entries[p.g] = e
+		}
+		e.data = p.g.join(e.data, p.op)
+		if e.proposals = append(e.proposals, p); len(e.data) >= maxEntry {
+			break
+		}
+	}
+	var open sync.WaitGroup
+	for g, e := range entries {
+		open.Add(1)
+		e.settled = open.Done
+		e.future = g.raft.Apply(e.data, roundWait)
+		select {
+		case g.ahead <- e:
+		default:
+			// Its outcome stays open; the group is stuck, and retries are harmless.
+			e.fail(fmt.Errorf("%w: %s has %d entries on their way", model.ErrOverloaded, g.name(), entriesAhead))
+			open.Done()
+		}
+	}
+	settled := make(chan struct{})
+	go func() { open.Wait(); close(settled) }()
+	return settled
+}
+
+// waiting returns the next proposal that waits; nil if none does.
+func (n *Node) waiting() *proposal {
+	select {
+	case p := <-n.queue:
+		return p
+	default:
+		return nil
+	}
+}
+
+func (e *entry) fail(err error) {
+	for _, p := range e.proposals {
+		p.done(0, engine.Result{}, err)
+	}
+}
