@@ -36,6 +36,7 @@ func newFSM(m machine, fail func(error)) *fsm {
 
 // applied is what Apply answers: what the machine said, and why nothing was done.
 type applied struct {
+	term   uint64 // of the entry
 	result any
 	err    error
 }
@@ -54,7 +55,7 @@ func (f *fsm) Apply(l *raft.Log) any {
 	f.mu.Lock()
 	err := f.mu.broken
 	f.mu.Unlock()
-	var a applied
+	a := applied{term: l.Term}
 	if err == nil && l.Type == raft.LogCommand {
 		a.result, err = f.m.apply(l.Index, l.Data)
 	}

@@ -63,7 +63,7 @@ func (g *group) start(first *raft.Configuration) error {
 	c := raft.DefaultConfig()
 	c.LocalID = g.node.raftID
 	c.HeartbeatTimeout, c.ElectionTimeout, c.LeaderLeaseTimeout = o.Heartbeat, o.Heartbeat, o.Heartbeat
-	c.CommitTimeout = o.Heartbeat / 4
+	c.CommitTimeout = o.Heartbeat // announce is quicker
 	c.BatchApplyCh = true
 	c.NoSnapshotRestoreOnStart = true
 	c.TrailingLogs = o.TrailingLogs
@@ -101,7 +101,7 @@ func (g *group) settle() {
 	for {
 		select {
 		case e := <-g.ahead:
-			e.settle()
+			g.settleEntry(e)
 			e.settled()
 		case <-g.node.ctx.Done():
 			return
@@ -109,7 +109,7 @@ func (g *group) settle() {
 	}
 }
 
-func (e *entry) settle() {
+func (g *group) settleEntry(e *entry) {
 	if err := e.future.Error(); err != nil {
 		e.fail(raftError(err))
 		return
@@ -126,6 +126,28 @@ func (e *entry) settle() {
 			r = results[i]
 		}
 		p.done(e.future.Index(), r, nil)
+	}
+	g.announce(e.future.Index(), a.term)
+}
+
+// announce tells the followers that an entry of ours is committed. Raft does so with
+// the next entry or after its CommitTimeout, which would have to be short, and many
+// messages, for followers to show a write soon. The message is an ordinary one of the
+// protocol: in the entry's term we were the leader, and a follower that has the entry
+// has all before it.
+func (g *group) announce(index, term uint64) {
+	f := g.raft.GetConfiguration()
+	if f.Error() != nil {
+		return
+	}
+	data := putAppend(nil, &raft.AppendEntriesRequest{
+		RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(g.node.raftID), Addr: []byte(g.node.addr)},
+		Term:      term, PrevLogEntry: index, PrevLogTerm: term, LeaderCommitIndex: index,
+	})
+	for _, s := range f.Configuration().Servers {
+		if s.ID != g.node.raftID {
+			g.node.link(string(s.Address)).start(kindAppend, g.id, data, true, func([]byte, error) {})
+		}
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/strandline-db/strandline/shard/model"
@@ -24,6 +25,7 @@ const silence = 3 * time.Second
 type link struct {
 	node *Node
 	addr string
+	gone bool // nobody listens there; run's own
 	mu   struct {
 		sync.Mutex
 		w       *wire // nil: not connected
@@ -46,6 +48,12 @@ func (l *link) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		began := time.Now()
 		err := l.session(ctx)
+		if refused := errors.Is(err, syscall.ECONNREFUSED); refused && !l.gone {
+			l.node.peerGone(l.addr)
+			l.gone = true
+		} else if !refused {
+			l.gone = false
+		}
 		if time.Since(began) > most {
 			wait = first
 		}

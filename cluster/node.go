@@ -329,20 +329,10 @@ func (n *Node) handOver(i int, g *group) bool {
 	if !g.leads() || n.draining.Load() {
 		return false
 	}
-	f := g.raft.GetConfiguration()
-	if f.Error() != nil {
-		return false
-	}
-	var voters []raft.Server
-	for _, s := range f.Configuration().Servers {
-		if s.Suffrage == raft.Voter {
-			voters = append(voters, s)
-		}
-	}
+	voters := g.voters()
 	if len(voters) == 0 {
 		return false
 	}
-	slices.SortFunc(voters, func(a, b raft.Server) int { return compare(a.ID, b.ID) })
 	want := voters[i%len(voters)]
 	if want.ID == n.raftID {
 		return false

@@ -13,6 +13,7 @@ const (
 	maxProposals = 4096    // that wait in a node
 	maxEntry     = 4 << 20 // bytes of operations joined into one entry
 	roundWait    = 5 * time.Millisecond
+	roundPace    = 4 * time.Millisecond // between the starts of rounds while writes come together
 )
 
 // rounds is the goroutine that makes log entries of what waits for the groups that
@@ -26,7 +27,8 @@ func (n *Node) rounds() {
 	for {
 		select {
 		case first := <-n.queue:
-			settled := n.round(first)
+			began := time.Now()
+			settled, busy := n.round(first)
 			timer.Reset(roundWait)
 			select {
 			case <-settled:
@@ -34,6 +36,9 @@ func (n *Node) rounds() {
 			case <-timer.C:
 			case <-n.ctx.Done():
 				return
+			}
+			if busy {
+				time.Sleep(time.Until(began.Add(roundPace)))
 			}
 		case <-n.ctx.Done():
 			return
@@ -43,9 +48,11 @@ func (n *Node) rounds() {
 
 // round proposes first and whatever waits behind it, an entry a group. The channel
 // closes when all entries are settled.
-func (n *Node) round(first *proposal) <-chan struct{} {
+func (n *Node) round(first *proposal) (_ <-chan struct{}, busy bool) {
 	entries := map[*group]*entry{}
+	proposals := 0
 	for p := first; p != nil; p = n.waiting() {
+		proposals++
 		e := entries[p.g]
 		if e == nil {
 			e = &entry{}
@@ -71,7 +78,7 @@ func (n *Node) round(first *proposal) <-chan struct{} {
 	}
 	settled := make(chan struct{})
 	go func() { open.Wait(); close(settled) }()
-	return settled
+	return settled, proposals > len(entries)
 }
 
 // waiting returns the next proposal that waits; nil if none does.

@@ -26,6 +26,7 @@ type transport struct {
 	rpcs      chan raft.RPC
 	heartbeat atomic.Pointer[func(raft.RPC)]
 	consumed  func() uint64 // by the state machine
+	beats     beats
 	fresh     freshness
 }
 
@@ -63,6 +64,9 @@ func (t *transport) call(target raft.ServerAddress, wait time.Duration, k kind, 
 func (t *transport) AppendEntries(_ raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
 	k, wait := kindAppend, appendWait
 	if isHeartbeat(args) {
+		if t.beats.recent(target, args.Term, t.node.opts.Heartbeat/5, resp) {
+			return nil
+		}
 		k, wait = kindHeartbeat, shortWait
 	}
 	d, err := t.call(target, wait, k, putAppend(nil, args))
@@ -70,7 +74,49 @@ func (t *transport) AppendEntries(_ raft.ServerID, target raft.ServerAddress, ar
 		return err
 	}
 	d.appendResponse(resp)
-	return d.end()
+	if err = d.end(); err == nil && k == kindHeartbeat {
+		t.beats.answered(target, args.Term, resp)
+	}
+	return err
+}
+
+// beats thins Raft's heartbeats, of which it sends ten in the time in which it wants
+// to hear one: an answer that has just come serves the next one too. The lease, on
+// which no read depends, gets longer by as much.
+type beats struct {
+	mu struct {
+		sync.Mutex
+		last map[raft.ServerAddress]beat
+	}
+}
+
+type beat struct {
+	at   time.Time
+	term uint64
+	resp raft.AppendEntriesResponse
+}
+
+func (b *beats) recent(target raft.ServerAddress, term uint64, within time.Duration, resp *raft.AppendEntriesResponse) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	x, ok := b.mu.last[target]
+	if !ok || x.term != term || time.Since(x.at) > within {
+		return false
+	}
+	*resp = x.resp
+	return true
+}
+
+func (b *beats) answered(target raft.ServerAddress, term uint64, resp *raft.AppendEntriesResponse) {
+	if !resp.Success {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.mu.last == nil {
+		b.mu.last = map[raft.ServerAddress]beat{}
+	}
+	b.mu.last[target] = beat{time.Now(), term, *resp}
 }
 
 // isHeartbeat tells the requests of Raft's heartbeat loop, which say nothing of the log.
@@ -238,7 +284,7 @@ func (p *pipeline) AppendEntries(args *raft.AppendEntriesRequest, resp *raft.App
 	case <-p.closed:
 		return nil, raft.ErrPipelineShutdown
 	}
-	p.link.start(kindAppend, p.group, putAppend(nil, args), false, func(b []byte, err error) {
+	p.link.start(kindAppend, p.group, putAppend(nil, args), len(args.Entries) == 0, func(b []byte, err error) {
 		if err == nil {
 			d := &decoder{b: b}
 			d.appendResponse(resp)

@@ -8,6 +8,7 @@ import (
 	"hash/crc32"
 	"io"
 	"net"
+	"runtime"
 	"sync"
 	"time"
 )
@@ -26,7 +27,7 @@ const (
 	frameHeader = 8
 	maxFrame    = 256 << 20
 	maxQueued   = 64 << 20              // bytes that wait for a connection
-	lazyWait    = 10 * time.Millisecond // at most
+	lazyWait    = 20 * time.Millisecond // at most
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -111,7 +112,7 @@ func (w *wire) write() error {
 	lazy := time.NewTimer(0)
 	defer lazy.Stop()
 	<-lazy.C
-	waiting := false
+	waiting, had := false, 0
 	for {
 		if waiting {
 			select {
@@ -122,6 +123,7 @@ func (w *wire) write() error {
 		} else {
 			<-w.wake
 		}
+	again:
 		w.mu.Lock()
 		if w.mu.closed {
 			w.mu.Unlock()
@@ -134,6 +136,13 @@ func (w *wire) write() error {
 			continue
 		}
 		waiting = false
+		if n := len(w.mu.buf); n != had { // let others add to the frame for as long as they do
+			had = n
+			w.mu.Unlock()
+			runtime.Gosched()
+			goto again
+		}
+		had = 0
 		frame := w.mu.buf
 		w.mu.buf, w.mu.urgent = spare[:0], false
 		w.mu.Unlock()
