@@ -9,7 +9,9 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -18,6 +20,7 @@ import (
 
 	"github.com/strandline-db/strandline/engine"
 	"github.com/strandline-db/strandline/shard/model"
+	"github.com/strandline-db/strandline/wal/vfs"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -38,6 +41,15 @@ type trio struct {
 type member struct {
 	db   *engine.DB
 	node *Node
+	hang atomic.Pointer[chan struct{}] // syncs of the log wait for it; nil: they don't
+}
+
+// sync is what a node's file system does before it syncs a file.
+func (m *member) sync(op vfs.Op) error {
+	if hang := m.hang.Load(); hang != nil && op.Kind == vfs.OpSync && strings.HasSuffix(op.Path, ".wal") {
+		<-*hang
+	}
+	return nil
 }
 
 func newTrio(t *testing.T, o Options) *trio {
@@ -82,7 +94,7 @@ func (c *trio) open(name string) (*member, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	db, err := engine.Open(o.Dir, &engine.Options{
-		Shards: 4, Retention: -1, Logger: o.Logger,
+		Shards: 4, Retention: -1, Logger: o.Logger, FS: vfs.NewFault(vfs.OS{}, m.sync),
 		OnFailure: func(err error) { c.t.Errorf("%s failed: %v", name, err) },
 		Replicate: func(r *engine.Replicas) (engine.Committer, error) {
 			n, err := Start(ctx, &o, r)
@@ -298,6 +310,22 @@ func TestIsolated(t *testing.T) {
 		at += 10
 		c.checkAll()
 	}
+}
+
+// TestHungDisk: a leader whose disk hangs loses its groups to the others, and comes
+// back when the disk does.
+func TestHungDisk(t *testing.T) {
+	c := newTrio(t, Options{CommitTimeout: 10 * time.Second})
+	c.mustWrite("n1", 0, 10)
+	hang := make(chan struct{})
+	c.nodes["n2"].hang.Store(&hang)
+	release := sync.OnceFunc(func() { c.nodes["n2"].hang.Store(nil); close(hang) })
+	t.Cleanup(release) // before the nodes are closed, whatever happens
+	c.mustWrite("n1", 10, 10)
+	c.mustWrite("n3", 20, 10)
+	release()
+	c.mustWrite("n2", 30, 10)
+	c.checkAll()
 }
 
 // TestInstall: a node that was away longer than the log goes back gets the blocks.

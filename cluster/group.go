@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -13,10 +14,8 @@ import (
 	"github.com/strandline-db/strandline/wal"
 )
 
-const (
-	logCache     = 512 // entries of a group kept in memory for its followers
-	entriesAhead = 64  // entries of a group on their way to a majority
-)
+// entriesAhead is how many entries of a group on their way to a majority may be.
+const entriesAhead = 64
 
 // group is this node's member of one Raft group.
 type group struct {
@@ -83,18 +82,14 @@ func (g *group) start(first *raft.Configuration) error {
 			return err
 		}
 	}
-	cache, err := raft.NewLogCache(logCache, g.store)
-	if err != nil {
-		return err
-	}
-	if g.raft, err = raft.NewRaft(c, g.fsm, cache, g.store, g.snaps, g.trans); err != nil {
+	if g.raft, err = raft.NewRaft(c, g.fsm, newCachedStore(g.store), g.store, g.snaps, g.trans); err != nil {
 		return err
 	}
 	return nil
 }
 
-// leads tells whether this node believes to lead the group.
-func (g *group) leads() bool { return g.raft.State() == raft.Leader }
+// leads tells whether this node believes to lead the group, and can.
+func (g *group) leads() bool { return g.raft.State() == raft.Leader && !g.node.stalled() }
 
 // settle is the goroutine that answers entries in the order of the log.
 func (g *group) settle() {
@@ -187,6 +182,7 @@ func (g *group) proposeFor(op []byte, respond func([]byte, error)) {
 // send brings a proposal to the group's leader, wherever it is.
 func (g *group) send(p *proposal) {
 	if g.leads() {
+		p.op = bytes.Clone(p.op) // its owner may go on with another attempt's answer
 		g.submit(p)
 		return
 	}

@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -15,7 +14,6 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/strandline-db/strandline/engine"
-	"github.com/strandline-db/strandline/shard/model"
 	"github.com/strandline-db/strandline/wal"
 )
 
@@ -83,6 +81,7 @@ func Start(ctx context.Context, o *Options, r *engine.Replicas) (_ *Node, err er
 		return nil, err
 	}
 	n.wg.Go(n.rounds)
+	n.wg.Go(n.watchDisk)
 	n.wg.Go(n.balance)
 	return n, nil
 }
@@ -181,85 +180,6 @@ func (n *Node) relink() {
 func (n *Node) fail(err error) {
 	if n.ctx.Err() == nil {
 		n.replicas.Fail(fmt.Errorf("cluster: %w", err))
-	}
-}
-
-const retryWait = 20 * time.Millisecond // doubles up to ten times that
-
-// Commit implements engine.Committer.
-func (n *Node) Commit(ctx context.Context, ops []engine.Op) error {
-	ctx, cancel := context.WithTimeout(ctx, n.opts.CommitTimeout)
-	defer cancel()
-	type outcome struct {
-		op    int
-		index uint64
-		r     engine.Result
-		err   error
-	}
-	// Every proposal gets its place, so that a late answer never blocks.
-	done := make(chan outcome, 2*len(ops))
-	send := func(i int) {
-		n.group(uint64(ops[i].Shard)).send(&proposal{op: ops[i].Bytes, done: func(index uint64, r engine.Result, err error) {
-			done <- outcome{i, index, r, err}
-		}})
-	}
-	for i := range ops {
-		send(i)
-	}
-	waits := make([]time.Duration, len(ops))
-	for open := len(ops); open > 0; {
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("%w: the write was not confirmed in time", model.ErrUnavailable)
-		case o := <-done:
-			switch {
-			case o.err == nil:
-				ops[o.op].Index, ops[o.op].Result = o.index, o.r
-				open--
-			case errors.Is(o.err, model.ErrUnavailable), errors.Is(o.err, model.ErrOverloaded):
-				// Nothing answers twice: the place of this answer serves the next.
-				waits[o.op] = min(max(retryWait, 2*waits[o.op]), 10*retryWait)
-				time.AfterFunc(waits[o.op], func() { send(o.op) })
-			default:
-				return o.err
-			}
-		}
-	}
-	return nil
-}
-
-// Describe implements engine.Committer.
-func (n *Node) Describe(ctx context.Context, mds []model.Metadata) error {
-	ctx, cancel := context.WithTimeout(ctx, n.opts.CommitTimeout)
-	defer cancel()
-	op, err := json.Marshal(mds)
-	if err != nil {
-		return err
-	}
-	for {
-		done := make(chan error, 1)
-		n.group(uint64(metaStream)).send(&proposal{op: op, done: func(_ uint64, _ engine.Result, err error) { done <- err }})
-		select {
-		case err := <-done:
-			if !errors.Is(err, model.ErrUnavailable) && !errors.Is(err, model.ErrOverloaded) {
-				return err
-			}
-		case <-ctx.Done():
-			return fmt.Errorf("%w: the metadata was not confirmed in time", model.ErrUnavailable)
-		}
-		if n.pause(ctx) != nil {
-			return fmt.Errorf("%w: the metadata's group has no leader", model.ErrUnavailable)
-		}
-	}
-}
-
-// pause waits a little before a try again; an error if ctx ends first.
-func (n *Node) pause(ctx context.Context) error {
-	select {
-	case <-time.After(retryWait):
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
 	}
 }
 

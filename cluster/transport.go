@@ -54,6 +54,9 @@ func (t *transport) DecodePeer(b []byte) raft.ServerAddress { return raft.Server
 func (t *transport) SetHeartbeatHandler(cb func(raft.RPC)) { t.heartbeat.Store(&cb) }
 
 func (t *transport) call(target raft.ServerAddress, wait time.Duration, k kind, data []byte) (*decoder, error) {
+	if t.node.stalled() {
+		return nil, errStalled
+	}
 	ctx, cancel := context.WithTimeout(t.node.ctx, wait)
 	defer cancel()
 	b, err := t.node.link(string(target)).call(ctx, k, t.group, data, k == kindHeartbeat)
@@ -63,7 +66,7 @@ func (t *transport) call(target raft.ServerAddress, wait time.Duration, k kind, 
 // AppendEntries implements raft.Transport.
 func (t *transport) AppendEntries(_ raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
 	k, wait := kindAppend, appendWait
-	if isHeartbeat(args) {
+	if isHeartbeat(args) && !t.node.stalled() {
 		if t.beats.recent(target, args.Term, t.node.opts.Heartbeat/5, resp) {
 			return nil
 		}
@@ -283,6 +286,11 @@ func (p *pipeline) AppendEntries(args *raft.AppendEntriesRequest, resp *raft.App
 	case p.flying <- f:
 	case <-p.closed:
 		return nil, raft.ErrPipelineShutdown
+	}
+	if p.link.node.stalled() {
+		f.err = errStalled
+		close(f.done)
+		return f, nil
 	}
 	p.link.start(kindAppend, p.group, putAppend(nil, args), len(args.Entries) == 0, func(b []byte, err error) {
 		if err == nil {

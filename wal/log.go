@@ -8,6 +8,8 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/strandline-db/strandline/wal/vfs"
 )
@@ -41,6 +43,8 @@ type Log struct {
 	spare   []byte
 	scanBuf []byte
 	offline bool // being verified, not opened
+
+	writing atomic.Int64 // when the write under way began, in nanoseconds; 0: none is
 
 	statsMu sync.Mutex
 	stats   Stats
@@ -232,6 +236,8 @@ func (l *Log) writeBatch(b *batch) (err error) {
 	if len(b.buf) == batchHeader {
 		return nil
 	}
+	l.writing.Store(time.Now().UnixNano())
+	defer l.writing.Store(0)
 	if l.off+int64(len(b.buf)) > l.opts.SegmentSize && l.off > segmentHeader {
 		if err := l.nextSegment(); err != nil {
 			return err
@@ -412,6 +418,16 @@ func (l *Log) Streams() []StreamID {
 	l.stMu.RLock()
 	defer l.stMu.RUnlock()
 	return l.st.ids()
+}
+
+// Writing returns for how long the write and fsync under way have lasted; 0 if there
+// is none. A disk that hangs shows here first.
+func (l *Log) Writing() time.Duration {
+	began := l.writing.Load()
+	if began == 0 {
+		return 0
+	}
+	return max(1, time.Duration(time.Now().UnixNano()-began))
 }
 
 // Stats returns the log's figures.
