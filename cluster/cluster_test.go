@@ -328,6 +328,37 @@ func TestHungDisk(t *testing.T) {
 	c.checkAll()
 }
 
+// TestLostFolder: a node whose folder is gone becomes a member again by itself, under
+// another id, and then serves as well as any.
+func TestLostFolder(t *testing.T) {
+	c := newTrio(t, Options{TrailingLogs: 1})
+	c.mustWrite("n1", 0, 50)
+	c.flush("n1")
+	c.flush("n2")
+	c.mustWrite("n2", 50, 10)
+	c.stop("n3")
+	if err := os.RemoveAll(filepath.Join(c.dir, "n3")); err != nil {
+		t.Fatal(err)
+	}
+	c.mustWrite("n1", 60, 10)
+	c.start("n3")
+	for deadline := time.Now().Add(30 * time.Second); c.nodes["n3"].node.identity.get().Joining; {
+		if time.Now().After(deadline) {
+			t.Fatal("n3 has not become a member again")
+		}
+		c.mustWrite("n3", 70, 10)
+	}
+	c.checkAll()
+	c.stop("n1") // now n3 must count
+	c.mustWrite("n2", 80, 10)
+	c.checkAll()
+	c.stop("n3")
+	c.start("n1")
+	c.start("n3")
+	c.mustWrite("n3", 90, 10)
+	c.checkAll()
+}
+
 // TestInstall: a node that was away longer than the log goes back gets the blocks.
 func TestInstall(t *testing.T) {
 	c := newTrio(t, Options{TrailingLogs: 1})

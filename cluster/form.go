@@ -58,16 +58,23 @@ func (n *Node) form(ctx context.Context) error {
 	}
 }
 
-// adopt joins a cluster that has formed with this node.
+// adopt joins a cluster that has formed, with this node or with an earlier folder of it.
 func (n *Node) adopt(me, peer *self) error {
-	if peer.Members[me.Name] != me.Incarnation {
-		return fmt.Errorf("%w: cluster %s exists and this data folder is not of it: node %s there is incarnation %q, here it is %q; "+
-			"bring the folder back, or add this node anew", ErrIdentity, peer.Cluster, me.Name, peer.Members[me.Name], me.Incarnation)
-	}
 	if clusterID(peer.Members) != peer.Cluster {
 		return fmt.Errorf("%w: node %s gives cluster id %s, which does not follow from its members", ErrIdentity, peer.Name, peer.Cluster)
 	}
-	return n.become(peer.Members)
+	earlier, known := peer.Members[me.Name]
+	switch {
+	case earlier == me.Incarnation:
+		return n.become(peer.Members)
+	case !known:
+		return fmt.Errorf("%w: cluster %s has formed without a node %s", ErrIdentity, peer.Cluster, me.Name)
+	case n.replicas.Log().Last(0) > 0:
+		return fmt.Errorf("%w: %s has a log, but is not the folder that node %s had in cluster %s: bring that back, or empty this one and start again",
+			ErrIdentity, n.opts.Dir, me.Name, peer.Cluster)
+	}
+	n.opts.Logger.Warn("cluster: this folder is new, the cluster knew another of this node; becoming a member again", "id", peer.Cluster, "was", earlier)
+	return n.identity.change(func(s *self) { s.Cluster, s.Members, s.Joining = peer.Cluster, peer.Members, true })
 }
 
 func (n *Node) become(members map[string]string) error {

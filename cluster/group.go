@@ -56,8 +56,9 @@ func newGroup(n *Node, id uint64, m machine, log *wal.Log) *group {
 	return g
 }
 
-// start brings Raft up, with its first configuration if it has none.
-func (g *group) start(first *raft.Configuration) error {
+// start brings Raft up, with its first configuration if it has none. A node that is
+// becoming a member has none until a leader sends it.
+func (g *group) start(first *raft.Configuration, joining bool) error {
 	o := &g.node.opts
 	c := raft.DefaultConfig()
 	c.LocalID = g.node.raftID
@@ -74,7 +75,7 @@ func (g *group) start(first *raft.Configuration) error {
 	if err != nil {
 		return err
 	}
-	if !has {
+	if !has && !joining {
 		if first == nil {
 			return fmt.Errorf("%w: the log of group %d is gone although the node has been a member: it must not vote again; remove it from the cluster and add it anew", ErrIdentity, g.id)
 		}
@@ -135,13 +136,13 @@ func (g *group) announce(index, term uint64) {
 	if f.Error() != nil {
 		return
 	}
-	data := putAppend(nil, &raft.AppendEntriesRequest{
+	req := &raft.AppendEntriesRequest{
 		RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(g.node.raftID), Addr: []byte(g.node.addr)},
 		Term:      term, PrevLogEntry: index, PrevLogTerm: term, LeaderCommitIndex: index,
-	})
+	}
 	for _, s := range f.Configuration().Servers {
 		if s.ID != g.node.raftID {
-			g.node.link(string(s.Address)).start(kindAppend, g.id, data, true, func([]byte, error) {})
+			g.node.link(string(s.Address)).start(kindAppend, g.id, putAppend(to(s.ID), req), true, func([]byte, error) {})
 		}
 	}
 }

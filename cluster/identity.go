@@ -44,6 +44,10 @@ type self struct {
 	// Started says that every group has its first configuration. Before that no vote
 	// was given and nothing acknowledged.
 	Started bool `json:"started,omitempty"`
+	// Joining says that this folder came later, and is becoming a member; Voter names
+	// the groups in which it may be one already.
+	Joining bool            `json:"joining,omitempty"`
+	Voter   map[uint64]bool `json:"voter,omitempty"`
 }
 
 // identity guards self.

@@ -91,7 +91,7 @@ func Start(ctx context.Context, o *Options, r *engine.Replicas) (_ *Node, err er
 func (n *Node) startGroups() error {
 	me := n.identity.get()
 	var first *raft.Configuration
-	if !me.Started {
+	if !me.Started && !me.Joining {
 		if last := n.replicas.Log().Last(0); last > 0 && n.notOurs() {
 			return fmt.Errorf("%w: %s holds the data of a single node (its log reaches entry %d); start the cluster on new folders, and use export and import",
 				ErrIdentity, n.opts.Dir, last)
@@ -113,7 +113,7 @@ func (n *Node) startGroups() error {
 	meta.join = func(dst, op []byte) []byte { return append(dst, op...) }
 	order = append(order, meta)
 	for _, g := range order {
-		if err := g.start(first); err != nil {
+		if err := g.start(first, me.Joining && !me.Voter[g.id]); err != nil {
 			n.setGroups(groups, order) // for Close
 			return err
 		}
@@ -122,7 +122,11 @@ func (n *Node) startGroups() error {
 		n.wg.Go(g.greetTerms)
 	}
 	n.setGroups(groups, order)
-	if me.Started {
+	switch {
+	case me.Joining:
+		n.wg.Go(n.rejoin)
+		return nil
+	case me.Started:
 		return nil
 	}
 	return n.identity.change(func(s *self) { s.Started = true })

@@ -86,6 +86,13 @@ func (n *Node) handle(ctx context.Context, m *message, respond func([]byte, erro
 			index, err := g.readIndex(ctx, Level(d.uvarint()))
 			respond(putUvarints(nil, index), err)
 		}()
+	case kindLeader:
+		addr, _ := g.raft.LeaderWithID()
+		respond([]byte(addr), nil)
+	case kindJoin:
+		go func() { respond(nil, g.admit(m.data)) }()
+	case kindPromote:
+		go func() { respond(nil, g.promote(ctx, m.data)) }()
 	default:
 		respond(nil, errMessage)
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"sync"
 	"sync/atomic"
@@ -53,6 +54,10 @@ func (t *transport) DecodePeer(b []byte) raft.ServerAddress { return raft.Server
 // SetHeartbeatHandler implements raft.Transport.
 func (t *transport) SetHeartbeatHandler(cb func(raft.RPC)) { t.heartbeat.Store(&cb) }
 
+// to begins a request with the id of the member that it is for. What answers at its
+// address may be a later incarnation, which must not answer, still less vote, for it.
+func to(id raft.ServerID) []byte { return putBytes(nil, id) }
+
 func (t *transport) call(target raft.ServerAddress, wait time.Duration, k kind, data []byte) (*decoder, error) {
 	if t.node.stalled() {
 		return nil, errStalled
@@ -64,7 +69,7 @@ func (t *transport) call(target raft.ServerAddress, wait time.Duration, k kind, 
 }
 
 // AppendEntries implements raft.Transport.
-func (t *transport) AppendEntries(_ raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+func (t *transport) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
 	k, wait := kindAppend, appendWait
 	if isHeartbeat(args) && !t.node.stalled() {
 		if t.beats.recent(target, args.Term, t.node.opts.Heartbeat/5, resp) {
@@ -72,7 +77,7 @@ func (t *transport) AppendEntries(_ raft.ServerID, target raft.ServerAddress, ar
 		}
 		k, wait = kindHeartbeat, shortWait
 	}
-	d, err := t.call(target, wait, k, putAppend(nil, args))
+	d, err := t.call(target, wait, k, putAppend(to(id), args))
 	if err != nil {
 		return err
 	}
@@ -128,8 +133,8 @@ func isHeartbeat(r *raft.AppendEntriesRequest) bool {
 }
 
 // RequestVote implements raft.Transport.
-func (t *transport) RequestVote(_ raft.ServerID, target raft.ServerAddress, args *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
-	d, err := t.call(target, shortWait, kindVote, putVote(nil, args))
+func (t *transport) RequestVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
+	d, err := t.call(target, shortWait, kindVote, putVote(to(id), args))
 	if err != nil {
 		return err
 	}
@@ -138,8 +143,8 @@ func (t *transport) RequestVote(_ raft.ServerID, target raft.ServerAddress, args
 }
 
 // RequestPreVote implements raft.WithPreVote.
-func (t *transport) RequestPreVote(_ raft.ServerID, target raft.ServerAddress, args *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
-	d, err := t.call(target, shortWait, kindPreVote, putPreVote(nil, args))
+func (t *transport) RequestPreVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
+	d, err := t.call(target, shortWait, kindPreVote, putPreVote(to(id), args))
 	if err != nil {
 		return err
 	}
@@ -149,12 +154,12 @@ func (t *transport) RequestPreVote(_ raft.ServerID, target raft.ServerAddress, a
 
 // InstallSnapshot implements raft.Transport. The data is a manifest, not the blocks,
 // which the follower fetches before it answers: it may take as long as that takes.
-func (t *transport) InstallSnapshot(_ raft.ServerID, target raft.ServerAddress, args *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
+func (t *transport) InstallSnapshot(id raft.ServerID, target raft.ServerAddress, args *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
 	body, err := io.ReadAll(data)
 	if err != nil {
 		return err
 	}
-	b, err := t.node.link(string(target)).call(t.node.ctx, kindInstall, t.group, putInstall(nil, args, body), false)
+	b, err := t.node.link(string(target)).call(t.node.ctx, kindInstall, t.group, putInstall(to(id), args, body), false)
 	if err != nil {
 		return err
 	}
@@ -164,8 +169,8 @@ func (t *transport) InstallSnapshot(_ raft.ServerID, target raft.ServerAddress, 
 }
 
 // TimeoutNow implements raft.Transport.
-func (t *transport) TimeoutNow(_ raft.ServerID, target raft.ServerAddress, args *raft.TimeoutNowRequest, resp *raft.TimeoutNowResponse) error {
-	d, err := t.call(target, shortWait, kindTimeoutNow, putHeader(nil, &args.RPCHeader))
+func (t *transport) TimeoutNow(id raft.ServerID, target raft.ServerAddress, args *raft.TimeoutNowRequest, resp *raft.TimeoutNowResponse) error {
+	d, err := t.call(target, shortWait, kindTimeoutNow, putHeader(to(id), &args.RPCHeader))
 	if err != nil {
 		return err
 	}
@@ -176,6 +181,10 @@ func (t *transport) TimeoutNow(_ raft.ServerID, target raft.ServerAddress, args 
 // receive hands a peer's request to this group's Raft.
 func (t *transport) receive(m *message, respond func([]byte, error)) {
 	d := &decoder{b: m.data}
+	if id := raft.ServerID(d.bytes()); id != t.node.raftID && !d.bad {
+		respond(nil, fmt.Errorf("%w: this is %s, not %s", ErrIdentity, t.node.raftID, id))
+		return
+	}
 	answers := make(chan raft.RPCResponse, 1)
 	rpc := raft.RPC{RespChan: answers}
 	switch m.kind {
@@ -241,8 +250,8 @@ func (t *transport) settle(answers <-chan raft.RPCResponse, respond func([]byte,
 }
 
 // AppendEntriesPipeline implements raft.Transport.
-func (t *transport) AppendEntriesPipeline(_ raft.ServerID, target raft.ServerAddress) (raft.AppendPipeline, error) {
-	p := &pipeline{link: t.node.link(string(target)), group: t.group, flying: make(chan *appendFuture, pipelineCap),
+func (t *transport) AppendEntriesPipeline(id raft.ServerID, target raft.ServerAddress) (raft.AppendPipeline, error) {
+	p := &pipeline{link: t.node.link(string(target)), id: id, group: t.group, flying: make(chan *appendFuture, pipelineCap),
 		ready: make(chan raft.AppendFuture, pipelineCap), closed: make(chan struct{})}
 	go p.order()
 	return p, nil
@@ -252,6 +261,7 @@ func (t *transport) AppendEntriesPipeline(_ raft.ServerID, target raft.ServerAdd
 // order of the requests.
 type pipeline struct {
 	link   *link
+	id     raft.ServerID
 	group  uint64
 	flying chan *appendFuture
 	ready  chan raft.AppendFuture
@@ -292,7 +302,7 @@ func (p *pipeline) AppendEntries(args *raft.AppendEntriesRequest, resp *raft.App
 		close(f.done)
 		return f, nil
 	}
-	p.link.start(kindAppend, p.group, putAppend(nil, args), len(args.Entries) == 0, func(b []byte, err error) {
+	p.link.start(kindAppend, p.group, putAppend(to(p.id), args), len(args.Entries) == 0, func(b []byte, err error) {
 		if err == nil {
 			d := &decoder{b: b}
 			d.appendResponse(resp)

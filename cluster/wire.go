@@ -49,6 +49,9 @@ const (
 	kindFetch
 	kindTerms
 	kindReadIndex
+	kindLeader
+	kindJoin
+	kindPromote
 )
 
 // message is one message; its data is the receiver's to keep.

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -43,6 +44,33 @@ func newTrio(t *testing.T, more func(name string) []string) *trio {
 		c.await(t, i)
 	}
 	return c
+}
+
+// throughCluster starts a cluster of one shard and returns a node that leads neither
+// it nor the metadata: what is asked of it goes to others.
+func throughCluster(t *testing.T, _ string, args ...string) *strandline {
+	t.Helper()
+	c := newTrio(t, func(string) []string { return append([]string{"--shards", "1"}, args...) })
+	var idle *strandline
+	await(t, "a node that leads nothing", func() error {
+		for _, n := range c.nodes {
+			var s struct{ Groups []struct{ Leads bool } }
+			if err := getJSON(t.Context(), n.base+"/api/v1/cluster/status", &s); err != nil {
+				return err
+			}
+			if len(s.Groups) > 0 && !slices.ContainsFunc(s.Groups, func(g struct{ Leads bool }) bool { return g.Leads }) {
+				idle = n
+				return nil
+			}
+		}
+		return fmt.Errorf("all lead something")
+	})
+	return idle
+}
+
+// servers are the ways to serve in tests that must not tell the difference.
+func servers() map[string]func(*testing.T, string, ...string) *strandline {
+	return map[string]func(*testing.T, string, ...string) *strandline{"one node": serve, "through a cluster": throughCluster}
 }
 
 // launch starts a process and waits for nothing.

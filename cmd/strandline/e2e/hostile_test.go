@@ -56,26 +56,30 @@ func hostileBodies(t *testing.T) []hostile {
 
 // TestHostileBodies is fault 17: every one is answered 4xx, and memory grows by less than 64 MiB.
 func TestHostileBodies(t *testing.T) {
-	s := serve(t, t.TempDir())
-	l := newLedger()
-	fill(t, s.base, l, 1_000_000, 10)
-	before, peak := s.anon(t), int64(0)
-	bodies := hostileBodies(t)
-	for range 20 {
-		for _, h := range bodies {
-			status, text, err := post(t.Context(), http.DefaultClient, s.base, h.contentType, h.body)
-			if err != nil {
-				t.Fatalf("%s: %v", h.name, err)
+	for how, serve := range servers() {
+		t.Run(how, func(t *testing.T) {
+			s := serve(t, t.TempDir())
+			l := newLedger()
+			fill(t, s.base, l, 1_000_000, 10)
+			before, peak := s.anon(t), int64(0)
+			bodies := hostileBodies(t)
+			for range 20 {
+				for _, h := range bodies {
+					status, text, err := post(t.Context(), http.DefaultClient, s.base, h.contentType, h.body)
+					if err != nil {
+						t.Fatalf("%s: %v", h.name, err)
+					}
+					if status/100 != 4 {
+						t.Errorf("%s: status %d %s, want 4xx", h.name, status, text)
+					}
+					peak = max(peak, s.anon(t))
+				}
 			}
-			if status/100 != 4 {
-				t.Errorf("%s: status %d %s, want 4xx", h.name, status, text)
+			if grown := peak - before; grown >= 64<<20 {
+				t.Errorf("memory grew by %d MiB", grown>>20)
 			}
-			peak = max(peak, s.anon(t))
-		}
+			l.check(t, s.base, 1_000_000, 1_000_010)
+			s.terminate(t)
+		})
 	}
-	if grown := peak - before; grown >= 64<<20 {
-		t.Errorf("memory grew by %d MiB", grown>>20)
-	}
-	l.check(t, s.base, 1_000_000, 1_000_010)
-	s.terminate(t)
 }

@@ -58,32 +58,36 @@ func newLossyProxy(t *testing.T, target string, seed uint64) *lossyProxy {
 
 // TestLostAnswers is fault 16: a sender that loses 20 % of the answers and retries.
 func TestLostAnswers(t *testing.T) {
-	s := serve(t, t.TempDir())
-	p := newLossyProxy(t, s.base, 1)
-	l := newLedger()
-	first := time.Now().Add(-time.Hour).UnixMilli()
-	var writers sync.WaitGroup
-	errs := make([]error, crashWriters)
-	for w := range crashWriters {
-		writers.Go(func() { errs[w] = retrying(t.Context(), p.URL, l, w, first, 100) })
+	for how, serve := range servers() {
+		t.Run(how, func(t *testing.T) {
+			s := serve(t, t.TempDir())
+			p := newLossyProxy(t, s.base, 1)
+			l := newLedger()
+			first := time.Now().Add(-time.Hour).UnixMilli()
+			var writers sync.WaitGroup
+			errs := make([]error, crashWriters)
+			for w := range crashWriters {
+				writers.Go(func() { errs[w] = retrying(t.Context(), p.URL, l, w, first, 100) })
+			}
+			writers.Wait()
+			for _, err := range errs {
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			if p.dropped.Load() == 0 {
+				t.Fatal("void: no answer was dropped")
+			}
+			if n := p.refused.Load(); n > 0 {
+				t.Fatalf("%d needless 4xx answers", n)
+			}
+			if want := crashWriters * crashSeries * 100; l.acked() != want {
+				t.Fatalf("%d acknowledged, want %d", l.acked(), want)
+			}
+			l.check(t, s.base, first, first+100)
+			s.terminate(t)
+		})
 	}
-	writers.Wait()
-	for _, err := range errs {
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	if p.dropped.Load() == 0 {
-		t.Fatal("void: no answer was dropped")
-	}
-	if n := p.refused.Load(); n > 0 {
-		t.Fatalf("%d needless 4xx answers", n)
-	}
-	if want := crashWriters * crashSeries * 100; l.acked() != want {
-		t.Fatalf("%d acknowledged, want %d", l.acked(), want)
-	}
-	l.check(t, s.base, first, first+100)
-	s.terminate(t)
 }
 
 // retrying sends n requests and repeats each until it is acknowledged.

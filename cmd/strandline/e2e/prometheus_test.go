@@ -65,14 +65,16 @@ func TestSameAnswersAsPrometheus(t *testing.T) {
 	for _, c := range []struct {
 		name, message string
 		lossy         bool
+		serve         func(*testing.T, string, ...string) *strandline
 	}{
-		{"remote-write 1.0", "prometheus.WriteRequest", false},
-		{"remote-write 2.0", "io.prometheus.write.v2.Request", false},
-		{"remote-write 2.0, lost answers", "io.prometheus.write.v2.Request", true},
+		{"remote-write 1.0", "prometheus.WriteRequest", false, serve},
+		{"remote-write 2.0", "io.prometheus.write.v2.Request", false, serve},
+		{"remote-write 2.0, lost answers", "io.prometheus.write.v2.Request", true, serve},
+		{"remote-write 2.0, through a cluster", "io.prometheus.write.v2.Request", false, throughCluster},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			s := serve(t, t.TempDir())
+			s := c.serve(t, t.TempDir())
 			to := s.base
 			if c.lossy {
 				p := newLossyProxy(t, s.base, 2)
