@@ -74,7 +74,7 @@ fuzz: ## run every fuzz target for FUZZTIME (default 60s)
 		grep 'execs:' $(CACHE)/fuzz.log | tail -1; done
 
 soak: setup ## run the fault tests at full size: some hours
-	go test -count=1 -tags invariants -timeout 12h -v ./cmd/strandline/e2e -run 'TestKillUnderIngest|TestClusterFaults' -args -soak
+	go test -count=1 -tags invariants -timeout 12h -v ./cmd/strandline/e2e -run 'TestKillUnderIngest|TestClusterFaults|TestLinearizable' -args -soak
 
 bench: build setup ## measure the binary beside victoria-metrics and prometheus on the same bodies, then a restart
 	@command -v victoria-metrics >/dev/null || { echo "make bench needs victoria-metrics: apt-get install victoria-metrics"; exit 1; }

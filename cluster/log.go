@@ -8,8 +8,8 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// raftLog passes Raft's messages to slog, one level quieter than Raft rates them:
-// what is an error to one group is everyday life in a cluster.
+// raftLog passes Raft's messages to slog, quieter than Raft rates them: what is an
+// error to each of many groups is one node that is away, of which status tells.
 type raftLog struct {
 	hclog.Logger // what Raft does not call
 	to           *slog.Logger
@@ -39,7 +39,7 @@ func (l *raftLog) Info(msg string, args ...any) { l.log(slog.LevelDebug, msg, ar
 func (l *raftLog) Warn(msg string, args ...any) { l.log(slog.LevelDebug, msg, args) }
 
 // Error implements hclog.Logger.
-func (l *raftLog) Error(msg string, args ...any) { l.log(slog.LevelInfo, msg, args) }
+func (l *raftLog) Error(msg string, args ...any) { l.log(slog.LevelDebug, msg, args) }
 
 // With implements hclog.Logger.
 func (l *raftLog) With(args ...any) hclog.Logger { return &raftLog{l.Logger, l.to.With(args...)} }

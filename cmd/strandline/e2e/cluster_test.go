@@ -12,7 +12,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -140,19 +139,7 @@ func TestClusterFaults(t *testing.T) {
 		})
 	}
 	for round := range rounds(10, 500) {
-		i := rnd.IntN(len(c.nodes))
-		what := fmt.Sprintf("round %d, node n%d", round, i+1)
-		progress("the start of " + what)
-		if round%2 == 0 {
-			c.nodes[i].kill(t)
-			progress("SIGKILL in " + what)
-			c.launch(t, i)
-		} else {
-			c.nodes[i].signal(syscall.SIGSTOP)
-			progress("SIGSTOP in " + what)
-			c.nodes[i].signal(syscall.SIGCONT)
-		}
-		c.await(t, i)
+		c.strike(t, rnd.IntN(len(c.nodes)), round, progress)
 	}
 	cancel()
 	writers.Wait()
