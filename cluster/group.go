@@ -123,26 +123,23 @@ func (g *group) settleEntry(e *entry) {
 		}
 		p.done(e.future.Index(), r, nil)
 	}
-	g.announce(e.future.Index(), a.term)
+	g.announce(e.future.Index(), a.term, "", true)
 }
 
-// announce tells the followers that an entry of ours is committed. Raft does so with
+// announce tells the followers, or the one at an address, that an entry of ours is
+// committed. Raft does so with
 // the next entry or after its CommitTimeout, which would have to be short, and many
 // messages, for followers to show a write soon. The message is an ordinary one of the
 // protocol: in the entry's term we were the leader, and a follower that has the entry
 // has all before it.
-func (g *group) announce(index, term uint64) {
-	f := g.raft.GetConfiguration()
-	if f.Error() != nil {
-		return
-	}
+func (g *group) announce(index, term uint64, to string, lazy bool) {
 	req := &raft.AppendEntriesRequest{
 		RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(g.node.raftID), Addr: []byte(g.node.addr)},
 		Term:      term, PrevLogEntry: index, PrevLogTerm: term, LeaderCommitIndex: index,
 	}
-	for _, s := range f.Configuration().Servers {
-		if s.ID != g.node.raftID {
-			g.node.link(string(s.Address)).start(kindAppend, g.id, putAppend(to(s.ID), req), true, func([]byte, error) {})
+	for _, s := range g.voters() {
+		if addr := string(s.Address); s.ID != g.node.raftID && (to == "" || to == addr) {
+			g.node.link(addr).start(kindAppend, g.id, putAppend(forMember(s.ID), req), lazy, func([]byte, error) {})
 		}
 	}
 }

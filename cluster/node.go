@@ -264,7 +264,7 @@ func (n *Node) handOver(i int, g *group) bool {
 	ctx, cancel := context.WithTimeout(n.ctx, balanceEvery)
 	defer cancel()
 	const near = 8 // entries
-	if t, err := n.askTerms(ctx, string(want.Address), g.id); err != nil || t.draining || t.consumed+near < g.fsm.consumed() {
+	if t, err := n.askTerms(ctx, string(want.Address), g.id); err != nil || t[0].draining || t[0].consumed+near < g.fsm.consumed() {
 		return false
 	}
 	if err := g.raft.LeadershipTransferToServer(want.ID, want.Address).Error(); err != nil {

@@ -3,10 +3,10 @@ package cluster
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
-	"github.com/hashicorp/raft"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/strandline-db/strandline/shard/model"
@@ -68,116 +68,213 @@ func (n *Node) Sync(ctx context.Context, w Wanted) (time.Duration, error) {
 		}
 		w.Level = Leader
 	}
-	eg, ctx := errgroup.WithContext(ctx)
-	for _, g := range n.ordered() {
-		eg.Go(func() error { return n.syncGroup(ctx, g, w.Level) })
-	}
-	return 0, eg.Wait()
+	return 0, n.catchUp(ctx, w.Level)
 }
 
-func (n *Node) syncGroup(ctx context.Context, g *group, level Level) error {
+// catchUp brings every group here to where its leader says that the level is reached.
+// It asks each leading node once for all of its groups, and again for those of which
+// it was none.
+func (n *Node) catchUp(ctx context.Context, level Level) error {
+	open := n.ordered()
 	for {
-		index, err := n.askReadIndex(ctx, g, level)
-		if err == nil {
-			return g.fsm.wait(ctx, index, 0)
+		byLeader := map[string][]*group{}
+		for _, g := range open {
+			addr, _ := g.raft.LeaderWithID()
+			byLeader[string(addr)] = append(byLeader[string(addr)], g)
+		}
+		var mu sync.Mutex
+		var left []*group
+		eg, ectx := errgroup.WithContext(ctx)
+		for addr, groups := range byLeader {
+			eg.Go(func() error {
+				indexes := n.askReadIndexes(ectx, addr, groups, level)
+				for i, g := range groups {
+					if i >= len(indexes) || indexes[i] == 0 {
+						mu.Lock()
+						left = append(left, g)
+						mu.Unlock()
+					} else if err := g.fsm.wait(ectx, indexes[i], 0); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+		}
+		if err := eg.Wait(); err != nil {
+			return err
+		}
+		if open = left; len(open) == 0 {
+			return nil
 		}
 		if n.pause(ctx) != nil {
-			return fmt.Errorf("%w: group %d: %w", model.ErrUnavailable, g.id, err)
+			return fmt.Errorf("%w: %s has no leader that a majority confirms", model.ErrUnavailable, open[0].name())
 		}
 	}
 }
 
-func (n *Node) askReadIndex(ctx context.Context, g *group, level Level) (uint64, error) {
-	if g.leads() {
-		return g.readIndex(ctx, level)
+// askReadIndexes asks the node at addr for the indexes of groups that it leads. A 0, or
+// nothing, stands for a group of which it can't tell.
+func (n *Node) askReadIndexes(ctx context.Context, addr string, groups []*group, level Level) []uint64 {
+	ctx, cancel := context.WithTimeout(ctx, attemptWait)
+	defer cancel()
+	switch addr {
+	case "":
+		return nil
+	case n.addr:
+		indexes, _ := n.readIndexes(ctx, groups, level)
+		return indexes
 	}
-	addr, _ := g.raft.LeaderWithID()
-	if addr == "" {
-		return 0, errNotLeader
+	req := putBytes(putUvarints(nil, uint64(level)), n.addr)
+	for _, g := range groups {
+		req = putUvarints(req, g.id)
 	}
-	b, err := n.link(string(addr)).call(ctx, kindReadIndex, g.id, putUvarints(nil, uint64(level)), false)
+	b, err := n.link(addr).call(ctx, kindReadIndex, 0, req, false)
 	if err != nil {
-		return 0, err
+		return nil
 	}
-	d := &decoder{b: b}
-	index := d.uvarint()
-	return index, d.end()
+	var out []uint64
+	for d := (decoder{b: b}); len(d.b) > 0; {
+		out = append(out, d.uvarint())
+	}
+	return out
 }
 
-// readIndex returns an index such that a replica which has come to it shows what the
-// level asks for. Only the leader can tell.
-func (g *group) readIndex(ctx context.Context, level Level) (uint64, error) {
-	if !g.leads() {
-		return 0, errNotLeader
+// answerReadIndexes is the other side of askReadIndexes. The asking node will wait for
+// the indexes, so it is told at once that they are committed.
+func (n *Node) answerReadIndexes(ctx context.Context, data []byte) ([]byte, error) {
+	d := &decoder{b: data}
+	level, from := Level(d.uvarint()), string(d.bytes())
+	var groups []*group
+	for len(d.b) > 0 {
+		g := n.group(d.uvarint())
+		if g == nil {
+			return nil, errMessage
+		}
+		groups = append(groups, g)
 	}
-	term := g.raft.CurrentTerm()
-	if err := g.fsm.wait(ctx, 0, term); err != nil { // an entry of this term is committed
-		return 0, err
+	if err := d.end(); err != nil {
+		return nil, err
 	}
-	index := g.raft.CommitIndex()
+	ctx, cancel := context.WithTimeout(ctx, attemptWait)
+	defer cancel()
+	indexes, terms := n.readIndexes(ctx, groups, level)
+	for i, g := range groups {
+		if indexes[i] != 0 {
+			g.announce(indexes[i], terms[i], from, false)
+		}
+	}
+	return putUvarints(nil, indexes...), nil
+}
+
+// readIndexes returns, for each group that this node leads, an index such that a
+// replica which has come to it shows what the level asks for, 0 for the others, and the
+// terms in which it led them.
+//
+// An entry of the leader's own term is committed first, so that its commit index
+// covers everything acknowledged in earlier terms. A leader at level Linearizable is
+// one of whom a majority says, after the call began, that it knows no later term.
+func (n *Node) readIndexes(ctx context.Context, groups []*group, level Level) (indexes, terms []uint64) {
+	indexes, terms = make([]uint64, len(groups)), make([]uint64, len(groups))
+	for i, g := range groups {
+		terms[i] = g.raft.CurrentTerm()
+		if g.leads() && g.fsm.wait(ctx, 0, terms[i]) == nil {
+			indexes[i] = g.raft.CommitIndex()
+		}
+	}
 	if level == Linearizable {
-		return index, g.confirmTerm(ctx, term)
+		n.confirm(ctx, groups, terms, indexes)
 	}
-	return index, nil
+	return indexes, terms
 }
 
-// confirmTerm returns nil once a majority has said, after the call began, that it
-// knows no later term: then no other leader had been elected when it began.
-func (g *group) confirmTerm(ctx context.Context, term uint64) error {
-	f := g.raft.GetConfiguration()
-	if err := f.Error(); err != nil {
-		return raftError(err)
-	}
-	voters, agree, asked := 0, 0, 0
-	answers := make(chan bool, len(f.Configuration().Servers))
-	for _, s := range f.Configuration().Servers {
-		if s.Suffrage != raft.Voter {
+// confirm clears the index of each group of which no majority knows the term as the
+// newest. It asks each peer once for all groups.
+func (n *Node) confirm(ctx context.Context, groups []*group, terms, indexes []uint64) {
+	missing := make([]int, len(groups)) // votes to a majority
+	asked := map[string][]int{}         // by address
+	for i, g := range groups {
+		if indexes[i] == 0 {
 			continue
 		}
-		voters++
-		if s.ID == g.node.raftID {
-			if g.raft.CurrentTerm() == term {
-				agree++
+		voters := g.voters()
+		missing[i] = len(voters)/2 + 1
+		for _, s := range voters {
+			if s.ID != n.raftID {
+				asked[string(s.Address)] = append(asked[string(s.Address)], i)
+			} else if g.raft.CurrentTerm() == terms[i] {
+				missing[i]--
 			}
-			continue
 		}
-		asked++
+	}
+	type answer struct {
+		of      []int
+		members []progress
+	}
+	answers := make(chan answer, len(asked))
+	for addr, of := range asked {
 		go func() {
-			t, err := g.node.askTerms(ctx, string(s.Address), g.id)
-			answers <- err == nil && t.term == term
+			ids := make([]uint64, len(of))
+			for k, i := range of {
+				ids[k] = groups[i].id
+			}
+			ts, err := n.askTerms(ctx, addr, ids...)
+			if err != nil {
+				ts = nil
+			}
+			answers <- answer{of, ts}
 		}()
 	}
-	for ; asked > 0 && agree <= voters/2; asked-- {
-		if <-answers {
-			agree++
+	for range asked {
+		a := <-answers
+		for k, t := range a.members {
+			if i := a.of[k]; t.term == terms[i] {
+				missing[i]--
+			}
+		}
+		if slices.Max(missing) <= 0 {
+			break
 		}
 	}
-	if agree <= voters/2 {
-		return fmt.Errorf("%w: no majority of group %d confirms the leader", model.ErrUnavailable, g.id)
+	for i := range groups {
+		if missing[i] > 0 {
+			indexes[i] = 0
+		}
 	}
-	return nil
 }
 
-// terms is what a member says of itself in one group.
-type terms struct {
+// progress is what a member says of itself in one group.
+type progress struct {
 	term     uint64
 	consumed uint64 // entries that its state machine has seen
 	draining bool   // it wants no leadership
 }
 
-func (g *group) terms() []byte {
-	b := putUvarints(nil, g.raft.CurrentTerm(), g.fsm.consumed())
-	return putBool(b, g.node.draining.Load())
+// answerTerms says how far this node is in each of the groups.
+func (n *Node) answerTerms(data []byte) ([]byte, error) {
+	var out []byte
+	for d := (decoder{b: data}); len(d.b) > 0; {
+		g := n.group(d.uvarint())
+		if g == nil {
+			return nil, errMessage
+		}
+		out = putUvarints(out, g.raft.CurrentTerm(), g.fsm.consumed())
+		out = putBool(out, n.draining.Load())
+	}
+	return out, nil
 }
 
-func (n *Node) askTerms(ctx context.Context, addr string, group uint64) (t terms, err error) {
-	b, err := n.link(addr).call(ctx, kindTerms, group, nil, false)
+// askTerms asks a node how far it is in each of the groups.
+func (n *Node) askTerms(ctx context.Context, addr string, groups ...uint64) ([]progress, error) {
+	b, err := n.link(addr).call(ctx, kindTerms, 0, putUvarints(nil, groups...), false)
 	if err != nil {
-		return t, err
+		return nil, err
 	}
 	d := &decoder{b: b}
-	t = terms{d.uvarint(), d.uvarint(), d.bool()}
-	return t, d.end()
+	out := make([]progress, len(groups))
+	for i := range out {
+		out[i] = progress{d.uvarint(), d.uvarint(), d.bool()}
+	}
+	return out, d.end()
 }
 
 // freshness tracks how old a follower's state may be: the time at which it got the

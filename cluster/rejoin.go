@@ -168,8 +168,8 @@ func (g *group) promote(ctx context.Context, data []byte) error {
 	if err != nil {
 		return err
 	}
-	if t.consumed+nearEntries < g.fsm.consumed() {
-		return fmt.Errorf("%w: at entry %d of %d", errBehind, t.consumed, g.fsm.consumed())
+	if t[0].consumed+nearEntries < g.fsm.consumed() {
+		return fmt.Errorf("%w: at entry %d of %d", errBehind, t[0].consumed, g.fsm.consumed())
 	}
 	if err := g.raft.AddVoter(m.id, m.addr, 0, changeWait).Error(); err != nil {
 		return raftError(err)

@@ -64,9 +64,21 @@ func (n *Node) serve(ctx context.Context, conn net.Conn) error {
 // handle starts the work of a request and returns; respond is called once, when it
 // is done. It must not block: it runs on the connection's reader.
 func (n *Node) handle(ctx context.Context, m *message, respond func([]byte, error)) {
+	if n.ordered() == nil {
+		respond(nil, errDown) // still starting
+		return
+	}
+	switch m.kind {
+	case kindTerms:
+		respond(n.answerTerms(m.data))
+		return
+	case kindReadIndex:
+		go func() { respond(n.answerReadIndexes(ctx, m.data)) }()
+		return
+	}
 	g := n.group(m.group)
 	if g == nil {
-		respond(nil, errDown) // still starting
+		respond(nil, errMessage)
 		return
 	}
 	switch m.kind {
@@ -76,16 +88,6 @@ func (n *Node) handle(ctx context.Context, m *message, respond func([]byte, erro
 		g.proposeFor(m.data, respond)
 	case kindFetch:
 		go func() { respond(g.machine.fetch(m.data)) }()
-	case kindTerms:
-		respond(g.terms(), nil)
-	case kindReadIndex:
-		go func() {
-			ctx, cancel := context.WithTimeout(ctx, n.opts.CommitTimeout)
-			defer cancel()
-			d := &decoder{b: m.data}
-			index, err := g.readIndex(ctx, Level(d.uvarint()))
-			respond(putUvarints(nil, index), err)
-		}()
 	case kindLeader:
 		addr, _ := g.raft.LeaderWithID()
 		respond([]byte(addr), nil)

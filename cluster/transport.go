@@ -54,9 +54,9 @@ func (t *transport) DecodePeer(b []byte) raft.ServerAddress { return raft.Server
 // SetHeartbeatHandler implements raft.Transport.
 func (t *transport) SetHeartbeatHandler(cb func(raft.RPC)) { t.heartbeat.Store(&cb) }
 
-// to begins a request with the id of the member that it is for. What answers at its
+// forMember begins a request with the id of the member that it is for. What answers at its
 // address may be a later incarnation, which must not answer, still less vote, for it.
-func to(id raft.ServerID) []byte { return putBytes(nil, id) }
+func forMember(id raft.ServerID) []byte { return putBytes(nil, id) }
 
 func (t *transport) call(target raft.ServerAddress, wait time.Duration, k kind, data []byte) (*decoder, error) {
 	if t.node.stalled() {
@@ -77,7 +77,7 @@ func (t *transport) AppendEntries(id raft.ServerID, target raft.ServerAddress, a
 		}
 		k, wait = kindHeartbeat, shortWait
 	}
-	d, err := t.call(target, wait, k, putAppend(to(id), args))
+	d, err := t.call(target, wait, k, putAppend(forMember(id), args))
 	if err != nil {
 		return err
 	}
@@ -134,7 +134,7 @@ func isHeartbeat(r *raft.AppendEntriesRequest) bool {
 
 // RequestVote implements raft.Transport.
 func (t *transport) RequestVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
-	d, err := t.call(target, shortWait, kindVote, putVote(to(id), args))
+	d, err := t.call(target, shortWait, kindVote, putVote(forMember(id), args))
 	if err != nil {
 		return err
 	}
@@ -144,7 +144,7 @@ func (t *transport) RequestVote(id raft.ServerID, target raft.ServerAddress, arg
 
 // RequestPreVote implements raft.WithPreVote.
 func (t *transport) RequestPreVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
-	d, err := t.call(target, shortWait, kindPreVote, putPreVote(to(id), args))
+	d, err := t.call(target, shortWait, kindPreVote, putPreVote(forMember(id), args))
 	if err != nil {
 		return err
 	}
@@ -159,7 +159,7 @@ func (t *transport) InstallSnapshot(id raft.ServerID, target raft.ServerAddress,
 	if err != nil {
 		return err
 	}
-	b, err := t.node.link(string(target)).call(t.node.ctx, kindInstall, t.group, putInstall(to(id), args, body), false)
+	b, err := t.node.link(string(target)).call(t.node.ctx, kindInstall, t.group, putInstall(forMember(id), args, body), false)
 	if err != nil {
 		return err
 	}
@@ -170,7 +170,7 @@ func (t *transport) InstallSnapshot(id raft.ServerID, target raft.ServerAddress,
 
 // TimeoutNow implements raft.Transport.
 func (t *transport) TimeoutNow(id raft.ServerID, target raft.ServerAddress, args *raft.TimeoutNowRequest, resp *raft.TimeoutNowResponse) error {
-	d, err := t.call(target, shortWait, kindTimeoutNow, putHeader(to(id), &args.RPCHeader))
+	d, err := t.call(target, shortWait, kindTimeoutNow, putHeader(forMember(id), &args.RPCHeader))
 	if err != nil {
 		return err
 	}
@@ -302,7 +302,7 @@ func (p *pipeline) AppendEntries(args *raft.AppendEntriesRequest, resp *raft.App
 		close(f.done)
 		return f, nil
 	}
-	p.link.start(kindAppend, p.group, putAppend(to(p.id), args), len(args.Entries) == 0, func(b []byte, err error) {
+	p.link.start(kindAppend, p.group, putAppend(forMember(p.id), args), len(args.Entries) == 0, func(b []byte, err error) {
 		if err == nil {
 			d := &decoder{b: b}
 			d.appendResponse(resp)
