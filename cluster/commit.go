@@ -26,6 +26,8 @@ func (n *Node) Commit(ctx context.Context, ops []engine.Op) error {
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("%w: the write was not confirmed in time", model.ErrUnavailable)
+		case <-n.ctx.Done():
+			return model.ErrClosed
 		case o := <-c.outcomes:
 			done, err := c.settle(&o)
 			if err != nil {
@@ -146,6 +148,8 @@ func (n *Node) Describe(ctx context.Context, mds []model.Metadata) error {
 		case <-time.After(attemptWait):
 		case <-ctx.Done():
 			return fmt.Errorf("%w: the metadata was not confirmed in time", model.ErrUnavailable)
+		case <-n.ctx.Done():
+			return model.ErrClosed
 		}
 		if n.pause(ctx) != nil {
 			return fmt.Errorf("%w: the metadata's group has no leader", model.ErrUnavailable)

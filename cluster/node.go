@@ -118,7 +118,7 @@ func (n *Node) startGroups() error {
 			return err
 		}
 		groups[g.id] = g
-		n.wg.Go(g.settle)
+		go g.settle() // not waited for: Raft never answers what it holds when it is shut down
 		n.wg.Go(g.greetTerms)
 	}
 	n.setGroups(groups, order)

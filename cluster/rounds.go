@@ -2,7 +2,7 @@ package cluster
 
 import (
 	"fmt"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/strandline-db/strandline/engine"
@@ -63,21 +63,25 @@ func (n *Node) round(first *proposal) (_ <-chan struct{}, busy bool) {
 			break
 		}
 	}
-	var open sync.WaitGroup
+	settled := make(chan struct{})
+	var open atomic.Int64
+	open.Store(int64(len(entries)))
+	one := func() {
+		if open.Add(-1) == 0 {
+			close(settled)
+		}
+	}
 	for g, e := range entries {
-		open.Add(1)
-		e.settled = open.Done
+		e.settled = one
 		e.future = g.raft.Apply(e.data, roundWait)
 		select {
 		case g.ahead <- e:
 		default:
 			// Its outcome stays open; the group is stuck, and retries are harmless.
 			e.fail(fmt.Errorf("%w: %s has %d entries on their way", model.ErrOverloaded, g.name(), entriesAhead))
-			open.Done()
+			one()
 		}
 	}
-	settled := make(chan struct{})
-	go func() { open.Wait(); close(settled) }()
 	return settled, proposals > len(entries)
 }
 
