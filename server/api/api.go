@@ -54,15 +54,11 @@ func New(r model.Reader, q *query.Engine, opts *Options) *API {
 		"status/config":      {a.config, false, false},
 		"status/flags":       {a.flags, false, false},
 		"status/runtimeinfo": {a.runtimeInfo, false, false},
+		"cluster/status":     {a.cluster, true, false},
+		"admin/cluster/hash": {a.hashes, true, true},
 	}
 	if a.opts.TSDB != nil {
 		a.routes["status/tsdb"] = route{a.tsdb, false, false}
-	}
-	if a.opts.Cluster != nil {
-		a.routes["cluster/status"] = route{a.cluster, true, false}
-	}
-	if a.opts.Hashes != nil {
-		a.routes["admin/cluster/hash"] = route{a.hashes, true, true}
 	}
 	return a
 }

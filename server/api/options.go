@@ -38,7 +38,7 @@ type Options struct {
 	Sync func(ctx context.Context, w Freshness) (time.Duration, error)
 	// Consistency is the level of requests that name none. Default: stale.
 	Consistency string
-	// Cluster describes the cluster. Without it cluster/status is not served.
+	// Cluster describes the cluster. Nil: this is a single node.
 	Cluster func() any
 	// Hashes returns the hashes of what this node holds, for admin/cluster/hash.
 	Hashes func(context.Context) (any, error)

@@ -52,9 +52,20 @@ func (a *API) sync(ctx context.Context, f *form) error {
 	return err
 }
 
-func (a *API) cluster(context.Context, *form) (*answer, error) { return plain(a.opts.Cluster()) }
+// errNoCluster: there is nothing to say about a cluster.
+var errNoCluster = errors.New("this server is a single node: give it cluster-node and cluster-peers to make it one of a cluster")
+
+func (a *API) cluster(context.Context, *form) (*answer, error) {
+	if a.opts.Cluster == nil {
+		return nil, badData(errNoCluster)
+	}
+	return plain(a.opts.Cluster())
+}
 
 func (a *API) hashes(ctx context.Context, _ *form) (*answer, error) {
+	if a.opts.Hashes == nil {
+		return nil, badData(errNoCluster)
+	}
 	v, err := a.opts.Hashes(ctx)
 	if err != nil {
 		return nil, err
