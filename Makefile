@@ -34,7 +34,7 @@ cluster: build ## build, then run three nodes on ./data/n1 to n3, at 127.0.0.1:9
 		'  curl -s 127.0.0.1:9601/api/v1/cluster/status | jq     who leads what' \
 		"  curl -s '127.0.0.1:9602/api/v1/query?query=up'" \
 		"  curl -s '127.0.0.1:9603/api/v1/query?query=up&consistency=linearizable'" \
-		'  pkill -9 -f cluster-node.n2                           lose one; the others go on' ''; \
+		"  pkill -9 -f '[d]ata/n2 '                              lose one; the others go on" ''; \
 	wait
 
 setup: ## fetch the programs that the tests run beside us, where that is possible
