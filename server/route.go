@@ -101,7 +101,7 @@ func (s *Server) dispatch(ctx *fasthttp.RequestCtx, path string) {
 		ctx.Response.Header.Set("Retry-After", "1")
 	case path == "/api/v1/write":
 		h.ingest.Handle(ctx)
-	case strings.HasPrefix(path, "/api/v1/") && h.api.Handle(ctx):
+	case strings.HasPrefix(path, "/api/v1/") && h.handle(ctx):
 	default:
 		fail(ctx, 404, "not_found", "no such path")
 	}

@@ -17,8 +17,8 @@ import (
 // Ingest takes remote-write requests. Handle is called concurrently.
 type Ingest interface{ Handle(*fasthttp.RequestCtx) }
 
-// API answers the query API; Handle reports false for a path it does not know.
-// It is called concurrently.
+// API answers some paths below /api/v1/; Handle reports false for a path it does not
+// know. It is called concurrently.
 type API interface {
 	Handle(*fasthttp.RequestCtx) bool
 }
@@ -26,7 +26,17 @@ type API interface {
 // handlers are what a storage brings.
 type handlers struct {
 	ingest Ingest
-	api    API
+	apis   []API
+}
+
+// handle asks one after the other, and reports whether one knew the path.
+func (h *handlers) handle(ctx *fasthttp.RequestCtx) bool {
+	for _, a := range h.apis {
+		if a.Handle(ctx) {
+			return true
+		}
+	}
+	return false
 }
 
 // Server is the HTTP server.
@@ -69,8 +79,9 @@ type quiet struct{ log *slog.Logger }
 // Printf implements fasthttp.Logger.
 func (q quiet) Printf(format string, args ...any) { q.log.Debug(fmt.Sprintf(format, args...)) }
 
-// Mount gives the server its handlers: it is ready from now on.
-func (s *Server) Mount(i Ingest, a API) { s.mounted.Store(&handlers{i, a}) }
+// Mount gives the server its handlers: it is ready from now on. The first of apis
+// that knows a path answers it.
+func (s *Server) Mount(i Ingest, apis ...API) { s.mounted.Store(&handlers{i, apis}) }
 
 // Unmount takes the handlers away: new requests get 503. Those that run go on.
 func (s *Server) Unmount() { s.mounted.Store(nil) }

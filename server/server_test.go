@@ -26,6 +26,11 @@ func (fakeAPI) Handle(ctx *fasthttp.RequestCtx) bool {
 	return string(ctx.Path()) == "/api/v1/query"
 }
 
+// fakeLive is a second handler of paths.
+type fakeLive struct{}
+
+func (fakeLive) Handle(ctx *fasthttp.RequestCtx) bool { return string(ctx.Path()) == "/api/v1/live" }
+
 func TestEveryRouteAgainstEveryRole(t *testing.T) {
 	var tokens []auth.Token
 	for _, r := range []auth.Role{auth.Read, auth.Write, auth.Admin} {
@@ -40,12 +45,13 @@ func TestEveryRouteAgainstEveryRole(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.Mount(fake{}, fakeAPI{})
+	s.Mount(fake{}, fakeAPI{}, fakeLive{})
 	for path, want := range map[string][4]int{ // none, read, write, admin
 		"/-/healthy":           {200, 200, 200, 200},
 		"/-/ready":             {200, 200, 200, 200},
 		"/api/v1/write":        {401, 403, 200, 200},
 		"/api/v1/query":        {401, 200, 403, 200},
+		"/api/v1/live":         {401, 200, 403, 200},
 		"/metrics":             {401, 200, 403, 200},
 		"/api/v1/panic":        {401, 500, 403, 500},
 		"/api/v1/admin/x":      {401, 403, 403, 404},
@@ -101,7 +107,7 @@ func TestAnswers503UntilMounted(t *testing.T) {
 		}
 	}
 	check(503)
-	s.Mount(fake{}, fakeAPI{})
+	s.Mount(fake{}, fakeAPI{}, fakeLive{})
 	check(200)
 	s.Unmount()
 	check(503)
