@@ -131,31 +131,66 @@ func (c *commit) end() {
 
 // Describe implements engine.Committer.
 func (n *Node) Describe(ctx context.Context, mds []model.Metadata) error {
-	ctx, cancel := context.WithTimeout(ctx, n.opts.CommitTimeout)
-	defer cancel()
 	op, err := json.Marshal(mds)
 	if err != nil {
 		return err
 	}
+	_, _, err = n.commitMeta(ctx, op)
+	return err
+}
+
+// ChangeRecords implements engine.Committer.
+func (n *Node) ChangeRecords(ctx context.Context, c *model.RecordChange) error {
+	op, err := json.Marshal(c)
+	if err != nil {
+		return err
+	}
+	index, r, err := n.commitMeta(ctx, op)
+	if err != nil {
+		return err
+	}
+	if err := engine.Conflict(c, &r); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, n.opts.CommitTimeout)
+	defer cancel()
+	return n.group(uint64(metaStream)).fsm.wait(ctx, index, 0)
+}
+
+// commitMeta commits one proposal of the metadata's group. After a refusal it tries
+// again: a change of records whose first attempt was done in silence meets its own
+// guards, so that what has a guard may be told to conflict with itself.
+func (n *Node) commitMeta(ctx context.Context, op []byte) (uint64, engine.Result, error) {
+	ctx, cancel := context.WithTimeout(ctx, n.opts.CommitTimeout)
+	defer cancel()
+	type answer struct {
+		index uint64
+		r     engine.Result
+		err   error
+	}
 	for {
-		done := make(chan error, 1)
-		n.group(uint64(metaStream)).send(&proposal{op: op, done: func(_ uint64, _ engine.Result, err error) { done <- err }})
+		done := make(chan answer, 1)
+		n.group(uint64(metaStream)).send(&proposal{op: op, done: func(index uint64, r engine.Result, err error) { done <- answer{index, r, err} }})
 		select {
-		case err := <-done:
-			if !errors.Is(err, model.ErrUnavailable) && !errors.Is(err, model.ErrOverloaded) {
-				return err
+		case a := <-done:
+			if !errors.Is(a.err, model.ErrUnavailable) && !errors.Is(a.err, model.ErrOverloaded) {
+				return a.index, a.r, a.err
 			}
 		case <-time.After(attemptWait):
 		case <-ctx.Done():
-			return fmt.Errorf("%w: the metadata was not confirmed in time", model.ErrUnavailable)
+			return 0, engine.Result{}, fmt.Errorf("%w: the metadata was not confirmed in time", model.ErrUnavailable)
 		case <-n.ctx.Done():
-			return model.ErrClosed
+			return 0, engine.Result{}, model.ErrClosed
 		}
 		if n.pause(ctx) != nil {
-			return fmt.Errorf("%w: the metadata's group has no leader", model.ErrUnavailable)
+			return 0, engine.Result{}, fmt.Errorf("%w: the metadata's group has no leader", model.ErrUnavailable)
 		}
 	}
 }
+
+// LeadsRecords tells whether this node leads the group of the metadata and records: of
+// all nodes the one that acts where only one may.
+func (n *Node) LeadsRecords() bool { return n.Leads(int(metaStream)) }
 
 // pause waits a little before a try again; an error if ctx ends first.
 func (n *Node) pause(ctx context.Context) error {

@@ -112,7 +112,7 @@ func (m *shardMachine) fetch(req []byte) ([]byte, error) {
 	return append(putUvarints(nil, uint64(size)), b...), nil
 }
 
-// metaMachine replicates the metadata: what is known of metrics. Its state lies in
+// metaMachine replicates the metadata of metrics and the records. Its state lies in
 // the engine and is durable before apply returns, so that a cut is only its place.
 type metaMachine struct {
 	node *Node
@@ -121,21 +121,50 @@ type metaMachine struct {
 
 const metaMarkName = "CLUSTER-META"
 
-func (m *metaMachine) apply(_ uint64, data []byte) (any, error) {
-	// An entry is the lists of several proposals, one behind another.
+// apply's entry holds proposals one behind another, each in JSON: a list of metadata,
+// or a model.RecordChange.
+func (m *metaMachine) apply(index uint64, data []byte) (any, error) {
+	var mds []model.Metadata
+	var changes []model.RecordChange
+	var of []int // proposal -> its change; -1: a list of metadata
 	for d := json.NewDecoder(bytes.NewReader(data)); ; {
-		var mds []model.Metadata
-		err := d.Decode(&mds)
+		var raw json.RawMessage
+		err := d.Decode(&raw)
 		if errors.Is(err, io.EOF) {
-			return nil, nil
+			break
 		}
-		if err == nil {
-			err = m.r.StoreMetadata(mds)
+		if err == nil && raw[0] == '{' {
+			of = append(of, len(changes))
+			changes = append(changes, model.RecordChange{})
+			err = json.Unmarshal(raw, &changes[len(changes)-1])
+		} else if err == nil {
+			of = append(of, -1)
+			var list []model.Metadata
+			err = json.Unmarshal(raw, &list)
+			mds = append(mds, list...)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("metadata entry: %w", err)
 		}
 	}
+	return m.store(index, mds, changes, of)
+}
+
+func (m *metaMachine) store(index uint64, mds []model.Metadata, changes []model.RecordChange, of []int) (any, error) {
+	if err := m.r.StoreMetadata(mds); err != nil {
+		return nil, fmt.Errorf("metadata entry: %w", err)
+	}
+	results, err := m.r.ChangeRecords(index, changes)
+	if err != nil {
+		return nil, fmt.Errorf("metadata entry: %w", err)
+	}
+	out := make([]engine.Result, len(of))
+	for i, k := range of {
+		if k >= 0 {
+			out[i] = results[k]
+		}
+	}
+	return out, nil
 }
 
 func (m *metaMachine) freeze() cut { return (*metaCut)(m) }
@@ -172,12 +201,17 @@ func (m *metaMachine) offer() ([]byte, engine.Mark, func(), error) {
 	if !ok {
 		return nil, at, nil, fs.ErrNotExist
 	}
-	b, err := json.Marshal(m.r.Metadata())
+	image := m.r.MetaImage()
+	b, err := json.Marshal(&image)
 	return b, at, func() {}, err
 }
 
 func (m *metaMachine) restore(at engine.Mark, data []byte) error {
-	if _, err := m.apply(at.Applied, data); err != nil {
+	var image engine.MetaImage
+	if err := json.Unmarshal(data, &image); err != nil {
+		return fmt.Errorf("metadata of another node: %w", err)
+	}
+	if err := m.r.InstallMeta(&image); err != nil {
 		return err
 	}
 	if err := (*metaCut)(m).persist(at); err != nil {

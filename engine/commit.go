@@ -36,6 +36,9 @@ type Committer interface {
 	Commit(ctx context.Context, ops []Op) error
 	// Describe stores metadata of metrics.
 	Describe(ctx context.Context, mds []model.Metadata) error
+	// ChangeRecords changes records, which this node then shows. An error is
+	// model.ErrConflict or one of Commit's.
+	ChangeRecords(ctx context.Context, c *model.RecordChange) error
 	// Flush brings what a shard holds in memory into blocks and lets go of the log
 	// that they make superfluous.
 	Flush(ctx context.Context, shard int) error

@@ -79,11 +79,7 @@ func Open(dir string, o *Options) (_ *DB, err error) {
 	if err := db.loadFormat(); err != nil {
 		return nil, err
 	}
-	file := ""
-	if _, real := fsys.(vfs.OS); real {
-		file = path.Join(dir, "meta.db")
-	}
-	if db.meta, err = openMeta(file); err != nil {
+	if db.meta, err = openMeta(fsys, dir); err != nil {
 		return nil, err
 	}
 	if err := db.openShards(); err != nil {

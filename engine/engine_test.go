@@ -2,9 +2,7 @@ package engine
 
 import (
 	"context"
-	"encoding/binary"
 	"fmt"
-	"hash/crc32"
 	"math"
 	"math/rand/v2"
 	"strings"
@@ -391,30 +389,4 @@ func TestLaterWins(t *testing.T) {
 			})
 		}
 	}
-}
-
-// FuzzMeta: a value of bbolt that can be read is written again the same.
-func FuzzMeta(f *testing.F) {
-	b, err := encodeMeta(&model.Metadata{Metric: "up", Type: "gauge", Help: "is \xff up"})
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Add(b)
-	f.Fuzz(func(t *testing.T, body []byte) {
-		if _, err := decodeMeta(body); err == nil && len(body) < 4 {
-			t.Fatal("no checksum")
-		}
-		sum := binary.LittleEndian.AppendUint32(nil, crc32.Checksum(body, castagnoli))
-		md, err := decodeMeta(append(sum, body...))
-		if err != nil {
-			return
-		}
-		enc, err := encodeMeta(&md)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if again, err := decodeMeta(enc); err != nil || again != md {
-			t.Fatalf("%v: got %v, want %v", err, again, md)
-		}
-	})
 }

@@ -1,83 +1,86 @@
 package engine
 
 import (
-	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"hash/crc32"
+	"maps"
+	"path"
 	"slices"
 	"strings"
 	"sync"
-	"time"
-
-	"go.etcd.io/bbolt"
 
 	"github.com/strandline-db/strandline/shard/model"
+	"github.com/strandline-db/strandline/wal/vfs"
 )
 
-// metaStore keeps the descriptions of metrics: in memory for reading, in bbolt for
-// ever. Without a file (an engine over a file system that is not the machine's) it
-// is memory alone.
+// metaStore keeps what is small and structured: the descriptions of metrics, and
+// records. All of it is in memory for reading, and in a metaFile for ever.
 type metaStore struct {
-	db *bbolt.DB // nil: memory alone
-	mu struct {
+	file    metaFile
+	writing sync.Mutex // held by the one that changes something; what lies below mu may be read under it
+	mu      struct {
 		sync.RWMutex
-		known map[string]model.Metadata
+		metaState
+		watchers map[*watcher]struct{}
 	}
 }
 
-var bucketMetadata = []byte("metadata")
+// metaState is what a metaStore holds.
+type metaState struct {
+	known   map[string]model.Metadata
+	records map[string]model.Record
+	place   place
+}
 
-func openMeta(file string) (_ *metaStore, err error) {
+// place is how far changes of records have come.
+type place struct {
+	Rev uint64 `json:"rev"` // of the last change
+	// Applied is the last entry of the metadata's log that changed records: an entry
+	// up to it that comes again, after a restart, must not.
+	Applied uint64 `json:"applied"`
+}
+
+// metaChange is one durable step: records with a nil value go.
+type metaChange struct {
+	described []model.Metadata
+	records   []model.Record
+	place     *place
+}
+
+// metaFile makes changes durable. For one caller at a time.
+type metaFile interface {
+	load() (metaState, error)
+	// save stores the change; after gives what the whole becomes by it.
+	save(c *metaChange, after func() *metaState) error
+	close() error
+}
+
+type watcher struct {
+	prefix  string
+	changed chan struct{}
+}
+
+func newMetaState() metaState {
+	return metaState{known: map[string]model.Metadata{}, records: map[string]model.Record{}}
+}
+
+// openMeta opens the store in a data folder: a bbolt file, which needs the machine's
+// file system; over any other a plain file.
+func openMeta(fsys vfs.FS, dir string) (_ *metaStore, err error) {
 	m := &metaStore{}
-	m.mu.known = map[string]model.Metadata{}
-	if file == "" {
-		return m, nil
+	m.mu.watchers = map[*watcher]struct{}{}
+	if _, real := fsys.(vfs.OS); real {
+		m.file, err = openBolt(path.Join(dir, "meta.db"))
+	} else {
+		m.file = &plainMeta{fs: fsys, name: path.Join(dir, "meta.json")}
 	}
-	m.db, err = bbolt.Open(file, 0o600, &bbolt.Options{Timeout: 5 * time.Second})
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", file, err)
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(fmt.Errorf("%s: %w", file, err), m.db.Close())
-		}
-	}()
-	if err := m.db.Update(func(tx *bbolt.Tx) error {
-		_, err := tx.CreateBucketIfNotExists(bucketMetadata)
-		return err
-	}); err != nil {
-		return nil, err
-	}
-	return m, m.db.View(func(tx *bbolt.Tx) error {
-		return tx.Bucket(bucketMetadata).ForEach(func(k, v []byte) error {
-			md, err := decodeMeta(v)
-			if err != nil {
-				return fmt.Errorf("metadata of %q: %w", k, err)
-			}
-			m.mu.known[string(k)] = md
-			return nil
-		})
-	})
-}
-
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
-
-// A value is its CRC32C and then JSON.
-func encodeMeta(md *model.Metadata) ([]byte, error) {
-	body, err := json.Marshal(md)
 	if err != nil {
 		return nil, err
 	}
-	return append(binary.LittleEndian.AppendUint32(nil, crc32.Checksum(body, castagnoli)), body...), nil
-}
-
-func decodeMeta(b []byte) (md model.Metadata, err error) {
-	if len(b) < 4 || crc32.Checksum(b[4:], castagnoli) != binary.LittleEndian.Uint32(b) {
-		return md, errors.New("checksum mismatch")
+	if m.mu.metaState, err = m.file.load(); err != nil {
+		return nil, errors.Join(err, m.file.close())
 	}
-	return md, json.Unmarshal(b[4:], &md)
+	return m, nil
 }
 
 // fresh returns what of mds is new or changed, copied.
@@ -93,28 +96,112 @@ func (m *metaStore) fresh(mds []model.Metadata) (fresh []model.Metadata) {
 	return fresh
 }
 
-// put stores what fresh returned, durably.
-func (m *metaStore) put(fresh []model.Metadata) error {
-	if m.db != nil {
-		if err := m.db.Update(func(tx *bbolt.Tx) error {
-			for i := range fresh {
-				v, err := encodeMeta(&fresh[i])
-				if err != nil {
-					return err
-				}
-				if err := tx.Bucket(bucketMetadata).Put([]byte(fresh[i].Metric), v); err != nil {
-					return err
-				}
-			}
-			return nil
-		}); err != nil {
-			return err
+// saveWriting makes a change durable, then visible.
+func (m *metaStore) saveWriting(c *metaChange) error {
+	if err := m.file.save(c, func() *metaState { return m.mu.with(c) }); err != nil {
+		return err
+	}
+	for _, w := range m.apply(c) {
+		select {
+		case w.changed <- struct{}{}:
+		default: // told already, and not yet looked
 		}
 	}
+	return nil
+}
+
+// with returns the state after a change, sharing nothing that is written to.
+func (s metaState) with(c *metaChange) *metaState {
+	n := metaState{known: maps.Clone(s.known), records: maps.Clone(s.records), place: s.place}
+	n.apply(c)
+	return &n
+}
+
+func (s *metaState) apply(c *metaChange) {
+	for _, md := range c.described {
+		s.known[md.Metric] = md
+	}
+	for _, r := range c.records {
+		if r.Value == nil {
+			delete(s.records, r.Key)
+		} else {
+			s.records[r.Key] = r
+		}
+	}
+	if c.place != nil {
+		s.place = *c.place
+	}
+}
+
+// apply makes a durable change visible and returns whom to tell.
+func (m *metaStore) apply(c *metaChange) (told []*watcher) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for _, md := range fresh {
-		m.mu.known[md.Metric] = md
+	m.mu.apply(c)
+	for w := range m.mu.watchers {
+		if slices.ContainsFunc(c.records, func(r model.Record) bool { return strings.HasPrefix(r.Key, w.prefix) }) {
+			told = append(told, w)
+		}
+	}
+	return told
+}
+
+// put stores what fresh returned, durably.
+func (m *metaStore) put(fresh []model.Metadata) error {
+	m.writing.Lock()
+	defer m.writing.Unlock()
+	return m.saveWriting(&metaChange{described: fresh})
+}
+
+// change changes records; failed are the guards, by position, that did not hold. An
+// index other than 0 is that of the log's entry; one that was applied before does nothing.
+func (m *metaStore) change(index uint64, changes []model.RecordChange) (failed [][]int, err error) {
+	m.writing.Lock()
+	defer m.writing.Unlock()
+	at := m.mu.place
+	failed = make([][]int, len(changes))
+	if index != 0 && index <= at.Applied {
+		return failed, nil
+	}
+	overlay := map[string]model.Record{}
+	for i := range changes {
+		failed[i] = m.mu.change(&changes[i], overlay, &at)
+	}
+	if len(overlay) == 0 {
+		return failed, nil
+	}
+	at.Applied = max(at.Applied, index)
+	step := &metaChange{place: &at}
+	for _, k := range slices.Sorted(maps.Keys(overlay)) {
+		step.records = append(step.records, overlay[k])
+	}
+	return failed, m.saveWriting(step)
+}
+
+// change puts one change's records into overlay, which lies over the state.
+func (s *metaState) change(c *model.RecordChange, overlay map[string]model.Record, at *place) (failed []int) {
+	for i, g := range c.Guards {
+		r, ok := overlay[g.Key]
+		if !ok {
+			r = s.records[g.Key]
+		}
+		if r.Value == nil {
+			r.Rev = 0 // there is none
+		}
+		if r.Rev != g.Rev {
+			failed = append(failed, i)
+		}
+	}
+	if len(failed) > 0 {
+		return failed
+	}
+	at.Rev++
+	for _, x := range c.Changes {
+		r := model.Record{Key: x.Key, Rev: at.Rev}
+		if !x.Delete {
+			r.Value = append([]byte{}, x.Value...)
+		}
+		overlay[x.Key] = r
 	}
 	return nil
 }
@@ -130,16 +217,76 @@ func (m *metaStore) get(metric string) []model.Metadata {
 		return nil
 	}
 	out := make([]model.Metadata, 0, len(m.mu.known))
-	for _, md := range m.mu.known {
-		out = append(out, md)
+	for _, k := range slices.Sorted(maps.Keys(m.mu.known)) {
+		out = append(out, m.mu.known[k])
 	}
-	slices.SortFunc(out, func(a, b model.Metadata) int { return strings.Compare(a.Metric, b.Metric) })
 	return out
 }
 
-func (m *metaStore) close() error {
-	if m.db == nil {
-		return nil
+// list returns the records below a prefix, sorted by key.
+func (m *metaStore) list(prefix string) []model.Record {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	var out []model.Record
+	for k, r := range m.mu.records {
+		if strings.HasPrefix(k, prefix) {
+			r.Value = slices.Clone(r.Value)
+			out = append(out, r)
+		}
 	}
-	return m.db.Close()
+	slices.SortFunc(out, func(a, b model.Record) int { return strings.Compare(a.Key, b.Key) })
+	return out
+}
+
+// MetaImage is everything in a metaStore, for another replica.
+type MetaImage struct {
+	Metadata []model.Metadata `json:"metadata"`
+	Records  []model.Record   `json:"records"`
+	Rev      uint64           `json:"rev"`
+	Applied  uint64           `json:"applied"`
+}
+
+func (m *metaStore) image() MetaImage {
+	m.writing.Lock() // for all of one moment
+	defer m.writing.Unlock()
+	i := MetaImage{Metadata: m.get(""), Records: m.list("")}
+	i.Rev, i.Applied = m.mu.place.Rev, m.mu.place.Applied
+	return i
+}
+
+// install makes the store that of an image.
+func (m *metaStore) install(i *MetaImage) error {
+	c := &metaChange{described: i.Metadata, records: i.Records, place: &place{i.Rev, i.Applied}}
+	keep := map[string]bool{}
+	for _, r := range i.Records {
+		keep[r.Key] = true
+	}
+	m.writing.Lock()
+	defer m.writing.Unlock()
+	for k := range m.mu.records {
+		if !keep[k] {
+			c.records = append(c.records, model.Record{Key: k})
+		}
+	}
+	return m.saveWriting(c)
+}
+
+// watch tells of changes below a prefix: the channel holds one message at most.
+func (m *metaStore) watch(prefix string) (<-chan struct{}, func()) {
+	w := &watcher{prefix, make(chan struct{}, 1)}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.mu.watchers[w] = struct{}{}
+	return w.changed, func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		delete(m.mu.watchers, w)
+	}
+}
+
+func (m *metaStore) close() error {
+	if err := m.file.close(); err != nil {
+		return fmt.Errorf("metadata: %w", err)
+	}
+	return nil
 }

@@ -35,9 +35,6 @@ func (r *Replicas) StoreMetadata(mds []model.Metadata) error {
 	return r.db.meta.put(fresh)
 }
 
-// Metadata returns all metadata of metrics, sorted.
-func (r *Replicas) Metadata() []model.Metadata { return r.db.meta.get("") }
-
 // Replica is this node's copy of one shard.
 type Replica struct {
 	s   *shard.Shard

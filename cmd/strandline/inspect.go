@@ -34,7 +34,7 @@ func newInspect() *cobra.Command {
 	add("manifest DIR", "The manifest of the shard in DIR (data/shards/NNN)", func(w io.Writer, dir string) error {
 		return shard.DumpManifest(vfs.OS{}, dir, w)
 	})
-	add("meta FILE", "The descriptions of metrics in FILE (data/meta.db)", dumpMeta)
+	add("meta FILE", "The descriptions of metrics and the records in FILE (data/meta.db)", dumpMeta)
 	cmd.PersistentFlags().BoolVarP(&verbose, "verbose", "v", false, "print more")
 	return cmd
 }

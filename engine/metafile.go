@@ -1,0 +1,160 @@
+package engine
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io/fs"
+	"time"
+
+	"go.etcd.io/bbolt"
+
+	"github.com/strandline-db/strandline/shard/model"
+	"github.com/strandline-db/strandline/wal/vfs"
+)
+
+// boltMeta keeps each description, each record and their place as a value of its own.
+type boltMeta struct{ db *bbolt.DB }
+
+var (
+	bucketMetadata = []byte("metadata")
+	bucketRecords  = []byte("records")
+	bucketPlace    = []byte("place")
+	keyPlace       = []byte("place")
+)
+
+func openBolt(file string) (*boltMeta, error) {
+	db, err := bbolt.Open(file, 0o600, &bbolt.Options{Timeout: 5 * time.Second})
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	return &boltMeta{db}, nil
+}
+
+func (b *boltMeta) load() (s metaState, err error) {
+	s = newMetaState()
+	if err := b.db.Update(func(tx *bbolt.Tx) error {
+		for _, name := range [][]byte{bucketMetadata, bucketRecords, bucketPlace} {
+			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
+				return err
+			}
+		}
+		return nil
+	}); err != nil {
+		return s, fmt.Errorf("%s: %w", b.db.Path(), err)
+	}
+	err = b.db.View(func(tx *bbolt.Tx) error {
+		return errors.Join(readBucket(tx, bucketMetadata, s.known), readBucket(tx, bucketRecords, s.records),
+			readBucket(tx, bucketPlace, map[string]*place{string(keyPlace): &s.place}))
+	})
+	if err != nil {
+		return s, fmt.Errorf("%s: %w", b.db.Path(), err)
+	}
+	return s, nil
+}
+
+// readBucket decodes a bucket's values into a map; where that holds a pointer, into
+// what it points to.
+func readBucket[V any](tx *bbolt.Tx, name []byte, into map[string]V) error {
+	return tx.Bucket(name).ForEach(func(k, v []byte) error {
+		x := into[string(k)]
+		if err := decodeValue(v, &x); err != nil {
+			return fmt.Errorf("%s of %q: %w", name, k, err)
+		}
+		into[string(k)] = x
+		return nil
+	})
+}
+
+func (b *boltMeta) save(c *metaChange, _ func() *metaState) error {
+	return b.db.Update(func(tx *bbolt.Tx) error {
+		for i := range c.described {
+			if err := putValue(tx, bucketMetadata, []byte(c.described[i].Metric), &c.described[i]); err != nil {
+				return err
+			}
+		}
+		for i := range c.records {
+			r := &c.records[i]
+			if r.Value == nil {
+				if err := tx.Bucket(bucketRecords).Delete([]byte(r.Key)); err != nil {
+					return err
+				}
+			} else if err := putValue(tx, bucketRecords, []byte(r.Key), r); err != nil {
+				return err
+			}
+		}
+		if c.place == nil {
+			return nil
+		}
+		return putValue(tx, bucketPlace, keyPlace, c.place)
+	})
+}
+
+func putValue(tx *bbolt.Tx, bucket, key []byte, v any) error {
+	b, err := encodeValue(v)
+	if err != nil {
+		return err
+	}
+	return tx.Bucket(bucket).Put(key, b)
+}
+
+func (b *boltMeta) close() error { return b.db.Close() }
+
+// plainMeta keeps all in one file, written anew with each change: for file systems on
+// which bbolt can't work.
+type plainMeta struct {
+	fs   vfs.FS
+	name string
+}
+
+type plainContent struct {
+	Metadata map[string]model.Metadata `json:"metadata"`
+	Records  map[string]model.Record   `json:"records"`
+	Place    place                     `json:"place"`
+}
+
+func (p *plainMeta) load() (metaState, error) {
+	b, err := vfs.ReadFile(p.fs, p.name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return newMetaState(), nil
+	}
+	c := plainContent{Metadata: map[string]model.Metadata{}, Records: map[string]model.Record{}}
+	if err == nil {
+		err = decodeValue(b, &c)
+	}
+	if err != nil {
+		return metaState{}, fmt.Errorf("%s: %w", p.name, err)
+	}
+	return metaState{known: c.Metadata, records: c.Records, place: c.Place}, nil
+}
+
+func (p *plainMeta) save(_ *metaChange, after func() *metaState) error {
+	s := after()
+	b, err := encodeValue(&plainContent{s.known, s.records, s.place})
+	if err != nil {
+		return err
+	}
+	return vfs.WriteFile(p.fs, p.name, b)
+}
+
+func (*plainMeta) close() error { return nil }
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// encodeValue makes what is stored of v: its CRC32C and then JSON.
+func encodeValue(v any) ([]byte, error) {
+	body, err := json.Marshal(v)
+	if err != nil {
+		return nil, err
+	}
+	return append(binary.LittleEndian.AppendUint32(nil, crc32.Checksum(body, castagnoli)), body...), nil
+}
+
+func decodeValue(b []byte, v any) error {
+	if len(b) < 4 || crc32.Checksum(b[4:], castagnoli) != binary.LittleEndian.Uint32(b) {
+		return errors.New("checksum mismatch")
+	}
+	return json.Unmarshal(b[4:], v)
+}
