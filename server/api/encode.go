@@ -2,9 +2,7 @@ package api
 
 import (
 	"encoding/json"
-	"math"
 	"strconv"
-	"unicode/utf8"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/prometheus/prometheus/model/exemplar"
@@ -16,6 +14,7 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"github.com/strandline-db/strandline/query"
+	"github.com/strandline-db/strandline/server/promjson"
 	"github.com/strandline-db/strandline/shard/model"
 )
 
@@ -198,43 +197,8 @@ func (e *encoder) histogramPoint(t int64, h *histogram.FloatHistogram) {
 	e.raw(`]`)
 }
 
-// histogram writes count, sum and the buckets that are not empty, each as
-// [boundaries, lower, upper, count]; boundaries: 0 is (lower, upper], 1 is
-// [lower, upper), 2 is open and 3 closed at both ends.
 func (e *encoder) histogram(h *histogram.FloatHistogram) {
-	e.raw(`{"count":`)
-	e.float(h.Count)
-	e.raw(`,"sum":`)
-	e.float(h.Sum)
-	sep := `,"buckets":[`
-	for it := h.AllBucketIterator(); it.Next(); {
-		b := it.At()
-		if b.Count == 0 {
-			continue
-		}
-		e.raw(sep)
-		sep = `,`
-		boundaries := byte('2')
-		switch {
-		case b.LowerInclusive && b.UpperInclusive:
-			boundaries = '3'
-		case b.LowerInclusive:
-			boundaries = '1'
-		case b.UpperInclusive:
-			boundaries = '0'
-		}
-		e.buf = append(e.buf, '[', boundaries, ',')
-		e.float(b.Lower)
-		e.raw(`,`)
-		e.float(b.Upper)
-		e.raw(`,`)
-		e.float(b.Count)
-		e.raw(`]`)
-	}
-	if sep == `,` {
-		e.raw(`]`)
-	}
-	e.raw(`}`)
+	e.buf = promjson.AppendHistogram(e.buf, h)
 }
 
 func (e *encoder) exemplars(list []exemplar.QueryResult) error {
@@ -299,94 +263,13 @@ func (e *encoder) metadata(list []model.Metadata, limit, perMetric int) error {
 	return nil
 }
 
-func (e *encoder) labels(ls labels.Labels) {
-	sep := `{`
-	ls.Range(func(l labels.Label) {
-		e.raw(sep)
-		sep = `,`
-		e.plain(l.Name)
-		e.raw(`:`)
-		e.plain(l.Value)
-	})
-	if sep == `{` {
-		e.raw(sep)
-	}
-	e.raw(`}`)
-}
+func (e *encoder) labels(ls labels.Labels) { e.buf = promjson.AppendLabels(e.buf, ls) }
 
-// timestamp writes milliseconds as seconds, without going through a float.
-func (e *encoder) timestamp(t int64) {
-	ms := uint64(t)
-	if t < 0 {
-		e.raw(`-`)
-		ms = -ms
-	}
-	e.buf = strconv.AppendUint(e.buf, ms/1000, 10)
-	if f := ms % 1000; f != 0 {
-		e.buf = append(e.buf, '.', '0'+byte(f/100), '0'+byte(f/10%10), '0'+byte(f%10))
-	}
-}
+func (e *encoder) timestamp(t int64) { e.buf = promjson.AppendTime(e.buf, t) }
 
-// float writes a value as a string; very small and large ones with an exponent.
-func (e *encoder) float(f float64) {
-	format := byte('f')
-	if abs := math.Abs(f); abs != 0 && (abs < 1e-6 || abs >= 1e21) {
-		format = 'e'
-	}
-	e.raw(`"`)
-	e.buf = strconv.AppendFloat(e.buf, f, format, -1, 64)
-	e.raw(`"`)
-}
+func (e *encoder) float(f float64) { e.buf = promjson.AppendFloat(e.buf, f) }
 
-// plain writes a string as Prometheus writes label names and values: only what
-// JSON demands is escaped.
-func (e *encoder) plain(s string) { e.quote(s, false) }
-
-// html writes a string as Prometheus writes all others: safe inside HTML too.
-func (e *encoder) html(s string) { e.quote(s, true) }
-
-func (e *encoder) quote(s string, html bool) {
-	const hex = "0123456789abcdef"
-	e.buf = append(e.buf, '"')
-	start := 0
-	for i := 0; i < len(s); {
-		c, size := s[i], 1
-		var esc string
-		switch {
-		case c == '"':
-			esc = `\"`
-		case c == '\\':
-			esc = `\\`
-		case c == '\n':
-			esc = `\n`
-		case c == '\r':
-			esc = `\r`
-		case c == '\t':
-			esc = `\t`
-		case c < 0x20, html && (c == '<' || c == '>' || c == '&'):
-			esc = `\u00` + string([]byte{hex[c>>4], hex[c&15]})
-		case c >= utf8.RuneSelf && html:
-			var r rune
-			r, size = utf8.DecodeRuneInString(s[i:])
-			switch {
-			case r == utf8.RuneError && size == 1:
-				esc = `\ufffd`
-			case r == '\u2028':
-				esc = `\u2028`
-			case r == '\u2029':
-				esc = `\u2029`
-			}
-		}
-		if esc != "" {
-			e.buf = append(e.buf, s[start:i]...)
-			e.buf = append(e.buf, esc...)
-			start = i + size
-		}
-		i += size
-	}
-	e.buf = append(e.buf, s[start:]...)
-	e.buf = append(e.buf, '"')
-}
+func (e *encoder) html(s string) { e.buf = promjson.AppendHTML(e.buf, s) }
 
 // body hands the buffer over as the response, compressed if it is worth it and
 // the client takes gzip.
