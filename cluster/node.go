@@ -204,6 +204,13 @@ func (n *Node) Leads(shard int) bool {
 	return g != nil && g.leads()
 }
 
+// LeadsMetadata tells whether this node leads the metadata's group: of what one node
+// shall do for all, it is the one.
+func (n *Node) LeadsMetadata() bool {
+	g := n.group(uint64(metaStream))
+	return g != nil && g.leads()
+}
+
 // Close implements engine.Committer.
 func (n *Node) Close() error {
 	var err error

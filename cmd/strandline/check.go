@@ -11,8 +11,8 @@ import (
 )
 
 func newCheck() *cobra.Command {
-	cmd := &cobra.Command{Use: "check", Short: "Verify a config file or a data folder"}
-	cmd.AddCommand(newCheckConfig(), newCheckData())
+	cmd := &cobra.Command{Use: "check", Short: "Verify a config file, rule files or a data folder"}
+	cmd.AddCommand(newCheckConfig(), newCheckData(), newCheckRules())
 	return cmd
 }
 
@@ -26,7 +26,11 @@ func newCheckConfig() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if _, err := config.Load(data, nil); err != nil {
+			c, err := config.Load(data, nil)
+			if err == nil {
+				_, err = loadRules(c)
+			}
+			if err != nil {
 				return fmt.Errorf("%s: %w", args[0], err)
 			}
 			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: ok\n", args[0])

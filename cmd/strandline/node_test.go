@@ -49,7 +49,7 @@ func TestStorageFailureEndsTheProcessWithAnError(t *testing.T) {
 		t.Fatalf("got %v", err)
 	}
 	n.stopScrape()
-	if err := n.db.Close(); err != nil {
+	if err := errors.Join(n.rules.close(), n.db.Close()); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -79,7 +79,7 @@ func TestSecondSignalDoesNotWait(t *testing.T) {
 	}
 	close(release)
 	<-gone
-	if err := n.db.Close(); err != nil {
+	if err := errors.Join(n.rules.close(), n.db.Close()); err != nil {
 		t.Fatal(err)
 	}
 }

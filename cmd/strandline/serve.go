@@ -26,6 +26,7 @@ import (
 	"github.com/strandline-db/strandline/server/auth"
 	"github.com/strandline-db/strandline/server/config"
 	"github.com/strandline-db/strandline/server/ingest"
+	"github.com/strandline-db/strandline/server/rules"
 	"github.com/strandline-db/strandline/shard/model"
 )
 
@@ -69,6 +70,9 @@ type node struct {
 	db         *engine.DB
 	api        *api.API
 	ingest     *ingest.Handler
+	groups     []rules.GroupSpec // of the rule files
+	opened     bool
+	rules      *ruling
 	stopScrape func()
 	failed     chan error
 	served     chan error
@@ -91,7 +95,9 @@ func (n *node) run(signals <-chan os.Signal) error {
 				return errors.Join(err, n.shutdown())
 			}
 			opened = nil
-			n.server.Mount(n.ingest, n.api)
+			n.opened = true
+			n.rules.manager.Set(n.groups)
+			n.server.Mount(n.ingest, n.api, n.rules.api)
 			n.log.Info("ready", "addr", n.addr)
 		case err := <-n.served:
 			return err
@@ -131,6 +137,9 @@ func (n *node) stopUnlessForced(signals <-chan os.Signal) error {
 // listen reads the settings and opens the listener, which says 503 for now.
 func (n *node) listen() (err error) {
 	if n.cfg, err = n.load(); err != nil {
+		return err
+	}
+	if n.groups, err = loadRules(n.cfg); err != nil {
 		return err
 	}
 	setLevel(&n.level, n.cfg.LogLevel)
@@ -199,6 +208,9 @@ func (n *node) open() error {
 		return errors.Join(err, db.Close())
 	}
 	n.db, n.api = db, api.New(db, q, apiOptions(n))
+	if n.rules, err = n.startRules(q); err != nil {
+		return errors.Join(err, db.Close())
+	}
 	n.stopScrape = n.startScrape()
 	return nil
 }
@@ -249,7 +261,7 @@ func (n *node) stop() error {
 		n.cluster.Drain(ctx)
 		cancel()
 	}
-	err := n.shutdown()
+	err := errors.Join(n.rules.close(), n.shutdown())
 	start := time.Now()
 	err = errors.Join(err, n.api.Close(), n.lastFlush(), n.db.Close())
 	if err == nil {
@@ -277,6 +289,11 @@ func (n *node) reload() {
 		n.log.Error("config not reloaded", "err", err)
 		return
 	}
+	groups, err := loadRules(now)
+	if err != nil {
+		n.log.Error("config not reloaded", "err", err)
+		return
+	}
 	a, err := authOf(now)
 	if err == nil {
 		err = n.server.SetAuth(a)
@@ -289,6 +306,10 @@ func (n *node) reload() {
 		return
 	}
 	setLevel(&n.level, now.LogLevel)
+	n.groups = groups
+	if n.opened {
+		n.rules.manager.Set(groups)
+	}
 	n.log.Info("config reloaded")
 	if names := n.cfg.NeedRestart(now); len(names) > 0 {
 		n.log.Warn("changed settings that need a restart", "keys", names)

@@ -30,6 +30,11 @@ type Config struct {
 	QueryMaxSamples, QueryMaxSeries, QueryMaxConcurrent int
 	QueryMaxResponseBytes                               int64
 
+	RuleFiles, Alertmanagers                                []string
+	ExternalURL, AlertmanagerUser, AlertmanagerPasswordFile string
+	RuleInterval, RuleQueryOffset, AlertResendDelay         time.Duration
+	AlertOutageTolerance, AlertGracePeriod                  time.Duration
+
 	ClusterNode, ClusterPeers, ClusterListen, Consistency string
 	ClusterTLSCert, ClusterTLSKey, ClusterTLSCA           string
 	ClusterHeartbeat, ClusterCommitTimeout                time.Duration
@@ -88,6 +93,9 @@ func (c *Config) relations() (errs []error) {
 	}
 	if given := c.ClusterTLSCert != ""; given != (c.ClusterTLSKey != "") || given != (c.ClusterTLSCA != "") {
 		errs = append(errs, fmt.Errorf("cluster-tls-cert, cluster-tls-key and cluster-tls-ca: %w: give all or none", ErrBadValue))
+	}
+	if (c.AlertmanagerUser == "") != (c.AlertmanagerPasswordFile == "") {
+		errs = append(errs, fmt.Errorf("alertmanager-user and alertmanager-password-file: %w: give both or none", ErrBadValue))
 	}
 	if c.ColdAfter < c.WarmAfter {
 		errs = append(errs, fmt.Errorf("cold-after: %w: must not be less than warm-after", ErrBadValue))

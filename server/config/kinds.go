@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"net"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -123,6 +124,39 @@ func oneOf(field func(*Config) *string, names ...string) setter {
 			return fmt.Errorf("%q is none of %s", v, strings.Join(names, ", "))
 		}
 		*field(c) = v
+		return nil
+	}
+}
+
+// texts reads values separated by commas; check, if given, judges each.
+func texts(field func(*Config) *[]string, check func(string) error) setter {
+	return func(c *Config, s string) error {
+		var list []string
+		for item := range strings.SplitSeq(s, ",") {
+			item = strings.TrimSpace(item)
+			if item == "" {
+				continue
+			}
+			if check != nil {
+				if err := check(item); err != nil {
+					return err
+				}
+			}
+			list = append(list, item)
+		}
+		*field(c) = list
+		return nil
+	}
+}
+
+// webURL reads a URL that browsers can open, or nothing.
+func webURL(field func(*Config) *string) setter {
+	return func(c *Config, s string) error {
+		u, err := url.Parse(s)
+		if s != "" && (err != nil || u.Host == "" || u.User != nil || u.Scheme != "http" && u.Scheme != "https") {
+			return errors.New("not an http or https URL without credentials")
+		}
+		*field(c) = strings.TrimSuffix(s, "/")
 		return nil
 	}
 }

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"strings"
 
 	"go.yaml.in/yaml/v3"
 
@@ -60,14 +61,32 @@ func mapping(n *yaml.Node, where string, table map[string]func(*yaml.Node) []err
 
 func (c *Config) scalar(s Setting) func(*yaml.Node) []error {
 	return func(n *yaml.Node) []error {
-		if n.Kind != yaml.ScalarNode {
+		value := n.Value
+		if s.List && n.Kind == yaml.SequenceNode {
+			var ok bool
+			if value, ok = joined(n); !ok {
+				return []error{fmt.Errorf("line %d: %s: %w: want a list of single values without commas", n.Line, s.Name, ErrBadValue)}
+			}
+		} else if n.Kind != yaml.ScalarNode {
 			return []error{fmt.Errorf("line %d: %s: %w: want a single value", n.Line, s.Name, ErrBadValue)}
 		}
-		if err := c.set(&s, n.Value); err != nil {
+		if err := c.set(&s, value); err != nil {
 			return []error{fmt.Errorf("line %d: %s: %w", n.Line, s.Name, err)}
 		}
 		return nil
 	}
+}
+
+// joined writes a YAML list as the flag has it.
+func joined(n *yaml.Node) (string, bool) {
+	var items []string
+	for _, item := range n.Content {
+		if item.Kind != yaml.ScalarNode || item.Value == "" || strings.Contains(item.Value, ",") {
+			return "", false
+		}
+		items = append(items, item.Value)
+	}
+	return strings.Join(items, ","), true
 }
 
 // list reads a YAML list of mappings that have exactly the given keys. Values

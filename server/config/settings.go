@@ -12,12 +12,13 @@ type Setting struct {
 	Reloadable          bool // takes effect on SIGHUP
 	FileOnly            bool // no flag: it is a list, or would show a secret
 	Switch              bool // a flag that needs no value
+	List                bool // values separated by commas; in YAML a list too
 	set                 setter
 }
 
 // Settings returns the table of all settings, in the order of documentation.
 func Settings() []Setting {
-	return slices.Concat(serving(), storing(), querying(), clustering())
+	return slices.Concat(serving(), storing(), querying(), alerting(), clustering())
 }
 
 func serving() []Setting {

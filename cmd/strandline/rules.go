@@ -1,0 +1,160 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"time"
+
+	"github.com/prometheus/prometheus/promql/parser"
+	"github.com/spf13/cobra"
+
+	"github.com/strandline-db/strandline/cluster"
+	"github.com/strandline-db/strandline/query"
+	"github.com/strandline-db/strandline/server/alertmanager"
+	"github.com/strandline-db/strandline/server/config"
+	"github.com/strandline-db/strandline/server/rules"
+	"github.com/strandline-db/strandline/shard/model"
+)
+
+func newCheckRules() *cobra.Command {
+	return &cobra.Command{
+		Use:   "rules FILE...",
+		Short: "Verify files of recording and alerting rules; every fault is named with its line",
+		Args:  cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var errs []error
+			for _, file := range args {
+				data, err := os.ReadFile(file)
+				if err != nil {
+					errs = append(errs, err)
+					continue
+				}
+				groups, err := rules.Parse(file, data, parser.NewParser(parser.Options{}), rules.Defaults{Interval: time.Minute})
+				if err != nil {
+					errs = append(errs, err)
+					continue
+				}
+				n := 0
+				for _, g := range groups {
+					n += len(g.Rules)
+				}
+				fmt.Fprintf(cmd.OutOrStdout(), "%s: ok: %d groups, %d rules\n", file, len(groups), n)
+			}
+			return errors.Join(errs...)
+		},
+	}
+}
+
+// loadRules reads the rule files that the settings name.
+func loadRules(c *config.Config) ([]rules.GroupSpec, error) {
+	return rules.Load(c.RuleFiles, parser.NewParser(parser.Options{}), rules.Defaults{Interval: c.RuleInterval, Offset: c.RuleQueryOffset})
+}
+
+// ruling is what evaluates rules and tells of alerts.
+type ruling struct {
+	manager *rules.Manager
+	api     *rules.API
+	sender  *alertmanager.Sender
+	leads   *leadership // nil: a single node
+}
+
+// startRules begins to evaluate the rules that listen has read.
+func (n *node) startRules(q *query.Engine) (r *ruling, err error) {
+	r = &ruling{}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, r.close())
+		}
+	}()
+	c := n.cfg
+	r.sender, err = alertmanager.New(&alertmanager.Options{URLs: c.Alertmanagers, User: c.AlertmanagerUser,
+		PasswordFile: c.AlertmanagerPasswordFile, Logger: n.log, Registerer: n.reg})
+	if err != nil {
+		return r, err
+	}
+	o := &rules.Options{Query: rules.EngineQuery(q, "rules"), Queryable: q.Queryable(), Appender: n.db, Store: n.db, Notifier: r.sender,
+		ResendDelay: c.AlertResendDelay, OutageTolerance: c.AlertOutageTolerance, ForGracePeriod: c.AlertGracePeriod,
+		Logger: n.log, Registerer: n.reg}
+	if c.ExternalURL != "" {
+		if o.ExternalURL, err = url.Parse(c.ExternalURL); err != nil {
+			return r, err
+		}
+	}
+	if n.cluster != nil {
+		r.leads = watchLeadership(n.cluster)
+		o.Leadership = r.leads
+		o.Sync = func(ctx context.Context, w model.Applied) error {
+			_, err := n.cluster.Sync(ctx, cluster.Wanted{Level: cluster.Leader, Applied: w})
+			return err
+		}
+	}
+	if r.manager, err = rules.New(o); err != nil {
+		return r, err
+	}
+	r.api = rules.NewAPI(r.manager, q.Parser(), r.sender.URLs)
+	return r, nil
+}
+
+func (r *ruling) close() error {
+	var errs []error
+	if r.manager != nil {
+		errs = append(errs, r.manager.Close())
+	}
+	if r.sender != nil {
+		errs = append(errs, r.sender.Close())
+	}
+	if r.leads != nil {
+		r.leads.close()
+	}
+	return errors.Join(errs...)
+}
+
+// leadEvery is how often a node looks whether it leads the metadata group.
+const leadEvery = 200 * time.Millisecond
+
+// leadership tells whether this node leads the metadata group, and so evaluates rules.
+type leadership struct {
+	node    *cluster.Node
+	changed chan struct{}
+	cancel  context.CancelFunc
+	done    chan struct{}
+}
+
+func watchLeadership(n *cluster.Node) *leadership {
+	ctx, cancel := context.WithCancel(context.Background())
+	l := &leadership{node: n, changed: make(chan struct{}, 1), cancel: cancel, done: make(chan struct{})}
+	go l.watch(ctx)
+	return l
+}
+
+func (l *leadership) watch(ctx context.Context) {
+	defer close(l.done)
+	tick := time.NewTicker(leadEvery)
+	defer tick.Stop()
+	last := l.Leads()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if now := l.Leads(); now != last {
+			last = now
+			select {
+			case l.changed <- struct{}{}:
+			default:
+			}
+		}
+	}
+}
+
+// Leads implements rules.Leadership.
+func (l *leadership) Leads() bool { return l.node.LeadsMetadata() }
+
+// Changed implements rules.Leadership.
+func (l *leadership) Changed() <-chan struct{} { return l.changed }
+
+func (l *leadership) close() { l.cancel(); <-l.done }
