@@ -18,6 +18,7 @@ type Store struct {
 		meta   []model.Metadata
 		err    error
 		open   int // selections not yet closed
+		feeds  []*feed
 	}
 }
 
@@ -58,9 +59,16 @@ func (s *Store) Open() int {
 
 // Append stores a batch; the later of two samples at one timestamp wins.
 func (s *Store) Append(_ context.Context, b *model.Batch) (model.AppendResult, error) {
+	res, wakes := s.append(b)
+	for _, wake := range wakes {
+		wake()
+	}
+	return res, nil
+}
+
+func (s *Store) append(b *model.Batch) (res model.AppendResult, wakes []func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var res model.AppendResult
 	for i, bs := range b.Series {
 		key, err := model.CanonicalKey(nil, bs.Key)
 		if err != nil {
@@ -73,12 +81,13 @@ func (s *Store) Append(_ context.Context, b *model.Batch) (model.AppendResult, e
 			s.mu.series[string(key)] = m
 		}
 		m.add(b, bs)
+		wakes = append(wakes, s.deliver(m, b, bs)...)
 		res.Samples += bs.To - bs.From
 		res.Histograms += bs.HTo - bs.HFrom
 		res.Exemplars += bs.ETo - bs.EFrom
 	}
 	s.mu.meta = append(s.mu.meta, b.Metadata...)
-	return res, nil
+	return res, wakes
 }
 
 func (m *memSeries) add(b *model.Batch, bs model.BatchSeries) {

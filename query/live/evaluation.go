@@ -1,0 +1,393 @@
+package live
+
+import (
+	"context"
+	"math"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/prometheus/model/labels"
+)
+
+// evaluation evaluates one query for all who subscribe to it. It is a task: what is
+// not guarded belongs to its run.
+type evaluation struct {
+	hub   *Hub
+	key   evalKey
+	plan  *plan
+	task  taskState
+	fills filler
+	known atomic.Int64 // Unix ms
+	how   atomic.Pointer[string]
+
+	src    source
+	next   int64         // the first step not yet evaluated
+	took   time.Duration // the last evaluation of new steps
+	newest *Step         // in its newest revision
+	recent []*Step       // within the horizon, in their newest revisions, in order
+	wakes  []*Subscription
+
+	mu struct {
+		sync.RWMutex
+		ring    ring
+		series  registry
+		last    int64 // the newest step evaluated, or given up
+		subs    []*Subscription
+		asking  []*Subscription // that wait for backfill
+		filled  []*Step         // backfilled steps within the horizon, for run to remember
+		filling atomic.Int32    // subscriptions in backfill
+		idle    time.Time       // since when nobody is subscribed
+		ended   error
+	}
+}
+
+// source computes the steps of an evaluation. It belongs to the evaluation's run.
+type source interface {
+	// refresh takes in what was applied since the last call and says which times
+	// before it may have changed. Steps from since on will be asked for.
+	refresh(ctx context.Context, since int64) (span, error)
+	// steps evaluates the query from from to to, both inclusive.
+	steps(ctx context.Context, from, to int64) ([]*Step, error)
+	close()
+}
+
+// span is a range of times, both inclusive; empty if from is behind to.
+type span struct{ from, to int64 }
+
+var none = span{1, 0}
+
+func (s span) empty() bool { return s.from > s.to }
+
+func (s *span) add(from, to int64) {
+	if s.empty() {
+		*s = span{from, to}
+		return
+	}
+	s.from, s.to = min(s.from, from), max(s.to, to)
+}
+
+func newEvaluation(h *Hub, key evalKey, p *plan) *evaluation {
+	e := &evaluation{hub: h, key: key, plan: p}
+	e.fills.e = e
+	e.mu.ring = newRing(h.opts.Ring, h.opts.RingValues)
+	e.mu.series = newRegistry()
+	e.start(h.opts.Clock.Now().UnixMilli())
+	return e
+}
+
+// start makes the next step the first one.
+func (e *evaluation) start(now int64) {
+	e.src = newStepped(e)
+	e.setMode(ModeStepped)
+	e.mu.last = floor(now-e.hub.opts.delay(), e.key.step)
+	e.next = e.mu.last + e.key.step
+	e.known.Store(e.mu.last)
+}
+
+func (e *evaluation) mode() string { return *e.how.Load() }
+
+func (e *evaluation) setMode(mode string) { e.how.Store(&mode) }
+
+// subscribe adds a subscription; the caller holds the hub's lock.
+func (e *evaluation) subscribe(req *Request) (*Subscription, error) {
+	now := e.hub.opts.Clock.Now().UnixMilli()
+	s := &Subscription{e: e, wake: req.Wake, after: req.After, jumped: true, max: e.hub.opts.MaxSeries}
+	if req.MaxSeries > 0 {
+		s.max = min(s.max, req.MaxSeries)
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if limit := e.hub.opts.MaxSubscribers; len(e.mu.subs) >= limit {
+		return nil, full("subscribers of a live query", limit, "live-max-subscribers")
+	}
+	e.placeLocked(s, req, now)
+	s.at = len(e.mu.subs)
+	e.mu.subs = append(e.mu.subs, s)
+	e.mu.idle = time.Time{}
+	e.hub.sched.kick(e)
+	return s, nil
+}
+
+// placeLocked puts the cursor where the request wants it.
+func (e *evaluation) placeLocked(s *Subscription, req *Request, now int64) {
+	s.seq = e.mu.ring.head
+	from, missing := e.from(req, now)
+	s.missing = missing
+	s.start = min(from, e.mu.last+e.key.step)
+	if from > e.mu.last {
+		return
+	}
+	if seq, ok := e.mu.ring.first(from); ok {
+		s.seq = seq
+		return
+	}
+	s.fill = &fill{next: from, seam: e.mu.last}
+	e.mu.filling.Add(1)
+}
+
+func (e *evaluation) unsubscribe(s *Subscription, why error) {
+	if !s.ended.CompareAndSwap(nil, &why) {
+		return
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	n := len(e.mu.subs) - 1
+	e.mu.subs[s.at] = e.mu.subs[n]
+	e.mu.subs[s.at].at = s.at
+	e.mu.subs[n] = nil
+	e.mu.subs = e.mu.subs[:n]
+	if s.fill != nil {
+		s.fill = nil
+		e.mu.filling.Add(-1)
+	}
+	if n == 0 {
+		e.mu.subs = nil
+		e.mu.idle = e.hub.opts.Clock.Now()
+		e.hub.sched.kick(e) // so that it sees when to end
+	}
+}
+
+func (e *evaluation) subscribers() int {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	return len(e.mu.subs)
+}
+
+// end ends all subscriptions; nothing runs any more.
+func (e *evaluation) end(why error) {
+	e.mu.Lock()
+	subs := e.mu.subs
+	e.mu.subs, e.mu.ended = nil, why
+	e.mu.Unlock()
+	for _, s := range subs {
+		if s.ended.CompareAndSwap(nil, &why) && s.wake != nil {
+			s.wake()
+		}
+	}
+	e.src.close()
+}
+
+// lingered tells whether nobody has been subscribed for long enough.
+func (e *evaluation) lingered(now time.Time) bool {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	return !e.mu.idle.IsZero() && now.Sub(e.mu.idle) >= e.hub.opts.Linger
+}
+
+// look is how often an evaluation looks for late samples and for its end.
+const look = time.Second
+
+func (e *evaluation) state() *taskState { return &e.task }
+
+func (e *evaluation) class() class {
+	if e.mode() == ModeStepped {
+		return heavy
+	}
+	return light
+}
+
+// run implements task.
+func (e *evaluation) run(ctx context.Context, now time.Time) time.Time {
+	if e.lingered(now) && e.hub.retire(e) {
+		e.src.close()
+		return time.Time{}
+	}
+	ms := now.UnixMilli()
+	horizon := ms - e.hub.opts.horizon()
+	e.forget(horizon)
+	changed, err := e.src.refresh(ctx, min(horizon, e.next))
+	if err == nil {
+		e.correct(ctx, changed, ms)
+	}
+	if newest := floor(ms-e.hub.opts.delay(), e.key.step); newest >= e.next {
+		e.advance(ctx, newest, err)
+	}
+	due := time.UnixMilli(e.next + e.hub.opts.delay())
+	if late := now.Add(look); late.Before(due) {
+		return late
+	}
+	return due
+}
+
+// catchUp is how many steps are made good at once after a pause.
+const catchUp = 64
+
+// advance evaluates the steps that are due, up to newest.
+func (e *evaluation) advance(ctx context.Context, newest int64, err error) {
+	behind := (newest-e.next)/e.key.step + 1
+	most := int64(catchUp)
+	if e.took > time.Duration(e.key.step)*time.Millisecond {
+		most = 1 // it can't keep up
+	}
+	if behind > most {
+		from := e.next
+		e.next = newest - (most-1)*e.key.step
+		e.publish(entry{dropped: Dropped{Count: behind - most, From: from, To: e.next - e.key.step}}, e.next-e.key.step)
+	}
+	var steps []*Step
+	if err == nil {
+		began := e.hub.opts.Clock.Now()
+		steps, err = e.src.steps(ctx, e.next, newest)
+		e.took = e.hub.opts.Clock.Now().Sub(began)
+	}
+	if ctx.Err() != nil {
+		return // the hub closes
+	}
+	for _, s := range steps {
+		e.publishStep(s)
+		e.next = s.T + e.key.step
+	}
+	if err != nil {
+		e.publish(entry{err: kindOf(err), t: e.next}, e.next)
+		e.next += e.key.step
+	}
+}
+
+// publishStep publishes a step's first revision.
+func (e *evaluation) publishStep(s *Step) {
+	en := entry{step: s, t: s.T}
+	en.stale = ended(e.newest, s)
+	e.newest = s
+	e.recent = append(e.recent, s)
+	e.publish(en, s.T)
+}
+
+// correct evaluates again what may have changed, and publishes what has.
+func (e *evaluation) correct(ctx context.Context, changed span, now int64) {
+	if changed.empty() || len(e.recent) == 0 {
+		return
+	}
+	from, to := max(ceil(changed.from, e.key.step), e.recent[0].T), min(floor(changed.to, e.key.step), e.recent[len(e.recent)-1].T)
+	if from > to {
+		return
+	}
+	steps, err := e.src.steps(ctx, from, to)
+	if err != nil {
+		return // the next new step will tell
+	}
+	i := 0
+	for _, s := range steps {
+		for i < len(e.recent) && e.recent[i].T < s.T {
+			i++
+		}
+		if i == len(e.recent) || e.recent[i].T != s.T || equal(e.recent[i], s) {
+			continue
+		}
+		s.Rev = max(e.recent[i].Rev+1, uint32(min(max(now-s.T, 1), 1<<31)))
+		en := entry{step: s, t: s.T}
+		if e.newest != nil && e.newest.T == s.T {
+			en.stale = ended(e.newest, s)
+			e.newest = s
+		}
+		e.recent[i] = s
+		e.publish(en, e.next-e.key.step)
+	}
+}
+
+// forget lets go of steps that have left the horizon, takes in backfilled ones, and
+// drops numbers that nothing uses.
+func (e *evaluation) forget(horizon int64) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, s := range e.mu.filled {
+		e.remember(s)
+	}
+	e.mu.filled = nil
+	n := 0
+	for n < len(e.recent) && e.recent[n].T < horizon {
+		n++
+	}
+	if n > 0 {
+		e.recent = append(e.recent[:0], e.recent[n:]...)
+		clear(e.recent[len(e.recent):cap(e.recent)])
+	}
+	if e.mu.series.crowded() && e.mu.filling.Load() == 0 {
+		used := map[uint32]struct{}{}
+		for _, s := range e.recent {
+			for i := range s.Values {
+				used[s.Values[i].Series] = struct{}{}
+			}
+		}
+		e.mu.series.forget(e.mu.ring.tail, used)
+	}
+}
+
+// remember keeps a backfilled step so that it can be corrected.
+func (e *evaluation) remember(s *Step) {
+	i := len(e.recent)
+	for i > 0 && e.recent[i-1].T >= s.T {
+		i--
+	}
+	if i < len(e.recent) && e.recent[i].T == s.T {
+		return
+	}
+	e.recent = append(e.recent, nil)
+	copy(e.recent[i+1:], e.recent[i:])
+	e.recent[i] = s
+}
+
+// publish gives an event to all subscribers; last is the newest step done.
+func (e *evaluation) publish(en entry, last int64) {
+	e.mu.Lock()
+	en.known = e.mu.series.next
+	e.mu.ring.push(en)
+	e.mu.last = max(e.mu.last, last)
+	e.wakes = e.wakes[:0]
+	for _, s := range e.mu.subs {
+		if s.armed.CompareAndSwap(true, false) && s.wake != nil {
+			e.wakes = append(e.wakes, s)
+		}
+	}
+	e.mu.Unlock()
+	if en.step != nil || en.err != nil {
+		e.known.Store(max(e.known.Load(), last))
+	}
+	for i, s := range e.wakes {
+		s.wake()
+		e.wakes[i] = nil
+	}
+}
+
+// row is one value of a step whose series has no number yet.
+type row struct {
+	labels labels.Labels
+	value  Value
+}
+
+// number makes steps of rows, the i-th at times[i]. They are published before anything else.
+func (e *evaluation) number(times []int64, rows [][]row) []*Step {
+	steps := make([]*Step, len(times))
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	seq := e.mu.ring.head + uint64(len(times)) // the last of them will have it at most
+	for i, t := range times {
+		s := &Step{T: t, Values: make([]Value, len(rows[i]))}
+		for j := range rows[i] {
+			n := e.mu.series.find(rows[i][j].labels)
+			if n == nil {
+				n = e.mu.series.add(rows[i][j].labels)
+			}
+			n.seq = max(n.seq, seq)
+			s.Values[j] = rows[i][j].value
+			s.Values[j].Series = n.ID
+		}
+		slices.SortFunc(s.Values, func(a, b Value) int { return int(a.Series) - int(b.Series) })
+		steps[i] = s
+	}
+	return steps
+}
+
+// equal compares the values of two steps bit for bit.
+func equal(a, b *Step) bool {
+	return slices.EqualFunc(a.Values, b.Values, func(x, y Value) bool {
+		if x.Series != y.Series || (x.H == nil) != (y.H == nil) {
+			return false
+		}
+		if x.H != nil {
+			return x.H == y.H || x.H.Equals(y.H)
+		}
+		return math.Float64bits(x.V) == math.Float64bits(y.V)
+	})
+}

@@ -1,0 +1,69 @@
+package live
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/promql/parser"
+)
+
+// plan is a query, understood.
+type plan struct {
+	text     string // normalised
+	expr     parser.Expr
+	matchers []*labels.Matcher // of a plain selector, for samples mode
+	// byStep says that a range query would not give what instant queries give: the
+	// expression names the start or the end of the range.
+	byStep bool
+}
+
+// plan parses and normalises a request's query. Errors are of kind BadData.
+func (h *Hub) plan(req *Request) (*plan, error) {
+	expr, err := h.engine.Parser().ParseExpr(req.Query)
+	if err != nil {
+		return nil, badData("%w", err)
+	}
+	p := &plan{expr: expr}
+	parser.Inspect(expr, func(n parser.Node, _ []parser.Node) error {
+		switch n := n.(type) {
+		case *parser.VectorSelector:
+			slices.SortStableFunc(n.LabelMatchers, func(a, b *labels.Matcher) int { return strings.Compare(a.String(), b.String()) })
+			p.byStep = p.byStep || n.StartOrEnd != 0
+		case *parser.SubqueryExpr:
+			p.byStep = p.byStep || n.StartOrEnd != 0
+		}
+		return nil
+	})
+	p.text = expr.String()
+	switch expr.Type() {
+	case parser.ValueTypeVector, parser.ValueTypeScalar:
+	default:
+		return nil, badData("a live query gives a vector or a scalar, not a %s", parser.DocumentedType(expr.Type()))
+	}
+	if req.Samples {
+		sel, ok := unwrap(expr).(*parser.VectorSelector)
+		if !ok || !plain(sel) {
+			return nil, badData("samples can be had of a plain selector only, such as up{job=\"node\"}, not of %s", p.text)
+		}
+		p.matchers = sel.LabelMatchers
+		return nil, badData("samples mode needs a feed, which this storage does not have")
+	}
+	return p, nil
+}
+
+// unwrap takes parentheses off.
+func unwrap(e parser.Expr) parser.Expr {
+	for {
+		p, ok := e.(*parser.ParenExpr)
+		if !ok {
+			return e
+		}
+		e = p.Expr
+	}
+}
+
+// plain tells whether a selector has nothing but matchers.
+func plain(s *parser.VectorSelector) bool {
+	return s.OriginalOffset == 0 && s.OriginalOffsetExpr == nil && s.Timestamp == nil && s.StartOrEnd == 0 && !s.Anchored && !s.Smoothed
+}

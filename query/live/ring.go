@@ -1,0 +1,67 @@
+package live
+
+// entry is one event of an evaluation, for all its subscribers.
+type entry struct {
+	step    *Step
+	stale   []uint32 // series that ended with step
+	dropped Dropped
+	err     error
+	t       int64  // of step or err
+	known   uint32 // the number behind those that the event may use
+}
+
+// ring holds an evaluation's newest events. Each has a sequence number; those in
+// [tail, head) are there. The evaluation's lock guards it.
+type ring struct {
+	at         []entry
+	tail, head uint64
+	values     int
+	maxValues  int
+}
+
+func newRing(size, values int) ring {
+	// Sequence numbers start at 1, so that a series with none is older than all.
+	return ring{at: make([]entry, size), tail: 1, head: 1, maxValues: values}
+}
+
+func (r *ring) get(seq uint64) *entry { return &r.at[seq%uint64(len(r.at))] }
+
+// push appends an event, and drops the oldest where that takes the ring past a bound.
+func (r *ring) push(e entry) {
+	r.values += size(&e)
+	for r.tail < r.head && (r.head-r.tail == uint64(len(r.at)) || r.values > r.maxValues) {
+		old := r.get(r.tail)
+		r.values -= size(old)
+		*old = entry{}
+		r.tail++
+	}
+	*r.get(r.head) = e
+	r.head++
+}
+
+func size(e *entry) int {
+	if e.step == nil {
+		return 1
+	}
+	return 1 + len(e.step.Values)
+}
+
+// first finds the first revision of the step at t; false if it is not there.
+func (r *ring) first(t int64) (uint64, bool) {
+	for seq := r.tail; seq < r.head; seq++ {
+		if e := r.get(seq); e.step != nil && e.t == t && e.step.Rev == 0 {
+			return seq, true
+		}
+	}
+	return 0, false
+}
+
+// newest finds the newest step that is not a correction; head if there is none.
+func (r *ring) newest() uint64 {
+	for seq := r.head; seq > r.tail; seq-- {
+		if e := r.get(seq - 1); e.step != nil && e.step.Rev == 0 {
+			return seq - 1
+		}
+	}
+	return r.head
+}

@@ -1,0 +1,270 @@
+package live
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+// maxPoll is how many events a Poll gives at most, and maxDefs how many label sets in one.
+const (
+	maxPoll = 64
+	maxDefs = 1000
+)
+
+// Subscription is a cursor into the events of an evaluation. It is for one goroutine
+// at a time; Known may be called from any.
+type Subscription struct {
+	e       *evaluation
+	wake    func()
+	max     int   // series a step
+	after   int64 // steps up to here are known to the client
+	start   int64 // the first step wanted: earlier ones are not corrected for it
+	seq     uint64
+	told    uint32 // the number behind those told
+	last    *Step  // the newest given
+	jumped  bool   // what comes next does not follow on last
+	missing Dropped
+	fill    *fill // nil once live
+	at      int   // in the evaluation's list
+	armed   atomic.Bool
+	ended   atomic.Pointer[error]
+}
+
+// fill is the part of a subscription that lies before the evaluation's events: steps
+// [next, seam] are still to be computed.
+type fill struct {
+	next, seam int64
+	ready      []*Step
+	known      uint32  // as in entry
+	err        error   // why missing is; comes after ready
+	missing    Dropped // steps that could not be computed
+	asked      bool
+}
+
+// Info describes the subscription.
+func (s *Subscription) Info() Info {
+	return Info{Query: s.e.plan.text, Step: time.Duration(s.e.key.step) * time.Millisecond, Mode: s.e.mode()}
+}
+
+// Known returns the time in Unix milliseconds up to which the evaluation has come.
+func (s *Subscription) Known() int64 { return s.e.known.Load() }
+
+// Err returns why the subscription has ended, or nil.
+func (s *Subscription) Err() error {
+	if err := s.ended.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+// Close ends the subscription and gives everything back. Idempotent.
+func (s *Subscription) Close() { s.e.unsubscribe(s, ErrClosed) }
+
+// Poll appends what there is, in order, and never blocks. It gives a bounded number of
+// events a call; Wake is called again only after a Poll that gave none.
+func (s *Subscription) Poll(dst []Event) []Event {
+	if s.Err() != nil {
+		return dst
+	}
+	s.armed.Store(false)
+	had := len(dst)
+	e := s.e
+	e.mu.RLock()
+	ask := false
+	for more := true; more && len(dst)-had < maxPoll; {
+		switch {
+		case s.missing.Count != 0:
+			dst = append(dst, Event{Kind: DroppedKind, Dropped: s.missing})
+			s.missing = Dropped{}
+		case s.fill != nil:
+			dst, more, ask = s.pollFill(dst)
+		default:
+			dst, more = s.pollRing(dst)
+		}
+	}
+	if len(dst) == had {
+		s.armed.Store(true)
+	}
+	e.mu.RUnlock()
+	if ask {
+		e.askFill(s)
+	}
+	return dst
+}
+
+// pollRing gives the next event; the caller holds the evaluation's lock for reading.
+func (s *Subscription) pollRing(dst []Event) (_ []Event, more bool) {
+	r := &s.e.mu.ring
+	if s.seq < r.tail {
+		s.seq = r.newest()
+		s.fellBehind(r)
+		return dst, true
+	}
+	if s.seq >= r.head {
+		return dst, false
+	}
+	en := r.get(s.seq)
+	if en.step == nil || len(en.step.Values) <= s.max {
+		var whole bool
+		if dst, whole = s.tell(dst, en.known); !whole {
+			return dst, true
+		}
+	}
+	s.seq++
+	switch {
+	case en.err != nil:
+		dst = append(dst, Event{Kind: ErrorKind, Err: en.err, T: en.t})
+	case en.step == nil:
+		dst = append(dst, Event{Kind: DroppedKind, Dropped: en.dropped})
+	case s.e.key.step > 0 && (en.step.Rev == 0 && en.t <= s.after || en.step.Rev > 0 && en.t < s.start):
+		if en.t <= s.after {
+			s.last = en.step // known to the client already
+		}
+	default:
+		dst = s.give(dst, en.step, en.stale)
+	}
+	return dst, true
+}
+
+// fellBehind notes what lies between the last step given and the newest.
+func (s *Subscription) fellBehind(r *ring) {
+	s.jumped = true
+	if s.seq == r.head || s.last == nil {
+		return
+	}
+	newest := r.get(s.seq).t
+	d := Dropped{From: s.last.T, To: newest}
+	if step := s.e.key.step; step > 0 {
+		d = Dropped{Count: (newest-s.last.T)/step - 1, From: s.last.T + step, To: newest - step}
+	}
+	if d.Count > 0 || s.e.key.step == 0 {
+		d.Count = max(d.Count, 1)
+		s.missing = d
+	}
+}
+
+// tell defines the series up to the number known; false: there are more.
+func (s *Subscription) tell(dst []Event, known uint32) ([]Event, bool) {
+	if s.told >= known {
+		return dst, true
+	}
+	defs := s.e.mu.series.between(s.told, known)
+	whole := len(defs) <= maxDefs
+	if !whole {
+		defs = defs[:maxDefs]
+		s.told = defs[maxDefs-1].ID + 1
+	} else {
+		s.told = known
+	}
+	if len(defs) > 0 {
+		dst = append(dst, Event{Kind: SeriesKind, Series: defs})
+	}
+	return dst, whole
+}
+
+// give appends a step, and what has ended with it.
+func (s *Subscription) give(dst []Event, step *Step, stale []uint32) []Event {
+	if len(step.Values) > s.max {
+		s.jumped = true
+		return append(dst, Event{Kind: ErrorKind, Err: tooManySeries(s.max), T: step.T})
+	}
+	dst = append(dst, Event{Kind: DataKind, Step: step})
+	if s.e.key.step == 0 {
+		s.last = step
+		return dst
+	}
+	if s.jumped {
+		stale = ended(s.last, step)
+		s.jumped = false
+	}
+	if s.last == nil || step.T >= s.last.T {
+		s.last = step
+	}
+	if len(stale) > 0 {
+		dst = append(dst, Event{Kind: StaleKind, Stale: stale, T: step.T})
+	}
+	return dst
+}
+
+// ended lists the series of a that are not in b.
+func ended(a, b *Step) (out []uint32) {
+	if a == nil {
+		return nil
+	}
+	i := 0
+	for _, v := range a.Values {
+		for i < len(b.Values) && b.Values[i].Series < v.Series {
+			i++
+		}
+		if i == len(b.Values) || b.Values[i].Series != v.Series {
+			out = append(out, v.Series)
+		}
+	}
+	return out
+}
+
+// pollFill gives the next event of the backfill; ask: more must be computed.
+func (s *Subscription) pollFill(dst []Event) (_ []Event, more, ask bool) {
+	f := s.fill
+	switch {
+	case f.asked:
+		return dst, false, false
+	case len(f.ready) > 0:
+		var whole bool
+		if dst, whole = s.tell(dst, f.known); !whole {
+			return dst, true, false
+		}
+		s.jumped = true
+		dst = s.give(dst, f.ready[0], nil)
+		f.ready = f.ready[1:]
+	case f.err != nil:
+		dst = append(dst, Event{Kind: ErrorKind, Err: f.err, T: f.missing.To}, Event{Kind: DroppedKind, Dropped: f.missing})
+		f.err = nil
+	case f.next <= f.seam:
+		f.asked = true
+		return dst, false, true
+	case s.seq < s.e.mu.ring.tail && s.e.key.step > 0: // the ring has moved on meanwhile
+		s.seq = s.e.mu.ring.head
+		f.seam = s.e.mu.last
+	default:
+		s.fill = nil
+		s.jumped = true
+		s.e.mu.filling.Add(-1)
+	}
+	return dst, true, false
+}
+
+// take hands steps to a fill that waits for them; the caller holds the evaluation's lock.
+func (f *fill) take(steps []*Step, next int64, known uint32, err error) {
+	f.ready, f.next, f.known, f.err, f.asked = steps, next, known, err, false
+}
+
+// from returns the first step that the request wants, and what is out of reach before it.
+func (e *evaluation) from(req *Request, now int64) (from int64, missing Dropped) {
+	step := e.key.step
+	switch {
+	case req.After > 0:
+		from = ceil(req.After+1, step)
+	case req.Backfill > 0:
+		from = ceil(now-min(req.Backfill.Milliseconds(), now), step)
+	default:
+		return maxTime, Dropped{}
+	}
+	o := e.hub.opts
+	oldest := ceil(now-min(o.MaxBackfill.Milliseconds(), int64(o.MaxBackfillSteps)*step), step)
+	if from < oldest {
+		missing = Dropped{Count: (oldest - from) / step, From: from, To: oldest - step}
+		from = oldest
+	}
+	return from, missing
+}
+
+// ceil and floor round to a multiple of step.
+func ceil(t, step int64) int64 { return floor(t+step-1, step) }
+
+func floor(t, step int64) int64 {
+	if t < 0 {
+		return -((-t + step - 1) / step * step)
+	}
+	return t / step * step
+}
