@@ -28,6 +28,8 @@ type clusterOptions struct {
 	binary, work, serveArgs string
 	kills, shards           int
 	series, scrapes         int
+	senders                 int
+	offered                 float64
 	idle                    time.Duration
 }
 
@@ -184,6 +186,8 @@ func clusterBench(ctx context.Context, args []string) (err error) {
 	fs.IntVar(&o.shards, "shards", 15, "shards; the metadata make one group more")
 	fs.IntVar(&o.series, "series", 20_000, "series of the load")
 	fs.IntVar(&o.scrapes, "scrapes", 100, "samples a series")
+	fs.IntVar(&o.senders, "senders", 16, "connections that send, as a Prometheus has with as many remote-write shards")
+	fs.Float64Var(&o.offered, "offered", 400_000, "samples a second at which fsyncs are compared")
 	fs.DurationVar(&o.idle, "idle", 20*time.Second, "how long to look at an idle cluster")
 	if err := fs.Parse(args); err != nil {
 		return err
@@ -198,26 +202,23 @@ func clusterBench(ctx context.Context, args []string) (err error) {
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	bodies := filepath.Join(dir, "bodies")
-	if _, err := workload.Fleet(bodies, workload.FleetOptions{Series: o.series, Scrapes: o.scrapes, Lanes: lanes,
+	if _, err := workload.Fleet(bodies, workload.FleetOptions{Series: o.series, Scrapes: o.scrapes, Lanes: o.senders,
 		End: time.Now().Add(-time.Minute).Truncate(10 * time.Second)}); err != nil {
 		return err
 	}
-	single, err := singleCPU(ctx, path, filepath.Join(dir, "single"), bodies, o.shards)
+	single, err := singleCPU(ctx, &o, path, filepath.Join(dir, "single"), bodies)
 	if err != nil {
 		return err
 	}
-	if err := compareFsyncs(ctx, &o, path, dir, bodies, single); err != nil {
-		return err
-	}
-	return nil
+	return compareGroups(ctx, &o, path, dir, bodies, single)
 }
 
 // singleCPU is the CPU of one node without a cluster, in seconds a million samples.
-func singleCPU(ctx context.Context, path, dir, bodies string, shards int) (_ float64, err error) {
+func singleCPU(ctx context.Context, o *clusterOptions, path, dir, bodies string) (_ float64, err error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return 0, err
 	}
-	p, err := peers.Start(ctx, peers.Strandline(path, "--shards", strconv.Itoa(shards), "--self-scrape-interval", "0"), dir)
+	p, err := peers.Start(ctx, peers.Strandline(path, "--shards", strconv.Itoa(o.shards), "--self-scrape-interval", "0"), dir)
 	if err != nil {
 		return 0, err
 	}
@@ -226,37 +227,40 @@ func singleCPU(ctx context.Context, path, dir, bodies string, shards int) (_ flo
 	if err != nil {
 		return 0, err
 	}
-	sent, err := send(ctx, p.Base, bodies)
+	sent, err := o.send(ctx, p.Base, bodies, 0)
 	if err != nil {
 		return 0, err
 	}
 	after, err := p.CPU()
 	v := (after - before).Seconds() / (float64(sent.Samples) / 1e6)
-	fmt.Printf("single node: %.3f CPU s a million samples, %.0f samples/s\n", v, float64(sent.Samples)/sent.Wall.Seconds())
+	fmt.Printf("single node, %d senders: %.3f CPU s a million samples, %.0f samples/s\n", o.senders, v, float64(sent.Samples)/sent.Wall.Seconds())
 	return v, err
 }
 
-func send(ctx context.Context, base, bodies string) (load.Result, error) {
-	f, err := workload.Open(bodies, lanes)
+func (o *clusterOptions) send(ctx context.Context, base, bodies string, rate float64) (load.Result, error) {
+	f, err := workload.Open(bodies, o.senders)
 	if err != nil {
 		return load.Result{}, err
 	}
-	r, err := load.Send(ctx, base, f, lanes)
+	r, err := load.Offer(ctx, base, f, o.senders, rate)
 	return r, errors.Join(err, f.Close())
 }
 
-// compareFsyncs loads a cluster of one shard and one of many, and measures the rest on
-// the latter.
-func compareFsyncs(ctx context.Context, o *clusterOptions, path, dir, bodies string, single float64) (err error) {
+// compareGroups loads a cluster of one shard and one of many, at full and at an
+// offered rate, and measures the rest on the latter.
+func compareGroups(ctx context.Context, o *clusterOptions, path, dir, bodies string, single float64) (err error) {
 	var fsyncs [2]float64
 	for k, shards := range []int{1, o.shards} {
 		c, err := newTrio(ctx, o, path, filepath.Join(dir, fmt.Sprint("cluster", shards)), shards)
 		if err != nil {
 			return err
 		}
-		fsyncs[k], err = c.loaded(ctx, bodies, single)
+		_, err = c.loaded(ctx, bodies, single, 0)
+		if err == nil {
+			fsyncs[k], err = c.loaded(ctx, bodies, single, o.offered)
+		}
 		if err == nil && k == 1 {
-			fmt.Printf("fsyncs a million samples, %d groups to 2: %.2f (reach 1.2)\n", o.shards+1, fsyncs[1]/fsyncs[0])
+			fmt.Printf("fsyncs a million samples at %.0f samples/s, %d groups to 2: %.2f (reach 1.2)\n", o.offered, o.shards+1, fsyncs[1]/fsyncs[0])
 			err = c.restMeasured(ctx)
 		}
 		if err = errors.Join(err, c.kill()); err != nil {
@@ -276,11 +280,13 @@ func (c *trio) restMeasured(ctx context.Context) error {
 	return c.failover(ctx)
 }
 
-// loaded sends the bodies and returns the fsyncs of all nodes a million samples.
-func (c *trio) loaded(ctx context.Context, bodies string, single float64) (float64, error) {
+// loaded sends the bodies, at a rate or (0) as fast as it goes, and returns the fsyncs
+// of all nodes a million samples. A second round finds its samples stored already, which
+// costs the log and the network the same.
+func (c *trio) loaded(ctx context.Context, bodies string, single, rate float64) (float64, error) {
 	cpu, err1 := c.cpu()
 	syncs, err2 := c.counter(ctx, "strandline_log_fsyncs_total")
-	sent, err3 := send(ctx, c.nodes[0].Base, bodies)
+	sent, err3 := c.o.send(ctx, c.nodes[0].Base, bodies, rate)
 	if err := errors.Join(err1, err2, err3); err != nil {
 		return 0, err
 	}
@@ -289,8 +295,12 @@ func (c *trio) loaded(ctx context.Context, bodies string, single float64) (float
 	syncs2, err2 := c.counter(ctx, "strandline_log_fsyncs_total")
 	millions := float64(sent.Samples) / 1e6
 	v := (cpu2 - cpu).Seconds() / millions
-	fmt.Printf("three nodes, %d groups: %.3f CPU s a million samples together, %.2f of the single node (reach 2.5); %.0f samples/s, %d retries, %.0f fsyncs a million\n",
-		c.shard+1, v, v/single, float64(sent.Samples)/sent.Wall.Seconds(), sent.Retries, (syncs2-syncs)/millions)
+	if rate > 0 {
+		fmt.Printf("three nodes, %d groups, %.0f samples/s offered: %.0f fsyncs a million samples\n", c.shard+1, rate, (syncs2-syncs)/millions)
+	} else {
+		fmt.Printf("three nodes, %d groups: %.3f CPU s a million samples together, %.2f of the single node (reach 2.5); %.0f samples/s, %d retries\n",
+			c.shard+1, v, v/single, float64(sent.Samples)/sent.Wall.Seconds(), sent.Retries)
+	}
 	return (syncs2 - syncs) / millions, errors.Join(err1, err2)
 }
 
@@ -340,7 +350,10 @@ func small(seed uint64) ([]byte, error) {
 	return b, errors.Join(err, w.Close())
 }
 
-const lightWrites = 500
+const (
+	lightWrites = 500
+	lightPause  = 10 * time.Millisecond // between them
+)
 
 // latency compares a write at light load with a bare fdatasync beside it.
 func (c *trio) latency(ctx context.Context) error {
@@ -356,6 +369,7 @@ func (c *trio) latency(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		time.Sleep(lightPause)
 		begin := time.Now()
 		if status, err := load.Post(ctx, client, c.nodes[0].Base, body); err != nil || status/100 != 2 {
 			return fmt.Errorf("write answered %d: %w", status, err)

@@ -188,10 +188,6 @@ func (n *Node) commitMeta(ctx context.Context, op []byte) (uint64, engine.Result
 	}
 }
 
-// LeadsRecords tells whether this node leads the group of the metadata and records: of
-// all nodes the one that acts where only one may.
-func (n *Node) LeadsRecords() bool { return n.Leads(int(metaStream)) }
-
 // pause waits a little before a try again; an error if ctx ends first.
 func (n *Node) pause(ctx context.Context) error {
 	select {

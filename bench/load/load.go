@@ -26,13 +26,29 @@ type Result struct {
 	Retries   int64         // bodies sent again after a 5xx answer
 }
 
-// Send sends every body of f, lanes in parallel, to base's remote-write endpoint.
+// ErrBehind reports a load that was not kept up with.
+var ErrBehind = errors.New("load: the offered rate was not kept")
+
+// Send sends every body of f, lanes in parallel, to base's remote-write endpoint: each
+// lane the next body when the last is answered.
 func Send(ctx context.Context, base string, f *workload.File, lanes int) (Result, error) {
+	return Offer(ctx, base, f, lanes, 0)
+}
+
+// Offer is Send at a rate of all lanes together, in samples a second; 0: as fast as it
+// goes. It fails with ErrBehind when the sending took a twentieth longer than that.
+func Offer(ctx context.Context, base string, f *workload.File, lanes int, rate float64) (Result, error) {
 	cpu, begin := selfCPU(), time.Now()
 	results := make([]Result, lanes)
 	g, ctx := errgroup.WithContext(ctx)
 	for i := range lanes {
-		g.Go(func() error { return sendLane(ctx, base, f, i, &results[i]) })
+		var due func(samples int64) time.Time
+		if rate > 0 {
+			due = func(samples int64) time.Time {
+				return begin.Add(time.Duration(float64(samples) * float64(lanes) / rate * float64(time.Second)))
+			}
+		}
+		g.Go(func() error { return sendLane(ctx, base, f, i, due, &results[i]) })
 	}
 	if err := g.Wait(); err != nil {
 		return Result{}, err
@@ -42,10 +58,14 @@ func Send(ctx context.Context, base string, f *workload.File, lanes int) (Result
 		out.Samples += r.Samples
 		out.Retries += r.Retries
 	}
+	if planned := float64(out.Samples) / rate; rate > 0 && out.Wall.Seconds() > 1.05*planned {
+		return out, fmt.Errorf("%w: %.1f s for what should take %.1f s", ErrBehind, out.Wall.Seconds(), planned)
+	}
 	return out, nil
 }
 
-func sendLane(ctx context.Context, base string, f *workload.File, lane int, out *Result) error {
+// sendLane sends one lane's bodies, each not before it is due; nil: at once.
+func sendLane(ctx context.Context, base string, f *workload.File, lane int, due func(samples int64) time.Time, out *Result) error {
 	transport := &http.Transport{MaxConnsPerHost: 1, DisableCompression: true, WriteBufferSize: 128 << 10}
 	defer transport.CloseIdleConnections()
 	client := &http.Client{Transport: transport}
@@ -54,6 +74,9 @@ func sendLane(ctx context.Context, base string, f *workload.File, lane int, out 
 		var err error
 		if buf, err = f.Read(b, buf); err != nil {
 			return err
+		}
+		if due != nil {
+			time.Sleep(time.Until(due(out.Samples)))
 		}
 		for {
 			status, err := Post(ctx, client, base, buf)
