@@ -35,6 +35,7 @@ type trio struct {
 	net   *memNetwork
 	peers map[string]string
 	opts  Options
+	disk  func(name string) vfs.FS // nil: the machine's
 	nodes map[string]*member
 	mu    sync.Mutex
 	acked map[string]map[int64]uint64 // series, time, value: must be there
@@ -55,15 +56,29 @@ func (m *member) sync(op vfs.Op) error {
 	return nil
 }
 
-func newTrio(t *testing.T, o Options) *trio {
-	c := &trio{t: t, dir: t.TempDir(), net: newMemNetwork(), opts: o, nodes: map[string]*member{}, acked: map[string]map[int64]uint64{}, sent: map[string]map[int64]uint64{}}
+func newTrio(t *testing.T, o Options) *trio { return newTrioOn(t, o, nil) }
+
+func newTrioOn(t *testing.T, o Options, disk func(name string) vfs.FS) *trio {
+	c := &trio{disk: disk, t: t, dir: t.TempDir(), net: newMemNetwork(), opts: o, nodes: map[string]*member{}, acked: map[string]map[int64]uint64{}, sent: map[string]map[int64]uint64{}}
 	c.peers = map[string]string{"n1": "n1:1", "n2": "n2:1", "n3": "n3:1"}
+	t.Cleanup(func() {
+		for name := range c.peers {
+			c.stop(name)
+		}
+	})
+	c.startAll()
+	return c
+}
+
+// startAll starts all nodes at once.
+func (c *trio) startAll() {
+	c.t.Helper()
 	var wg sync.WaitGroup
 	for name := range c.peers {
 		wg.Go(func() {
 			m, err := c.open(name)
 			if err != nil {
-				t.Errorf("%s: %v", name, err)
+				c.t.Errorf("%s: %v", name, err)
 				return
 			}
 			c.mu.Lock()
@@ -72,15 +87,9 @@ func newTrio(t *testing.T, o Options) *trio {
 		})
 	}
 	wg.Wait()
-	t.Cleanup(func() {
-		for name := range c.peers {
-			c.stop(name)
-		}
-	})
-	if t.Failed() {
-		t.FailNow()
+	if c.t.Failed() {
+		c.t.FailNow()
 	}
-	return c
 }
 
 func (c *trio) open(name string) (*member, error) {
@@ -94,10 +103,14 @@ func (c *trio) open(name string) (*member, error) {
 		level = slog.LevelDebug
 	}
 	o.Logger = slog.New(slog.NewTextHandler(c.t.Output(), &slog.HandlerOptions{Level: level})).With("node", name)
+	o.FS = vfs.OS{}
+	if c.disk != nil {
+		o.FS = c.disk(name)
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	db, err := engine.Open(o.Dir, &engine.Options{
-		Shards: 4, Retention: -1, Logger: o.Logger, FS: vfs.NewFault(vfs.OS{}, m.sync),
+		Shards: 4, Retention: -1, Logger: o.Logger, FS: vfs.NewFault(o.FS, m.sync), SegmentBytes: 1 << 20,
 		OnFailure: func(err error) { c.t.Errorf("%s failed: %v", name, err) },
 		Replicate: func(r *engine.Replicas) (engine.Committer, error) {
 			n, err := Start(ctx, &o, r)
@@ -269,21 +282,7 @@ func TestRestarts(t *testing.T) {
 	for name := range c.peers {
 		c.stop(name)
 	}
-	var wg sync.WaitGroup
-	var mu sync.Mutex
-	for name := range c.peers {
-		wg.Go(func() {
-			m, err := c.open(name)
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			c.nodes[name] = m
-		})
-	}
-	wg.Wait()
+	c.startAll()
 	c.checkAll()
 }
 

@@ -18,6 +18,9 @@
 // the data folder: a node that lost its folder is another one to Raft, and can't
 // vote a second time.
 //
+// A node that finds the end of its log damaged takes part again only when it knows
+// what it must not vote against (doubt.go).
+//
 // Nothing here knows what an operation means; the files are those of engine and wal,
 // the network is an interface (Network). All exported methods are safe for
 // concurrent use.

@@ -48,6 +48,8 @@ type self struct {
 	// the groups in which it may be one already.
 	Joining bool            `json:"joining,omitempty"`
 	Voter   map[uint64]bool `json:"voter,omitempty"`
+	// Floors, by group: see reassure.
+	Floors map[uint64]place `json:"floors,omitempty"`
 }
 
 // identity guards self.

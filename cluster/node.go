@@ -42,6 +42,7 @@ type Node struct {
 		links  map[string]*link
 		groups map[uint64]*group // nil until they have started
 		order  []*group          // shards, then metadata
+		tails  *tails            // while this node doubts its log
 	}
 }
 
@@ -77,9 +78,13 @@ func Start(ctx context.Context, o *Options, r *engine.Replicas) (_ *Node, err er
 		return nil, err
 	}
 	n.relink() // with the cluster's id
+	if err := n.reassure(ctx); err != nil {
+		return nil, err
+	}
 	if err := n.startGroups(); err != nil {
 		return nil, err
 	}
+	n.wg.Go(n.climb)
 	n.wg.Go(n.rounds)
 	n.wg.Go(n.watchDisk)
 	n.wg.Go(n.balance)
@@ -105,13 +110,16 @@ func (n *Node) startGroups() error {
 	log := n.replicas.Log()
 	groups := map[uint64]*group{}
 	var order []*group
-	for i := range n.replicas.Len() {
-		id := uint64(i)
-		order = append(order, newGroup(n, id, &shardMachine{node: n, id: id, r: n.replicas.Shard(i)}, log))
+	for _, m := range n.machines() {
+		g := newGroup(n, m.id, m.machine, log)
+		if m.id == uint64(metaStream) {
+			g.join = func(dst, op []byte) []byte { return append(dst, op...) }
+		}
+		if floor, ok := me.Floors[m.id]; ok {
+			g.trans.floor.Store(&floor)
+		}
+		order = append(order, g)
 	}
-	meta := newGroup(n, uint64(metaStream), &metaMachine{node: n, r: n.replicas}, log)
-	meta.join = func(dst, op []byte) []byte { return append(dst, op...) }
-	order = append(order, meta)
 	for _, g := range order {
 		if err := g.start(first, me.Joining && !me.Voter[g.id]); err != nil {
 			n.setGroups(groups, order) // for Close
@@ -130,6 +138,22 @@ func (n *Node) startGroups() error {
 		return nil
 	}
 	return n.identity.change(func(s *self) { s.Started = true })
+}
+
+// numbered is a machine and its group's number.
+type numbered struct {
+	id uint64
+	machine
+}
+
+// machines makes what this node's groups replicate.
+func (n *Node) machines() []numbered {
+	var out []numbered
+	for i := range n.replicas.Len() {
+		id := uint64(i)
+		out = append(out, numbered{id, &shardMachine{node: n, id: id, r: n.replicas.Shard(i)}})
+	}
+	return append(out, numbered{uint64(metaStream), &metaMachine{node: n, r: n.replicas}})
 }
 
 // notOurs tells whether the log has entries and no group of Raft's.

@@ -64,6 +64,10 @@ func (n *Node) serve(ctx context.Context, conn net.Conn) error {
 // handle starts the work of a request and returns; respond is called once, when it
 // is done. It must not block: it runs on the connection's reader.
 func (n *Node) handle(ctx context.Context, m *message, respond func([]byte, error)) {
+	if m.kind == kindTails {
+		go func() { respond(n.answerTails()) }()
+		return
+	}
 	if n.ordered() == nil {
 		respond(nil, errDown) // still starting
 		return

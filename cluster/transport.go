@@ -29,6 +29,7 @@ type transport struct {
 	consumed  func() uint64 // by the state machine
 	beats     beats
 	fresh     freshness
+	floor     atomic.Pointer[place] // see reassure; nil: none
 }
 
 var (
@@ -134,6 +135,9 @@ func isHeartbeat(r *raft.AppendEntriesRequest) bool {
 
 // RequestVote implements raft.Transport.
 func (t *transport) RequestVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
+	if t.refusesVote(args) {
+		return errBelowFloor
+	}
 	d, err := t.call(target, shortWait, kindVote, putVote(forMember(id), args))
 	if err != nil {
 		return err
@@ -144,6 +148,9 @@ func (t *transport) RequestVote(id raft.ServerID, target raft.ServerAddress, arg
 
 // RequestPreVote implements raft.WithPreVote.
 func (t *transport) RequestPreVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
+	if t.refusesVote(args) {
+		return errBelowFloor
+	}
 	d, err := t.call(target, shortWait, kindPreVote, putPreVote(forMember(id), args))
 	if err != nil {
 		return err
@@ -202,6 +209,10 @@ func (t *transport) receive(m *message, respond func([]byte, error)) {
 	}
 	if err := d.end(); err != nil {
 		respond(nil, err)
+		return
+	}
+	if t.refusesVote(rpc.Command) {
+		respond(nil, errBelowFloor)
 		return
 	}
 	if h := t.heartbeat.Load(); m.kind == kindHeartbeat && h != nil {

@@ -52,6 +52,7 @@ const (
 	kindLeader
 	kindJoin
 	kindPromote
+	kindTails
 )
 
 // message is one message; its data is the receiver's to keep.

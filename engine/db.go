@@ -117,15 +117,16 @@ func (db *DB) startCommitter() (err error) {
 			return err
 		}
 		db.committer = newLocalLog(db)
-		return nil
+		return db.log.ClearDoubt() // it was told; there is nobody to ask
 	}
 	db.committer, err = db.opts.Replicate(&Replicas{db: db})
 	return err
 }
 
 // checkLogReaches compares the manifests with the log: one that covers entries which
-// the log never had tells of lost files. The manifest of another replica, installed,
-// stands for the log that it makes superfluous.
+// the log never had tells of lost files. A replica goes on behind the manifest, in
+// doubt of what came after it. The manifest of another replica, installed, stands for
+// the log that it makes superfluous.
 func (db *DB) checkLogReaches() error {
 	for i, s := range db.shards {
 		id := wal.StreamID(i)
@@ -134,8 +135,15 @@ func (db *DB) checkLogReaches() error {
 			continue
 		}
 		if !m.Installed {
-			return fmt.Errorf("shard %d: the manifest covers log index %d, but the log ends at %d: log files are missing or were cut",
+			err := fmt.Errorf("shard %d: the manifest covers log index %d, but the log ends at %d: log files are missing or were cut",
 				i, m.Applied, db.log.Last(id))
+			if db.opts.Replicate == nil {
+				return err
+			}
+			db.opts.Logger.Error("acknowledged entries may be missing", "err", err)
+			if err := db.log.SetDoubt(err.Error()); err != nil {
+				return err
+			}
 		}
 		if err := db.log.Reset(id, m.Applied); err != nil {
 			return err

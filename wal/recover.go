@@ -140,13 +140,33 @@ func (l *Log) endSegment(r *segmentReader, last bool) error {
 		if found {
 			return &CorruptionError{Path: r.path, Offset: r.off, Err: errChecksum}
 		}
-		l.stats.TornTails++
-		l.opts.Logger.Warn("log: cutting a torn tail, left by a crash while writing", "path", r.path, "offset", r.off)
+		if err := l.tornTail(r); err != nil {
+			return err
+		}
 	}
 	if l.offline {
 		return nil
 	}
 	return l.reopen(r.path, r.seq, r.off, dirty)
+}
+
+// tornTail counts and reports a tail that is about to be cut, and notes durably if it
+// may have been acknowledged.
+func (l *Log) tornTail(r *segmentReader) error {
+	l.stats.TornTails++
+	unfinished, err := r.unfinished()
+	if err != nil {
+		return err
+	}
+	if unfinished {
+		l.opts.Logger.Warn("log: cutting a torn tail, left by a crash while writing", "path", r.path, "offset", r.off)
+		return nil
+	}
+	l.opts.Logger.Error("log: cutting a damaged batch at the end, which may have been acknowledged", "path", r.path, "offset", r.off)
+	if l.offline {
+		return nil
+	}
+	return l.SetDoubt(fmt.Sprintf("the last batch of %s, at byte %d, was damaged and has been cut", path.Base(r.path), r.off))
 }
 
 // reopen opens the last segment for writing behind off, having zeroed what follows.
