@@ -97,11 +97,7 @@ func (a *API) Handle(rc *fasthttp.RequestCtx) bool {
 		if rt.post {
 			allow = "GET, OPTIONS, POST"
 		}
-		rc.Response.Header.Set("Allow", allow)
-		rc.Response.Header.Set("X-Content-Type-Options", "nosniff")
-		rc.SetContentType("text/plain; charset=utf-8")
-		rc.SetStatusCode(fasthttp.StatusMethodNotAllowed)
-		rc.SetBodyString("Method Not Allowed\n")
+		NotAllowed(rc, allow)
 	}
 	return true
 }
@@ -117,7 +113,7 @@ func labelOf(rest string) (string, bool) {
 
 func (a *API) serve(rc *fasthttp.RequestCtx, f *form, rt route) {
 	ctx, cancel := context.WithCancelCause(a.base)
-	unwatch := watch(rc.Conn(), a.opts.WatchInterval, func() { cancel(context.Canceled) })
+	unwatch := Watch(rc.Conn(), a.opts.WatchInterval, func() { cancel(context.Canceled) })
 	defer cancel(nil)
 	defer unwatch()
 	var ans *answer

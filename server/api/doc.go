@@ -12,7 +12,7 @@
 //
 // fasthttp does not tell a handler that its client has left. A running query is
 // therefore bound to a context that ends with its timeout, with Close, or when a
-// look at the connection (see watch) finds the peer gone.
+// look at the connection (see Watch) finds the peer gone.
 //
 // An API is safe for concurrent use and starts no goroutine. It authenticates
 // nobody: whoever mounts it does.

@@ -48,6 +48,15 @@ func statusOf(k query.Kind) int {
 }
 
 func (a *API) respondError(rc *fasthttp.RequestCtx, e *encoder, err *query.Error) {
+	e.fail(rc, err)
+	if err.Kind == query.Internal {
+		a.opts.Logger.Error("request failed", "path", string(rc.Path()), "err", err.Err)
+	}
+	a.body(rc, e)
+}
+
+// fail writes the envelope of an error into the encoder, and the answer's head.
+func (e *encoder) fail(rc *fasthttp.RequestCtx, err *query.Error) {
 	e.buf = append(e.buf[:0], `{"status":"error","errorType":`...)
 	e.html(err.Kind.String())
 	e.raw(`,"error":`)
@@ -58,8 +67,24 @@ func (a *API) respondError(rc *fasthttp.RequestCtx, e *encoder, err *query.Error
 	if errors.Is(err, model.ErrOverloaded) || errors.Is(err, model.ErrUnavailable) || errors.Is(err, model.ErrReadOnly) {
 		rc.Response.Header.Set("Retry-After", "1")
 	}
-	if err.Kind == query.Internal {
-		a.opts.Logger.Error("request failed", "path", string(rc.Path()), "err", err.Err)
-	}
-	a.body(rc, e)
+}
+
+// Fail answers with the error in Prometheus' envelope and its status code, for
+// handlers beside the API.
+func Fail(rc *fasthttp.RequestCtx, err error) {
+	var e encoder
+	e.fail(rc, &query.Error{Kind: query.KindOf(err), Err: err})
+	rc.Response.SetBodyRaw(e.buf)
+}
+
+// BadParam is the error of a parameter that can't be used: 400.
+func BadParam(name string, err error) error { return badParam(err, name) }
+
+// NotAllowed answers 405 to a method that is none of allow, a list such as "GET, OPTIONS".
+func NotAllowed(rc *fasthttp.RequestCtx, allow string) {
+	rc.Response.Header.Set("Allow", allow)
+	rc.Response.Header.Set("X-Content-Type-Options", "nosniff")
+	rc.SetContentType("text/plain; charset=utf-8")
+	rc.SetStatusCode(fasthttp.StatusMethodNotAllowed)
+	rc.SetBodyString("Method Not Allowed\n")
 }

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"strconv"
 
+	"github.com/valyala/fasthttp"
+
 	"github.com/strandline-db/strandline/shard/model"
 )
 
@@ -18,15 +20,35 @@ const (
 	headerStaleness = "X-Strandline-Staleness"
 )
 
+// Fresh waits until the data is as fresh as the request asks for, for handlers beside
+// the API. It reports whether the request asked for anything, so that an answer made
+// before it will not do.
+func (a *API) Fresh(ctx context.Context, rc *fasthttp.RequestCtx) (bool, error) {
+	w, err := a.freshness(&form{rc: rc})
+	if err != nil {
+		return false, err
+	}
+	asked := w.Level != "stale" || w.MaxStaleness > 0 || len(w.Applied) > 0
+	return asked, a.await(ctx, rc, w)
+}
+
 // sync waits until the data is as fresh as the request asks for.
 func (a *API) sync(ctx context.Context, f *form) error {
+	w, err := a.freshness(f)
+	if err != nil {
+		return err
+	}
+	return a.await(ctx, f.rc, w)
+}
+
+func (a *API) freshness(f *form) (Freshness, error) {
 	w := Freshness{Level: f.get("consistency")}
 	switch w.Level {
 	case "":
 		w.Level = a.opts.Consistency
 	case "stale", "leader", "linearizable":
 	default:
-		return badParam(errors.New("want stale, leader or linearizable"), "consistency")
+		return w, badParam(errors.New("want stale, leader or linearizable"), "consistency")
 	}
 	var err error
 	if s := f.get("max_staleness"); s != "" {
@@ -34,20 +56,24 @@ func (a *API) sync(ctx context.Context, f *form) error {
 			err = errors.New("it must be positive")
 		}
 		if err != nil {
-			return badParam(err, "max_staleness")
+			return w, badParam(err, "max_staleness")
 		}
 	}
 	if token := string(f.rc.Request.Header.Peek(headerApplied)); token != "" {
 		if w.Applied, err = model.ParseApplied(token); err != nil {
-			return badParam(err, headerApplied)
+			return w, badParam(err, headerApplied)
 		}
 	}
+	return w, nil
+}
+
+func (a *API) await(ctx context.Context, rc *fasthttp.RequestCtx, w Freshness) error {
 	if a.opts.Sync == nil {
 		return nil
 	}
 	age, err := a.opts.Sync(ctx, w)
 	if err == nil && w.Level == "stale" {
-		f.rc.Response.Header.Set(headerStaleness, strconv.FormatFloat(age.Seconds(), 'f', 3, 64))
+		rc.Response.Header.Set(headerStaleness, strconv.FormatFloat(age.Seconds(), 'f', 3, 64))
 	}
 	return err
 }

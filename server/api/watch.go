@@ -7,11 +7,11 @@ import (
 	"time"
 )
 
-// watch looks at a connection at each interval and calls gone once, when the
+// Watch looks at a connection at each interval and calls gone once, when the
 // peer has closed it. stop ends the watch; when it has returned, the connection
 // is no longer touched. Nothing is read, so that TLS and pipelined requests are
 // left alone. A connection without a descriptor is not watched.
-func watch(conn net.Conn, interval time.Duration, gone func()) (stop func()) {
+func Watch(conn net.Conn, interval time.Duration, gone func()) (stop func()) {
 	raw := rawConn(conn)
 	if raw == nil {
 		return func() {}
