@@ -31,6 +31,8 @@ func routeOf(path string) route {
 		return route{"admin", auth.Admin}
 	case path == "/api/v1/query" || path == "/api/v1/query_range":
 		return route{strings.TrimPrefix(path, "/api/v1/"), auth.Read}
+	case path == "/api/v1/metrics/realtime" || path == "/api/v1/metrics/historical":
+		return route{"dashboard", auth.Read}
 	case strings.HasPrefix(path, "/api/v1/"):
 		return route{"api", auth.Read}
 	}

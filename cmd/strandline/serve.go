@@ -25,6 +25,7 @@ import (
 	"github.com/strandline-db/strandline/server/api"
 	"github.com/strandline-db/strandline/server/auth"
 	"github.com/strandline-db/strandline/server/config"
+	"github.com/strandline-db/strandline/server/dash"
 	"github.com/strandline-db/strandline/server/ingest"
 	"github.com/strandline-db/strandline/server/rules"
 	"github.com/strandline-db/strandline/shard/model"
@@ -70,6 +71,7 @@ type node struct {
 	db         *engine.DB
 	api        *api.API
 	ingest     *ingest.Handler
+	dash       *dash.Dash
 	groups     []rules.GroupSpec // of the rule files
 	opened     bool
 	rules      *ruling
@@ -97,7 +99,7 @@ func (n *node) run(signals <-chan os.Signal) error {
 			opened = nil
 			n.opened = true
 			n.rules.manager.Set(n.groups)
-			n.server.Mount(n.ingest, n.api, n.rules.api)
+			n.server.Mount(n.ingest, n.api, n.rules.api, n.dash)
 			n.log.Info("ready", "addr", n.addr)
 		case err := <-n.served:
 			return err
@@ -208,6 +210,9 @@ func (n *node) open() error {
 		return errors.Join(err, db.Close())
 	}
 	n.db, n.api = db, api.New(db, q, apiOptions(n))
+	if n.dash, err = n.newDash(q); err != nil {
+		return errors.Join(err, db.Close())
+	}
 	if n.rules, err = n.startRules(q); err != nil {
 		return errors.Join(err, db.Close())
 	}
@@ -263,7 +268,7 @@ func (n *node) stop() error {
 	}
 	err := errors.Join(n.rules.close(), n.shutdown())
 	start := time.Now()
-	err = errors.Join(err, n.api.Close(), n.lastFlush(), n.db.Close())
+	err = errors.Join(err, n.api.Close(), n.dash.Close(), n.lastFlush(), n.db.Close())
 	if err == nil {
 		n.log.Info("stopped", "flush_took", time.Since(start))
 	}

@@ -30,6 +30,10 @@ type Config struct {
 	QueryMaxSamples, QueryMaxSeries, QueryMaxConcurrent int
 	QueryMaxResponseBytes                               int64
 
+	DashboardMaxMetrics, DashboardMaxSeries        int
+	DashboardMaxResponseBytes, DashboardCacheBytes int64
+	DashboardCacheLife                             time.Duration
+
 	RuleFiles, Alertmanagers                                []string
 	ExternalURL, AlertmanagerUser, AlertmanagerPasswordFile string
 	RuleInterval, RuleQueryOffset, AlertResendDelay         time.Duration

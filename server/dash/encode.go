@@ -1,7 +1,6 @@
 package dash
 
 import (
-	"encoding/json"
 	"math"
 	"strconv"
 	"time"
@@ -9,6 +8,7 @@ import (
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
 
+	"github.com/strandline-db/strandline/server/promjson"
 	"github.com/strandline-db/strandline/shard/model"
 )
 
@@ -32,11 +32,9 @@ func (e *encoder) check() error {
 
 func (e *encoder) raw(s string) { e.buf = append(e.buf, s...) }
 
-// text writes a string; json.Marshal can't fail on one.
-func (e *encoder) text(s string) {
-	b, _ := json.Marshal(s)
-	e.buf = append(e.buf, b...)
-}
+func (e *encoder) text(s string) { e.buf = promjson.AppendHTML(e.buf, s) }
+
+func (e *encoder) labels(ls labels.Labels) { e.buf = promjson.AppendLabels(e.buf, ls) }
 
 // time writes Unix milliseconds as RFC 3339 in UTC.
 func (e *encoder) time(t int64) {
@@ -83,21 +81,6 @@ func (e *encoder) point(t int64, v float64, h *histogram.FloatHistogram) {
 	e.number(h.Count)
 	e.raw(`,"sum":`)
 	e.number(h.Sum)
-	e.raw(`}`)
-}
-
-func (e *encoder) labels(ls labels.Labels) {
-	e.raw(`{`)
-	first := true
-	ls.Range(func(l labels.Label) {
-		if !first {
-			e.raw(`,`)
-		}
-		first = false
-		e.text(l.Name)
-		e.raw(`:`)
-		e.text(l.Value)
-	})
 	e.raw(`}`)
 }
 
