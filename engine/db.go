@@ -116,8 +116,11 @@ func (db *DB) startCommitter() (err error) {
 		if err := db.replay(); err != nil {
 			return err
 		}
+		if err := db.log.ClearDoubt(); err != nil { // it was told; there is nobody to ask
+			return err
+		}
 		db.committer = newLocalLog(db)
-		return db.log.ClearDoubt() // it was told; there is nobody to ask
+		return nil
 	}
 	db.committer, err = db.opts.Replicate(&Replicas{db: db})
 	return err

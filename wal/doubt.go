@@ -32,7 +32,10 @@ func (l *Log) SetDoubt(why string) error {
 
 // ClearDoubt ends the doubt. Durable on return.
 func (l *Log) ClearDoubt() error {
-	if err := l.fs.Remove(path.Join(l.dir, doubtName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	switch err := l.fs.Remove(path.Join(l.dir, doubtName)); {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
 		return err
 	}
 	return l.fs.SyncDir(l.dir)
