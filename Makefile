@@ -11,7 +11,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 FUZZTIME := 60s
 export PATH := $(CACHE)/bin:$(PATH)
 
-.PHONY: help build run cluster setup test check race fuzz soak bench bench-cluster microbench
+.PHONY: help build run cluster setup test check race fuzz soak bench bench-cluster bench-live microbench
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -83,6 +83,9 @@ bench: build setup ## measure the binary beside victoria-metrics and prometheus 
 
 bench-cluster: build ## measure three nodes: CPU, fsyncs, idle, latency, failing over
 	go run ./bench cluster
+
+bench-live: build ## measure live queries and dashboards under ingest: latency, memory, CPU
+	go run ./bench live
 
 microbench: ## run every package's Go benchmarks
 	go test -run '^$$' -bench . -benchmem ./...
