@@ -18,8 +18,8 @@ const Bucket = 10 * 60 * 1000
 // phase: with these, a gap of n missing samples gets n.
 const (
 	gap         = 1.5
-	spaceBefore = 0.75
-	spaceAfter  = 0.25
+	spaceBefore = 0.5
+	spaceAfter  = 0.5
 )
 
 // Chooser is the scratch memory of choosing. The zero value is ready.

@@ -1,0 +1,188 @@
+package query
+
+import (
+	"context"
+	"math"
+	"slices"
+	"sync"
+
+	"github.com/prometheus/prometheus/model/labels"
+
+	"github.com/strandline-db/strandline/shard/model"
+	"github.com/strandline-db/strandline/shard/model/pair"
+)
+
+// pairReader shows the series of a pair of senders as one; see NewPairReader.
+type pairReader struct {
+	model.Reader
+	label string
+	pool  sync.Pool // *pairScratch
+}
+
+type pairScratch struct {
+	chooser pair.Chooser
+	parts   []*model.Columns
+	merged  model.Columns
+}
+
+// NewPairReader returns a reader of r in which series that differ in one label only, by
+// which a pair of senders is told apart, are one series without the label, its samples
+// chosen by package pair. A request whose matchers name the label sees the series as
+// they are stored.
+func NewPairReader(r model.Reader, label string) model.Reader {
+	return &pairReader{Reader: r, label: label, pool: sync.Pool{New: func() any { return &pairScratch{} }}}
+}
+
+// raw tells whether a request asks for the stored series.
+func (p *pairReader) raw(req *model.SelectRequest) bool {
+	return slices.ContainsFunc(req.Matchers, func(m *labels.Matcher) bool { return m.Name == p.label })
+}
+
+// widen extends a time range to whole buckets, for which the choice is made.
+func widen(minT, maxT int64) (int64, int64) {
+	const far = math.MaxInt64 - pair.Bucket
+	if minT > -far {
+		minT -= ((minT % pair.Bucket) + pair.Bucket) % pair.Bucket
+	}
+	if maxT < far {
+		maxT += pair.Bucket - 1 - ((maxT%pair.Bucket)+pair.Bucket)%pair.Bucket
+	}
+	return minT, maxT
+}
+
+// Select implements model.Reader.
+func (p *pairReader) Select(ctx context.Context, req *model.SelectRequest) (*model.Selection, error) {
+	if p.raw(req) {
+		return p.Reader.Select(ctx, req)
+	}
+	wide := *req
+	wide.MinT, wide.MaxT = widen(req.MinT, req.MaxT)
+	wide.MaxSeries *= 2
+	sel, err := p.Reader.Select(ctx, &wide)
+	if err != nil {
+		return nil, err
+	}
+	out := &model.Selection{Release: sel.Close}
+	for _, s := range p.group(sel.Series) {
+		s.minT, s.maxT = req.MinT, req.MaxT
+		out.Series = append(out.Series, s)
+	}
+	if req.MaxSeries > 0 && len(out.Series) > req.MaxSeries {
+		out.Close()
+		return nil, &model.LimitError{What: "series", Limit: int64(req.MaxSeries), Flag: "query-max-series"}
+	}
+	return out, nil
+}
+
+// group joins the senders' series, sorted by the labels that they share.
+func (p *pairReader) group(list []model.Series) []*pairSeries {
+	all := make([]*pairSeries, len(list))
+	b := labels.NewBuilder(labels.EmptyLabels())
+	for i, s := range list {
+		b.Reset(s.Labels())
+		all[i] = &pairSeries{p: p, labels: b.Del(p.label).Labels(), of: []model.Series{s}}
+	}
+	// Stable: of equal labels the senders stay in order of their own label.
+	slices.SortStableFunc(all, func(a, b *pairSeries) int { return labels.Compare(a.labels, b.labels) })
+	out := all[:0]
+	for _, s := range all {
+		if n := len(out); n > 0 && labels.Equal(out[n-1].labels, s.labels) {
+			out[n-1].of = append(out[n-1].of, s.of...)
+		} else {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// pairSeries is one series of one or more senders.
+type pairSeries struct {
+	p          *pairReader
+	labels     labels.Labels
+	of         []model.Series
+	minT, maxT int64
+}
+
+// Labels implements model.Series.
+func (s *pairSeries) Labels() labels.Labels { return s.labels }
+
+// Read implements model.Series.
+func (s *pairSeries) Read(dst *model.Columns) error {
+	x := s.p.pool.Get().(*pairScratch)
+	defer s.p.pool.Put(x)
+	for len(x.parts) < len(s.of) {
+		x.parts = append(x.parts, &model.Columns{})
+	}
+	for i, of := range s.of {
+		x.parts[i].Reset()
+		if err := of.Read(x.parts[i]); err != nil {
+			return err
+		}
+	}
+	if len(s.of) == 1 {
+		appendRange(dst, x.parts[0], s.minT, s.maxT)
+		return nil
+	}
+	x.merged.Reset()
+	x.chooser.Merge(&x.merged, x.parts[:len(s.of)])
+	appendRange(dst, &x.merged, s.minT, s.maxT)
+	return nil
+}
+
+// appendRange appends what of src lies between two times, both inclusive.
+func appendRange(dst, src *model.Columns, minT, maxT int64) {
+	i, _ := slices.BinarySearch(src.T, minT)
+	k := len(src.T)
+	if maxT < math.MaxInt64 {
+		k, _ = slices.BinarySearch(src.T, maxT+1)
+	}
+	if k > i && (len(src.ST) > 0 || len(dst.ST) > 0) {
+		dst.ST = append(dst.ST, make([]int64, len(dst.T)-len(dst.ST))...)
+		if len(src.ST) > 0 {
+			dst.ST = append(dst.ST, src.ST[i:k]...)
+		} else {
+			dst.ST = append(dst.ST, make([]int64, k-i)...)
+		}
+	}
+	if k > i {
+		dst.T, dst.V = append(dst.T, src.T[i:k]...), append(dst.V, src.V[i:k]...)
+	}
+	for _, h := range src.Hist {
+		if h.T >= minT && h.T <= maxT {
+			dst.Hist = append(dst.Hist, h)
+		}
+	}
+}
+
+// LabelNames implements model.Reader.
+func (p *pairReader) LabelNames(ctx context.Context, req *model.SelectRequest) ([]string, error) {
+	names, err := p.Reader.LabelNames(ctx, req)
+	if err != nil || p.raw(req) {
+		return names, err
+	}
+	return slices.DeleteFunc(names, func(n string) bool { return n == p.label }), nil
+}
+
+// Exemplars implements model.Reader: those of all senders.
+func (p *pairReader) Exemplars(ctx context.Context, req *model.SelectRequest) ([]model.SeriesExemplars, error) {
+	list, err := p.Reader.Exemplars(ctx, req)
+	if err != nil || p.raw(req) {
+		return list, err
+	}
+	b := labels.NewBuilder(labels.EmptyLabels())
+	for i := range list {
+		b.Reset(list[i].Labels)
+		list[i].Labels = b.Del(p.label).Labels()
+	}
+	slices.SortStableFunc(list, func(a, b model.SeriesExemplars) int { return labels.Compare(a.Labels, b.Labels) })
+	var out []model.SeriesExemplars
+	for _, s := range list {
+		if n := len(out); n > 0 && labels.Equal(out[n-1].Labels, s.Labels) {
+			out[n-1].Exemplars = slices.Concat(out[n-1].Exemplars, s.Exemplars)
+			slices.SortStableFunc(out[n-1].Exemplars, func(a, b model.Exemplar) int { return int(max(-1, min(1, a.T-b.T))) })
+		} else {
+			out = append(out, s)
+		}
+	}
+	return out, nil
+}

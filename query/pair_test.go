@@ -1,0 +1,137 @@
+package query_test
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/promql"
+
+	"github.com/strandline-db/strandline/query"
+	"github.com/strandline-db/strandline/query/querytest"
+	"github.com/strandline-db/strandline/shard/model"
+	"github.com/strandline-db/strandline/shard/model/pair"
+)
+
+const pairInterval = 15_000
+
+// pairStore holds a counter as two senders scrape it, each while alive says so, and
+// a series that only one knows.
+func pairStore(t *testing.T, until int64, alive func(sender int, t int64) bool) *querytest.Store {
+	t.Helper()
+	s := querytest.New()
+	for sender, phase := range []int64{2_000, 9_000} {
+		b := &model.Batch{}
+		for at := phase; at < until; at += pairInterval {
+			if alive(sender, at) {
+				b.T, b.V = append(b.T, at), append(b.V, float64(at)/1000)
+			}
+		}
+		ls := labels.FromStrings("__name__", "seconds_total", "job", "x", "replica", fmt.Sprint("r", sender))
+		b.Series = []model.BatchSeries{{Key: model.AppendKey(nil, ls), From: 0, To: len(b.T), ETo: 1}}
+		b.Exemplars = []model.Exemplar{{T: phase, Value: 1}}
+		if sender == 0 {
+			b.Series = append(b.Series, model.BatchSeries{Key: model.AppendKey(nil, labels.FromStrings("__name__", "seconds_total", "job", "alone")), To: len(b.T)})
+		}
+		if _, err := s.Append(context.Background(), b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return s
+}
+
+func newPairEngine(t *testing.T, r model.Reader) *query.Engine {
+	t.Helper()
+	e, err := query.New(r, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+// TestPairLeavesNoGap: while one sender or the other is away, there is one series, its
+// rate is right at every step, and it has as many samples as one sender would give.
+func TestPairLeavesNoGap(t *testing.T) {
+	const until = 4 * pair.Bucket
+	store := pairStore(t, until, func(sender int, at int64) bool {
+		if sender == 0 {
+			return at < 7*60_000 || at > 16*60_000
+		}
+		return at < 18*60_000 || at > 27*60_000
+	})
+	e := newPairEngine(t, query.NewPairReader(store, "replica"))
+	start := time.UnixMilli(2 * 60_000)
+	res, err := e.Range(context.Background(), `rate(seconds_total{job="x"}[1m])`, start, time.UnixMilli(until), 5*time.Second, query.QueryOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Close()
+	m := res.Value.(promql.Matrix)
+	if len(m) != 1 || m[0].Metric.String() != `{job="x"}` {
+		t.Fatalf("got series %v", m)
+	}
+	if want := (until-2*60_000)/5000 + 1; len(m[0].Floats) != want {
+		t.Fatalf("%d steps have a rate, want %d", len(m[0].Floats), want)
+	}
+	for _, p := range m[0].Floats {
+		if math.Abs(p.F-1) > 0.25 {
+			t.Errorf("rate %g at %d, want about 1", p.F, p.T)
+		}
+	}
+	count, err := e.Instant(context.Background(), `count_over_time(seconds_total{job="x"}[40m])`, time.UnixMilli(until), query.QueryOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer count.Close()
+	if n := count.Value.(promql.Vector)[0].F; math.Abs(n-until/pairInterval) > 8 {
+		t.Errorf("%g samples, want about %d", n, until/pairInterval)
+	}
+}
+
+func TestPairReader(t *testing.T) {
+	ctx := context.Background()
+	store := pairStore(t, pair.Bucket, func(int, int64) bool { return true })
+	r := query.NewPairReader(store, "replica")
+	all := &model.SelectRequest{MinT: math.MinInt64, MaxT: math.MaxInt64}
+	names, err := r.LabelNames(ctx, all)
+	if err != nil || !slices.Equal(names, []string{"__name__", "job"}) {
+		t.Errorf("label names %v, %v", names, err)
+	}
+	one := *all
+	one.Matchers = []*labels.Matcher{labels.MustNewMatcher(labels.MatchEqual, "replica", "r1")}
+	sel, err := r.Select(ctx, &one)
+	if err != nil || len(sel.Series) != 1 || sel.Series[0].Labels().Get("replica") != "r1" {
+		t.Fatalf("a matcher on the label sees what is stored: %v, %v", sel, err)
+	}
+	sel.Close()
+	part := *all
+	part.MinT, part.MaxT = 60_000, 120_000
+	if sel, err = r.Select(ctx, &part); err != nil || len(sel.Series) != 2 {
+		t.Fatalf("%v, %v", sel, err)
+	}
+	for _, s := range sel.Series {
+		var c model.Columns
+		if err := s.Read(&c); err != nil {
+			t.Fatal(err)
+		}
+		if n := len(c.T); n != 4 || c.T[0] < part.MinT || c.T[n-1] > part.MaxT {
+			t.Errorf("%s: times %v", s.Labels(), c.T)
+		}
+	}
+	sel.Close()
+	ex, err := r.Exemplars(ctx, all)
+	if err != nil || len(ex) != 1 || len(ex[0].Exemplars) != 2 || ex[0].Labels.Has("replica") {
+		t.Errorf("exemplars %+v, %v", ex, err)
+	}
+	part.MaxSeries = 1
+	if _, err := r.Select(ctx, &part); err == nil {
+		t.Error("the limit of series does not hold")
+	}
+	if n := store.Open(); n != 0 {
+		t.Errorf("%d selections are open", n)
+	}
+}
