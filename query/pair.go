@@ -56,10 +56,17 @@ func (p *pairReader) Select(ctx context.Context, req *model.SelectRequest) (*mod
 		return p.Reader.Select(ctx, req)
 	}
 	wide := *req
-	wide.MinT, wide.MaxT = widen(req.MinT, req.MaxT)
 	wide.MaxSeries *= 2
 	sel, err := p.Reader.Select(ctx, &wide)
 	if err != nil {
+		return nil, err
+	}
+	if !slices.ContainsFunc(sel.Series, func(s model.Series) bool { return s.Labels().Has(p.label) }) {
+		return sel, p.tooMany(sel, req)
+	}
+	sel.Close()
+	wide.MinT, wide.MaxT = widen(req.MinT, req.MaxT)
+	if sel, err = p.Reader.Select(ctx, &wide); err != nil {
 		return nil, err
 	}
 	out := &model.Selection{Release: sel.Close}
@@ -67,11 +74,16 @@ func (p *pairReader) Select(ctx context.Context, req *model.SelectRequest) (*mod
 		s.minT, s.maxT = req.MinT, req.MaxT
 		out.Series = append(out.Series, s)
 	}
-	if req.MaxSeries > 0 && len(out.Series) > req.MaxSeries {
-		out.Close()
-		return nil, &model.LimitError{What: "series", Limit: int64(req.MaxSeries), Flag: "query-max-series"}
+	return out, p.tooMany(out, req)
+}
+
+// tooMany closes a selection that is beyond the request's limit.
+func (p *pairReader) tooMany(sel *model.Selection, req *model.SelectRequest) error {
+	if req.MaxSeries == 0 || len(sel.Series) <= req.MaxSeries {
+		return nil
 	}
-	return out, nil
+	sel.Close()
+	return &model.LimitError{What: "series", Limit: int64(req.MaxSeries), Flag: "query-max-series"}
 }
 
 // group joins the senders' series, sorted by the labels that they share.

@@ -3,12 +3,13 @@ package main
 import (
 	"github.com/strandline-db/strandline/query"
 	"github.com/strandline-db/strandline/server/dash"
+	"github.com/strandline-db/strandline/shard/model"
 )
 
 // newDash returns the endpoints for simple clients.
-func (n *node) newDash(q *query.Engine) (*dash.Dash, error) {
+func (n *node) newDash(r model.Reader, q *query.Engine) (*dash.Dash, error) {
 	c := n.cfg
-	return dash.New(n.db, q, &dash.Options{
+	return dash.New(r, q, &dash.Options{
 		Lookback: c.QueryLookbackDelta, Timeout: c.QueryTimeout,
 		MaxMetrics: c.DashboardMaxMetrics, MaxSeries: c.DashboardMaxSeries, MaxResponseBytes: int(c.DashboardMaxResponseBytes),
 		CacheLife: orNegative(c.DashboardCacheLife), CacheBytes: c.DashboardCacheBytes,

@@ -198,7 +198,11 @@ func (n *node) open() error {
 	if err != nil {
 		return err
 	}
-	q, err := query.New(db, &query.Options{
+	var reader model.Reader = db
+	if n.cfg.ReplicaLabel != "" {
+		reader = query.NewPairReader(db, n.cfg.ReplicaLabel)
+	}
+	q, err := query.New(reader, &query.Options{
 		Timeout: n.cfg.QueryTimeout, MaxSamples: n.cfg.QueryMaxSamples, MaxSeries: n.cfg.QueryMaxSeries,
 		MaxConcurrent: n.cfg.QueryMaxConcurrent, LookbackDelta: n.cfg.QueryLookbackDelta, Logger: n.log,
 	})
@@ -209,8 +213,8 @@ func (n *node) open() error {
 	if err != nil {
 		return errors.Join(err, db.Close())
 	}
-	n.db, n.api = db, api.New(db, q, apiOptions(n))
-	if n.dash, err = n.newDash(q); err != nil {
+	n.db, n.api = db, api.New(reader, q, apiOptions(n))
+	if n.dash, err = n.newDash(reader, q); err != nil {
 		return errors.Join(err, db.Close())
 	}
 	if n.rules, err = n.startRules(q); err != nil {

@@ -27,6 +27,7 @@ type Config struct {
 	MaxSeries, Shards                                         int
 
 	QueryTimeout, QueryLookbackDelta                    time.Duration
+	ReplicaLabel                                        string
 	QueryMaxSamples, QueryMaxSeries, QueryMaxConcurrent int
 	QueryMaxResponseBytes                               int64
 

@@ -76,6 +76,7 @@ func querying() []Setting {
 		{Name: "query-max-series", Default: "0", Help: "most series of one selector; 0: no limit", set: count(func(c *Config) *int { return &c.QueryMaxSeries }, 0, math.MaxInt32)},
 		{Name: "query-max-concurrent", Default: "20", Help: "queries that run at a time; ten times as many may wait", set: count(func(c *Config) *int { return &c.QueryMaxConcurrent }, 1, 1<<16)},
 		{Name: "query-lookback-delta", Default: "5m", Help: "age up to which a sample counts at an instant", set: duration(func(c *Config) *time.Duration { return &c.QueryLookbackDelta }, false)},
+		{Name: "replica-label", Default: "__replica__", Help: "label by which a pair of senders of the same series is told apart: they are read as one, without a gap when one is away; empty: as they are", set: text(func(c *Config) *string { return &c.ReplicaLabel }, true)},
 		{Name: "query-max-response-bytes", Default: "256MiB", Help: "largest answer before compression", set: size(func(c *Config) *int64 { return &c.QueryMaxResponseBytes }, 1024)},
 	}
 }
