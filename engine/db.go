@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/strandline-db/strandline/engine/live"
 	"github.com/strandline-db/strandline/shard"
 	"github.com/strandline-db/strandline/shard/model"
 	"github.com/strandline-db/strandline/wal"
@@ -29,6 +30,7 @@ type DB struct {
 	meta      *metaStore
 	committer Committer
 	appenders appenders
+	feeds     *live.Feeds
 	collector *collector // nil without a registerer
 
 	readOnly atomic.Bool
@@ -85,6 +87,7 @@ func Open(dir string, o *Options) (_ *DB, err error) {
 	if err := db.openShards(); err != nil {
 		return nil, err
 	}
+	db.feeds = live.New(db.shards)
 	if db.log, err = wal.Open(path.Join(dir, "wal"), &wal.Options{
 		FS: fsys, Logger: db.opts.Logger, SegmentSize: db.opts.SegmentBytes, Failpoint: db.opts.Failpoint,
 		Gather: db.opts.Replicate != nil,
@@ -312,6 +315,7 @@ func (db *DB) Close() error {
 		db.stop()
 		err := db.committer.Close()
 		db.wg.Wait()
+		db.feeds.Close()
 		db.unregisterMetrics()
 		db.closeErr = errors.Join(err, db.closeFiles())
 	})

@@ -63,6 +63,7 @@ type head struct {
 		minT     int64  // of the active generation
 		maxT     int64
 		counts   Counts
+		watch    watching
 	}
 	mem headMem
 }
@@ -100,6 +101,9 @@ func (h *head) setLocked(m *Manifest, table []tableEntry) {
 		h.insertLocked(e.no, e.key)
 	}
 	h.mu.nextNo = max(h.mu.nextNo, m.NextNo)
+	if h.anyWatchLocked() {
+		h.rewatchLocked()
+	}
 }
 
 // current tells whether a cut is of the state that the head has now.
@@ -143,6 +147,9 @@ func (h *head) removeLocked(numbers []uint32) {
 			continue
 		}
 		h.mu.byNo.drop(no)
+		if s.watched {
+			h.unmarkLocked(s)
+		}
 		if hash := model.HashKey([]byte(s.key)); h.mu.table[hash] == s {
 			delete(h.mu.table, hash)
 		} else {
@@ -188,7 +195,14 @@ type Refusal struct {
 // head and the payload, so every replica comes to the same state.
 func (h *head) apply(idx uint64, payload []byte) ([]Result, error) {
 	h.mu.Lock()
-	defer h.mu.Unlock()
+	out, err := h.applyLocked(idx, payload)
+	wake := h.takeLocked()
+	h.mu.Unlock()
+	wakeAll(wake)
+	return out, err
+}
+
+func (h *head) applyLocked(idx uint64, payload []byte) ([]Result, error) {
 	r := reader{b: payload}
 	if v := r.byte(); r.err != nil || v != payloadVersion {
 		r.fail()
@@ -201,6 +215,7 @@ func (h *head) apply(idx uint64, payload []byte) ([]Result, error) {
 			out = append(out, h.applyWriteLocked(&r))
 		case opCut:
 			h.mu.cut = max(h.mu.cut, r.varint())
+			h.eachWatchLocked(func(w *Watch) { w.delta.Cut = h.mu.cut })
 			out = append(out, Result{})
 		case opDrop:
 			numbers := make([]uint32, r.count(1))
@@ -248,7 +263,11 @@ func (h *head) resolveLocked(r *reader, limit uint64) (*series, Refusal) {
 	if limit != 0 && uint64(h.mu.byNo.live) >= limit {
 		return nil, Refusal{}
 	}
-	return h.insertLocked(h.mu.nextNo, string(bytes.Clone(key))), Refusal{}
+	s := h.insertLocked(h.mu.nextNo, string(bytes.Clone(key)))
+	if h.anyWatchLocked() {
+		h.watchNewLocked(s)
+	}
+	return s, Refusal{}
 }
 
 // applySeriesLocked consumes one series' samples and stores them, if s is not nil.
@@ -293,13 +312,17 @@ func (h *head) addFloatLocked(s *series, t int64, v float64, st int64) {
 	h.mu.counts.Samples++
 	h.mu.samples++
 	h.mu.minT, h.mu.maxT = min(h.mu.minT, t), max(h.mu.maxT, t)
-	switch s.addFloat(&h.mem, t, v, st) {
+	out := s.addFloat(&h.mem, t, v, st)
+	switch out {
 	case duplicate:
 		h.mu.counts.Duplicates++
 	case overwritten:
 		h.mu.counts.Overwritten++
 	}
 	s.idle = 0 // beside what addFloat has just touched
+	if s.watched && out != duplicate {
+		h.gatherLocked(s, t, st, v, nil)
+	}
 }
 
 func (h *head) applyBlobsLocked(r *reader, s *series, t *int64, exemplars bool) (tooOld bool) {
@@ -346,6 +369,9 @@ func (h *head) addBlobLocked(s *series, b blob, exemplar bool) {
 		h.hideFloatLocked(s, b.t)
 	}
 	*list = append(*list, b)
+	if s.watched && !exemplar {
+		h.gatherBlobLocked(s, &b)
+	}
 	h.mem.bytes += int64(len(b.data)) + 40
 	h.mu.minT, h.mu.maxT = min(h.mu.minT, b.t), max(h.mu.maxT, b.t)
 	h.mu.samples++

@@ -148,6 +148,7 @@ func (s *Shard) Install(ctx context.Context, data []byte, m Mark, fetch Fetch) e
 		s.failed = fmt.Errorf("shard %d: install: %w", s.opts.ID, err)
 		return s.failed
 	}
+	s.head.deliver()
 	s.fail("install-after-manifest")
 	return nil
 }

@@ -82,14 +82,15 @@ func (s *store) widen(t int64) {
 // series is one series of the head. Its key never changes; the rest is guarded
 // by the shard's lock. What the usual sample touches comes first: one cache line.
 type series struct {
-	lastT  int64   // newest in-order float since the head began, or math.MinInt64
-	lastV  float64 // newest float at lastT
-	no     uint32
-	idle   uint8 // flushes since the last sample
-	hidden bool  // a histogram has replaced the float at lastT
-	active store
-	frozen *store // being flushed; nil between flushes
-	key    string
+	lastT   int64   // newest in-order float since the head began, or math.MinInt64
+	lastV   float64 // newest float at lastT
+	no      uint32
+	idle    uint8 // flushes since the last sample
+	hidden  bool  // a histogram has replaced the float at lastT
+	watched bool  // someone wants to hear of its samples
+	active  store
+	frozen  *store // being flushed; nil between flushes
+	key     string
 }
 
 func newSeries(no uint32, key string) *series {

@@ -10,8 +10,9 @@ import (
 type Feeder interface {
 	// Subscribe returns a feed of the samples that are applied to matching series from
 	// now on, whether the series exist already or not. What was applied before is in
-	// every Select that begins after Subscribe has returned; nothing falls between the
-	// two, though what is applied meanwhile may be in both. The feed ends when ctx does.
+	// every Select that begins after Subscribe has returned, and whatever a Select shows
+	// of what is applied later the feed has been given by then: nothing falls between
+	// the two. The feed ends when ctx does.
 	Subscribe(ctx context.Context, req *FeedRequest) (Feed, error)
 }
 
@@ -26,7 +27,7 @@ type FeedRequest struct {
 	// the feed and counted. Default: 65536.
 	Buffer int
 	// Wake, if set, is called once WakeAt samples wait (0: one), or when the feed has
-	// lost something or ends; then not again before the next Poll. It runs on the
+	// lost something or failed; then not again before the next Poll. It runs on the
 	// goroutine that applies, without a lock, and must return at once.
 	Wake   func()
 	WakeAt int
@@ -39,7 +40,7 @@ type Feed interface {
 	// entry of a shard brought is never torn apart. The error is the feed's end: a
 	// *LimitError, ErrClosed, or that of the context.
 	Poll(dst *FeedBatch) error
-	// Next waits until there is something to Poll, or until ctx ends.
+	// Next waits until there is something to Poll, as Wake does, or until ctx ends.
 	Next(ctx context.Context, dst *FeedBatch) error
 	// Close ends the feed and gives everything back. Idempotent.
 	Close()
@@ -60,7 +61,7 @@ type FeedBatch struct {
 	Lost int64
 	// Reset says that what was applied and delivered before may hold no longer: another
 	// replica's state was installed. After a Lost or a Reset a reader that keeps state
-	// begins anew with a Select; numbers told before a Reset are void.
+	// begins anew with a Select, which shows all that these Samples tell.
 	Reset bool
 	// Cut: samples before it, in milliseconds, are gone; math.MinInt64 if nothing was cut.
 	Cut int64

@@ -1,0 +1,295 @@
+package shard
+
+import (
+	"context"
+	"math"
+	"slices"
+
+	"github.com/prometheus/prometheus/model/labels"
+
+	"github.com/strandline-db/strandline/shard/index"
+	"github.com/strandline-db/strandline/shard/model"
+)
+
+// Sink takes what is applied to watched series. All methods but Wake are called under
+// the shard's lock, so that whatever a Select shows the sink has been given: they only
+// copy and count.
+type Sink interface {
+	// Match counts series that match from now on (n > 0) or no longer; false: these are
+	// too many, and the series goes unwatched.
+	Match(n int) bool
+	// Number returns a number for a series that has its first sample.
+	Number() uint32
+	// Take copies what one entry brought; d is used again. true: Wake is to be called.
+	Take(d *Delta) bool
+	// Wake is called without a lock on the goroutine that applies.
+	Wake()
+}
+
+// Delta is what one log entry brought to a watch, in order of application.
+type Delta struct {
+	Series  []model.FeedSeries
+	Samples []model.FeedSample
+	Reset   bool  // the shard's content was replaced
+	Cut     int64 // samples before it are gone; math.MinInt64: none
+}
+
+func (d *Delta) reset() {
+	clear(d.Series)
+	clear(d.Samples)
+	d.Series, d.Samples, d.Reset, d.Cut = d.Series[:0], d.Samples[:0], false, math.MinInt64
+	if cap(d.Samples) > deltaMax {
+		d.Samples = nil
+	}
+}
+
+// deltaMax is how many samples a delta keeps memory for between entries.
+const deltaMax = 4096
+
+// Watch is a subscription to what is applied to the series that match.
+type Watch struct {
+	matchers []*labels.Matcher
+	sink     Sink
+	delta    Delta    // guarded by the head's lock, as are the others
+	series   []uint32 // numbers of those that it watches, or watched before they left
+	dirty    bool
+	closed   bool
+}
+
+// watching is what a head knows of its watches.
+type watching struct {
+	byName map[string][]*Watch  // of one metric name
+	rest   []*Watch             // of any
+	series map[uint32][]watched // by number of the series that are watched
+	dirty  []*Watch             // that have something to be taken
+}
+
+// watched is one watch of a series.
+type watched struct {
+	w  *Watch
+	id uint32 // the sink's number of the series, plus one; 0: not told yet
+}
+
+// Watch hands everything that is applied to matching series from now on to sink,
+// until Unwatch.
+func (s *Shard) Watch(ctx context.Context, ms []*labels.Matcher, sink Sink) (*Watch, error) {
+	h := s.head
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	w := &Watch{matchers: ms, sink: sink}
+	w.delta.reset()
+	if err := h.markLocked(w); err != nil {
+		return nil, err
+	}
+	if name, ok := w.name(); ok {
+		if h.mu.watch.byName == nil {
+			h.mu.watch.byName = map[string][]*Watch{}
+		}
+		h.mu.watch.byName[name] = append(h.mu.watch.byName[name], w)
+	} else {
+		h.mu.watch.rest = append(h.mu.watch.rest, w)
+	}
+	return w, nil
+}
+
+// Unwatch ends a watch: its sink is not called again, but for a Wake that is under
+// way. Idempotent.
+func (s *Shard) Unwatch(w *Watch) {
+	h := s.head
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if w.closed {
+		return
+	}
+	w.closed = true
+	is := func(x *Watch) bool { return x == w }
+	if name, ok := w.name(); ok {
+		list := slices.DeleteFunc(h.mu.watch.byName[name], is)
+		if h.mu.watch.byName[name] = list; len(list) == 0 {
+			delete(h.mu.watch.byName, name)
+		}
+	} else {
+		h.mu.watch.rest = slices.DeleteFunc(h.mu.watch.rest, is)
+	}
+	for _, no := range w.series {
+		list := slices.DeleteFunc(h.mu.watch.series[no], func(x watched) bool { return x.w == w })
+		if len(list) > 0 {
+			h.mu.watch.series[no] = list
+			continue
+		}
+		delete(h.mu.watch.series, no)
+		if x := h.mu.byNo.get(no); x != nil {
+			x.watched = false
+		}
+	}
+}
+
+// name returns the one metric name that the watch wants.
+func (w *Watch) name() (string, bool) {
+	for _, m := range w.matchers {
+		if m.Name == labels.MetricName && m.Type == labels.MatchEqual && m.Value != "" {
+			return m.Value, true
+		}
+	}
+	return "", false
+}
+
+// markLocked marks the series that match a watch.
+func (h *head) markLocked(w *Watch) error {
+	ids, err := index.Select(h.mu.postings, w.matchers)
+	if err != nil {
+		return err
+	}
+	for _, id := range ids {
+		if x := h.mu.byNo.get(id); x != nil && w.sink.Match(1) {
+			h.watchLocked(x, w)
+		}
+	}
+	return nil
+}
+
+func (h *head) watchLocked(x *series, w *Watch) {
+	if h.mu.watch.series == nil {
+		h.mu.watch.series = map[uint32][]watched{}
+	}
+	h.mu.watch.series[x.no] = append(h.mu.watch.series[x.no], watched{w: w})
+	x.watched = true
+	w.series = append(w.series, x.no)
+}
+
+// watchNewLocked marks a series that was just inserted for whoever it matches.
+func (h *head) watchNewLocked(x *series) {
+	var ls labels.Labels
+	for _, list := range [][]*Watch{h.mu.watch.byName[string(model.KeyValue([]byte(x.key), labels.MetricName))], h.mu.watch.rest} {
+		for _, w := range list {
+			if ls.IsEmpty() {
+				ls = model.KeyLabels([]byte(x.key))
+			}
+			if !matchAll(ls, w.matchers) {
+				continue
+			}
+			if w.sink.Match(1) {
+				h.watchLocked(x, w)
+			} else {
+				h.dirtyLocked(w) // it has something to say to its reader
+			}
+		}
+	}
+}
+
+func matchAll(ls labels.Labels, ms []*labels.Matcher) bool {
+	for _, m := range ms {
+		if !m.Matches(ls.Get(m.Name)) {
+			return false
+		}
+	}
+	return true
+}
+
+// anyWatchLocked tells whether there is a watch.
+func (h *head) anyWatchLocked() bool { return len(h.mu.watch.byName)+len(h.mu.watch.rest) > 0 }
+
+// unmarkLocked makes a series that leaves the head unwatched.
+func (h *head) unmarkLocked(x *series) {
+	for _, e := range h.mu.watch.series[x.no] {
+		e.w.sink.Match(-1)
+	}
+	delete(h.mu.watch.series, x.no)
+	x.watched = false
+}
+
+func (h *head) dirtyLocked(w *Watch) {
+	if !w.dirty {
+		w.dirty = true
+		h.mu.watch.dirty = append(h.mu.watch.dirty, w)
+	}
+}
+
+// gatherLocked notes a sample of a watched series.
+func (h *head) gatherLocked(x *series, t, st int64, v float64, hist *model.HistogramSample) {
+	list := h.mu.watch.series[x.no]
+	for i := range list {
+		e := &list[i]
+		if e.id == 0 {
+			e.id = e.w.sink.Number() + 1
+			e.w.delta.Series = append(e.w.delta.Series, model.FeedSeries{ID: e.id - 1, Labels: model.KeyLabels([]byte(x.key))})
+		}
+		e.w.delta.Samples = append(e.w.delta.Samples, model.FeedSample{Series: e.id - 1, T: t, ST: st, V: v, Hist: hist})
+		h.dirtyLocked(e.w)
+	}
+}
+
+// gatherBlobLocked notes a histogram of a watched series. One that can't be decoded,
+// which no encoder of ours makes, sends the watchers to the storage for it.
+func (h *head) gatherBlobLocked(x *series, b *blob) {
+	hist, err := decodeHistogram(b.data, b.t, b.st)
+	if err == nil {
+		h.gatherLocked(x, b.t, b.st, 0, &hist)
+		return
+	}
+	for _, e := range h.mu.watch.series[x.no] {
+		e.w.delta.Reset = true
+		h.dirtyLocked(e.w)
+	}
+}
+
+// eachWatchLocked calls fn with every watch and marks it dirty.
+func (h *head) eachWatchLocked(fn func(*Watch)) {
+	each := func(list []*Watch) {
+		for _, w := range list {
+			fn(w)
+			h.dirtyLocked(w)
+		}
+	}
+	each(h.mu.watch.rest)
+	for _, list := range h.mu.watch.byName {
+		each(list)
+	}
+}
+
+// rewatchLocked marks the series of a head whose content was replaced.
+func (h *head) rewatchLocked() {
+	for _, list := range h.mu.watch.series {
+		for _, e := range list {
+			e.w.sink.Match(-1)
+		}
+	}
+	h.mu.watch.series = nil
+	h.eachWatchLocked(func(w *Watch) {
+		w.delta.reset()
+		w.delta.Reset = true
+		w.series = nil
+		_ = h.markLocked(w) // an index in memory has no errors
+	})
+}
+
+// takeLocked hands what was gathered to the sinks and returns those to wake.
+func (h *head) takeLocked() (wake []Sink) {
+	for i, w := range h.mu.watch.dirty {
+		if !w.closed && w.sink.Take(&w.delta) {
+			wake = append(wake, w.sink)
+		}
+		w.delta.reset()
+		w.dirty = false
+		h.mu.watch.dirty[i] = nil
+	}
+	h.mu.watch.dirty = h.mu.watch.dirty[:0]
+	return wake
+}
+
+// deliver hands over what was gathered outside of apply.
+func (h *head) deliver() {
+	h.mu.Lock()
+	wake := h.takeLocked()
+	h.mu.Unlock()
+	wakeAll(wake)
+}
+
+func wakeAll(sinks []Sink) {
+	for _, s := range sinks {
+		s.Wake()
+	}
+}
