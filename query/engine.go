@@ -87,6 +87,9 @@ func New(r model.Reader, opts *Options) (*Engine, error) {
 // Parser returns the engine's parser.
 func (e *Engine) Parser() parser.Parser { return e.parser }
 
+// Options returns the options in force.
+func (e *Engine) Options() Options { return *e.opts }
+
 // Queryable returns the storage as the engine sees it, limits included.
 func (e *Engine) Queryable() *Queryable { return e.q }
 

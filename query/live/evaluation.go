@@ -1,7 +1,9 @@
 package live
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"math"
 	"slices"
 	"sync"
@@ -22,12 +24,15 @@ type evaluation struct {
 	known atomic.Int64 // Unix ms
 	how   atomic.Pointer[string]
 
+	pass   *sampler // in samples mode, in place of all that follows
 	src    source
 	next   int64         // the first step not yet evaluated
 	took   time.Duration // the last evaluation of new steps
 	newest *Step         // in its newest revision
 	recent []*Step       // within the horizon, in their newest revisions, in order
 	wakes  []*Subscription
+
+	ready chan struct{} // closed once samples mode has its feed, or has failed to get it
 
 	mu struct {
 		sync.RWMutex
@@ -40,6 +45,7 @@ type evaluation struct {
 		filling atomic.Int32    // subscriptions in backfill
 		idle    time.Time       // since when nobody is subscribed
 		ended   error
+		openErr error // why samples mode has no feed
 	}
 }
 
@@ -68,10 +74,18 @@ func (s *span) add(from, to int64) {
 	s.from, s.to = min(s.from, from), max(s.to, to)
 }
 
+// samplesRing is how many times the ring is longer in samples mode.
+const samplesRing = 16
+
 func newEvaluation(h *Hub, key evalKey, p *plan) *evaluation {
 	e := &evaluation{hub: h, key: key, plan: p}
 	e.fills.e = e
-	e.mu.ring = newRing(h.opts.Ring, h.opts.RingValues)
+	e.ready = make(chan struct{})
+	size := h.opts.Ring
+	if key.samples {
+		size *= samplesRing // of a few values each, and many at once
+	}
+	e.mu.ring = newRing(size, h.opts.RingValues)
 	e.mu.series = newRegistry()
 	e.start(h.opts.Clock.Now().UnixMilli())
 	return e
@@ -79,8 +93,19 @@ func newEvaluation(h *Hub, key evalKey, p *plan) *evaluation {
 
 // start makes the next step the first one.
 func (e *evaluation) start(now int64) {
-	e.src = newStepped(e)
-	e.setMode(ModeStepped)
+	if e.key.samples {
+		e.pass = &sampler{e: e}
+		e.setMode(ModeSamples)
+		return
+	}
+	close(e.ready)
+	if c := e.plan.chain; c != nil {
+		e.src = newIncremental(e, c)
+		e.setMode(ModeIncremental)
+	} else {
+		e.src = newStepped(e)
+		e.setMode(ModeStepped)
+	}
 	e.mu.last = floor(now-e.hub.opts.delay(), e.key.step)
 	e.next = e.mu.last + e.key.step
 	e.known.Store(e.mu.last)
@@ -113,8 +138,14 @@ func (e *evaluation) subscribe(req *Request) (*Subscription, error) {
 // placeLocked puts the cursor where the request wants it.
 func (e *evaluation) placeLocked(s *Subscription, req *Request, now int64) {
 	s.seq = e.mu.ring.head
-	from, missing := e.from(req, now)
-	s.missing = missing
+	from := e.from(s, req, now)
+	if e.key.samples {
+		if from < maxTime {
+			s.fill = &fill{next: from, seam: maxTime}
+			e.mu.filling.Add(1)
+		}
+		return
+	}
 	s.start = min(from, e.mu.last+e.key.step)
 	if from > e.mu.last {
 		return
@@ -166,7 +197,35 @@ func (e *evaluation) end(why error) {
 			s.wake()
 		}
 	}
+	e.release()
+}
+
+// release gives back what the evaluation holds of the storage.
+func (e *evaluation) release() {
+	if e.pass != nil {
+		e.opened(ErrClosed)
+		e.pass.close()
+		return
+	}
 	e.src.close()
+}
+
+// opened lets go those who wait for the feed, and says whether it is there.
+func (e *evaluation) opened(err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.mu.openErr = err
+	select {
+	case <-e.ready:
+	default:
+		close(e.ready)
+	}
+}
+
+func (e *evaluation) failure() error {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	return e.mu.openErr
 }
 
 // lingered tells whether nobody has been subscribed for long enough.
@@ -191,13 +250,22 @@ func (e *evaluation) class() class {
 // run implements task.
 func (e *evaluation) run(ctx context.Context, now time.Time) time.Time {
 	if e.lingered(now) && e.hub.retire(e) {
-		e.src.close()
+		e.release()
 		return time.Time{}
+	}
+	if e.pass != nil {
+		return e.pass.run(ctx, now)
 	}
 	ms := now.UnixMilli()
 	horizon := ms - e.hub.opts.horizon()
 	e.forget(horizon)
 	changed, err := e.src.refresh(ctx, min(horizon, e.next))
+	if errors.Is(err, errTooMuch) {
+		e.src.close()
+		e.src = newStepped(e)
+		e.setMode(ModeStepped)
+		changed, err = e.src.refresh(ctx, min(horizon, e.next))
+	}
 	if err == nil {
 		e.correct(ctx, changed, ms)
 	}
@@ -240,6 +308,7 @@ func (e *evaluation) advance(ctx context.Context, newest int64, err error) {
 		e.next = s.T + e.key.step
 	}
 	if err != nil {
+		e.recent = append(e.recent, &Step{T: e.next, failed: true}) // later samples may mend it
 		e.publish(entry{err: kindOf(err), t: e.next}, e.next)
 		e.next += e.key.step
 	}
@@ -263,27 +332,40 @@ func (e *evaluation) correct(ctx context.Context, changed span, now int64) {
 	if from > to {
 		return
 	}
-	steps, err := e.src.steps(ctx, from, to)
+	for from <= to && ctx.Err() == nil {
+		steps, err := e.src.steps(ctx, from, to)
+		for _, s := range steps {
+			e.replace(s, nil, now)
+			from = s.T + e.key.step
+		}
+		if err != nil && ctx.Err() == nil {
+			e.replace(&Step{T: from, failed: true}, err, now)
+			from += e.key.step
+		} else if err == nil {
+			return
+		}
+	}
+}
+
+// replace publishes a step that was evaluated again, if its values or its failure differ.
+func (e *evaluation) replace(s *Step, err error, now int64) {
+	i, ok := slices.BinarySearchFunc(e.recent, s.T, func(x *Step, t int64) int { return cmp.Compare(x.T, t) })
+	if !ok || equal(e.recent[i], s) {
+		return
+	}
+	s.Rev = max(e.recent[i].Rev+1, uint32(min(max(now-s.T, 1), 1<<31)))
+	e.recent[i] = s
+	last := e.next - e.key.step
 	if err != nil {
-		return // the next new step will tell
+		e.publish(entry{err: kindOf(err), t: s.T}, last)
+		return
 	}
-	i := 0
-	for _, s := range steps {
-		for i < len(e.recent) && e.recent[i].T < s.T {
-			i++
-		}
-		if i == len(e.recent) || e.recent[i].T != s.T || equal(e.recent[i], s) {
-			continue
-		}
-		s.Rev = max(e.recent[i].Rev+1, uint32(min(max(now-s.T, 1), 1<<31)))
-		en := entry{step: s, t: s.T}
-		if e.newest != nil && e.newest.T == s.T {
-			en.stale = ended(e.newest, s)
-			e.newest = s
-		}
-		e.recent[i] = s
-		e.publish(en, e.next-e.key.step)
+	en := entry{step: s, t: s.T}
+	if e.newest != nil && e.newest.T == s.T {
+		en.stale = ended(e.newest, s)
+		e.newest = s
 	}
+	e.publish(en, last)
 }
 
 // forget lets go of steps that have left the horizon, takes in backfilled ones, and
@@ -354,6 +436,7 @@ func (e *evaluation) publish(en entry, last int64) {
 type row struct {
 	labels labels.Labels
 	value  Value
+	slot   **named // where its number is kept, if not nil
 }
 
 // number makes steps of rows, the i-th at times[i]. They are published before anything else.
@@ -365,10 +448,7 @@ func (e *evaluation) number(times []int64, rows [][]row) []*Step {
 	for i, t := range times {
 		s := &Step{T: t, Values: make([]Value, len(rows[i]))}
 		for j := range rows[i] {
-			n := e.mu.series.find(rows[i][j].labels)
-			if n == nil {
-				n = e.mu.series.add(rows[i][j].labels)
-			}
+			n := e.nameLocked(&rows[i][j])
 			n.seq = max(n.seq, seq)
 			s.Values[j] = rows[i][j].value
 			s.Values[j].Series = n.ID
@@ -379,9 +459,24 @@ func (e *evaluation) number(times []int64, rows [][]row) []*Step {
 	return steps
 }
 
+// nameLocked returns the row's series.
+func (e *evaluation) nameLocked(r *row) *named {
+	if r.slot != nil && *r.slot != nil && !(*r.slot).gone {
+		return *r.slot
+	}
+	n := e.mu.series.find(r.labels)
+	if n == nil {
+		n = e.mu.series.add(r.labels)
+	}
+	if r.slot != nil {
+		*r.slot = n
+	}
+	return n
+}
+
 // equal compares the values of two steps bit for bit.
 func equal(a, b *Step) bool {
-	return slices.EqualFunc(a.Values, b.Values, func(x, y Value) bool {
+	return a.failed == b.failed && slices.EqualFunc(a.Values, b.Values, func(x, y Value) bool {
 		if x.Series != y.Series || (x.H == nil) != (y.H == nil) {
 			return false
 		}

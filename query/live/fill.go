@@ -24,6 +24,10 @@ func (e *evaluation) askFill(s *Subscription) {
 	e.mu.Lock()
 	e.mu.asking = append(e.mu.asking, s)
 	e.mu.Unlock()
+	if e.key.samples {
+		e.hub.sched.kick(e)
+		return
+	}
 	e.hub.sched.kick(&e.fills)
 }
 

@@ -88,6 +88,27 @@ func (h *Hub) Subscribe(ctx context.Context, req Request) (*Subscription, error)
 	if req.Samples {
 		key.step = 0
 	}
+	s, err := h.attach(key, p, &req)
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case <-s.e.ready:
+		err = s.e.failure()
+	case <-ctx.Done():
+		err = context.Cause(ctx)
+	case <-h.ctx.Done():
+		err = ErrClosed
+	}
+	if err != nil {
+		s.Close()
+		return nil, kindOf(err)
+	}
+	return s, nil
+}
+
+// attach adds a subscription to its evaluation, which it makes if there is none.
+func (h *Hub) attach(key evalKey, p *plan, req *Request) (*Subscription, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.mu.closed {
@@ -101,7 +122,7 @@ func (h *Hub) Subscribe(ctx context.Context, req Request) (*Subscription, error)
 		e = newEvaluation(h, key, p)
 		h.mu.evals[key] = e
 	}
-	return e.subscribe(&req)
+	return e.subscribe(req)
 }
 
 func (h *Hub) check(req *Request) error {

@@ -13,6 +13,7 @@ type plan struct {
 	text     string // normalised
 	expr     parser.Expr
 	matchers []*labels.Matcher // of a plain selector, for samples mode
+	chain    *chain            // nil: it must be stepped
 	// byStep says that a range query would not give what instant queries give: the
 	// expression names the start or the end of the range.
 	byStep bool
@@ -47,7 +48,10 @@ func (h *Hub) plan(req *Request) (*plan, error) {
 			return nil, badData("samples can be had of a plain selector only, such as up{job=\"node\"}, not of %s", p.text)
 		}
 		p.matchers = sel.LabelMatchers
-		return nil, badData("samples mode needs a feed, which this storage does not have")
+	}
+	o := h.engine.Options()
+	if c := chainOf(expr, o.LookbackDelta.Milliseconds()); c != nil && !o.DelayedNameRemoval && !(o.StartTimestamps && c.fn != nil) {
+		p.chain = c
 	}
 	return p, nil
 }

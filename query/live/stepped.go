@@ -48,11 +48,11 @@ func (e *evaluation) query(ctx context.Context, from, to int64) ([]*Step, error)
 	for _, s := range m {
 		for _, p := range s.Floats {
 			r := at(p.T)
-			*r = append(*r, row{s.Metric, Value{V: p.F}})
+			*r = append(*r, row{labels: s.Metric, value: Value{V: p.F}})
 		}
 		for _, p := range s.Histograms {
 			r := at(p.T)
-			*r = append(*r, row{s.Metric, Value{H: p.H.Copy()}})
+			*r = append(*r, row{labels: s.Metric, value: Value{H: p.H.Copy()}})
 		}
 	}
 	for _, r := range rows {
@@ -87,14 +87,14 @@ func (e *evaluation) instant(ctx context.Context, t int64) ([]row, error) {
 	defer res.Close()
 	switch v := res.Value.(type) {
 	case promql.Scalar:
-		return []row{{labels.EmptyLabels(), Value{V: v.V}}}, nil
+		return []row{{labels: labels.EmptyLabels(), value: Value{V: v.V}}}, nil
 	case promql.Vector:
 		if len(v) > e.hub.opts.MaxSeries {
 			return nil, tooManySeries(e.hub.opts.MaxSeries)
 		}
 		rows := make([]row, len(v))
 		for i, s := range v {
-			rows[i] = row{s.Metric, Value{V: s.F}}
+			rows[i] = row{labels: s.Metric, value: Value{V: s.F}}
 			if s.H != nil {
 				rows[i].value = Value{H: s.H.Copy()}
 			}

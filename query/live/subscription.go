@@ -20,12 +20,12 @@ type Subscription struct {
 	after   int64 // steps up to here are known to the client
 	start   int64 // the first step wanted: earlier ones are not corrected for it
 	seq     uint64
-	told    uint32 // the number behind those told
-	last    *Step  // the newest given
-	jumped  bool   // what comes next does not follow on last
-	missing Dropped
-	fill    *fill // nil once live
-	at      int   // in the evaluation's list
+	told    uint32   // the number behind those told
+	last    *Step    // the newest given
+	jumped  bool     // what comes next does not follow on last
+	missing *Dropped // to be told first
+	fill    *fill    // nil once live
+	at      int      // in the evaluation's list
 	armed   atomic.Bool
 	ended   atomic.Pointer[error]
 }
@@ -73,9 +73,9 @@ func (s *Subscription) Poll(dst []Event) []Event {
 	ask := false
 	for more := true; more && len(dst)-had < maxPoll; {
 		switch {
-		case s.missing.Count != 0:
-			dst = append(dst, Event{Kind: DroppedKind, Dropped: s.missing})
-			s.missing = Dropped{}
+		case s.missing != nil:
+			dst = append(dst, Event{Kind: DroppedKind, Dropped: *s.missing})
+			s.missing = nil
 		case s.fill != nil:
 			dst, more, ask = s.pollFill(dst)
 		default:
@@ -133,13 +133,10 @@ func (s *Subscription) fellBehind(r *ring) {
 		return
 	}
 	newest := r.get(s.seq).t
-	d := Dropped{From: s.last.T, To: newest}
-	if step := s.e.key.step; step > 0 {
-		d = Dropped{Count: (newest-s.last.T)/step - 1, From: s.last.T + step, To: newest - step}
-	}
-	if d.Count > 0 || s.e.key.step == 0 {
-		d.Count = max(d.Count, 1)
-		s.missing = d
+	if step := s.e.key.step; step == 0 {
+		s.missing = &Dropped{From: s.last.T, To: newest}
+	} else if n := (newest-s.last.T)/step - 1; n > 0 {
+		s.missing = &Dropped{Count: n, From: s.last.T + step, To: newest - step}
 	}
 }
 
@@ -239,24 +236,32 @@ func (f *fill) take(steps []*Step, next int64, known uint32, err error) {
 	f.ready, f.next, f.known, f.err, f.asked = steps, next, known, err, false
 }
 
-// from returns the first step that the request wants, and what is out of reach before it.
-func (e *evaluation) from(req *Request, now int64) (from int64, missing Dropped) {
-	step := e.key.step
+// from returns the first step that the request wants, maxTime for the next, and notes
+// what is out of reach before it.
+func (e *evaluation) from(s *Subscription, req *Request, now int64) (from int64) {
+	o, step := e.hub.opts, max(e.key.step, 1)
 	switch {
+	case req.After > 0 && e.key.samples:
+		from = req.After
 	case req.After > 0:
 		from = ceil(req.After+1, step)
 	case req.Backfill > 0:
 		from = ceil(now-min(req.Backfill.Milliseconds(), now), step)
 	default:
-		return maxTime, Dropped{}
+		return maxTime
 	}
-	o := e.hub.opts
-	oldest := ceil(now-min(o.MaxBackfill.Milliseconds(), int64(o.MaxBackfillSteps)*step), step)
-	if from < oldest {
-		missing = Dropped{Count: (oldest - from) / step, From: from, To: oldest - step}
+	reach := o.MaxBackfill.Milliseconds()
+	if !e.key.samples {
+		reach = min(reach, int64(o.MaxBackfillSteps)*step)
+	}
+	if oldest := ceil(now-reach, step); from < oldest {
+		s.missing = &Dropped{From: from, To: oldest - step}
+		if !e.key.samples {
+			s.missing.Count = (oldest - from) / step
+		}
 		from = oldest
 	}
-	return from, missing
+	return from
 }
 
 // ceil and floor round to a multiple of step.

@@ -1,0 +1,258 @@
+package live
+
+import (
+	"cmp"
+	"context"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/prometheus/prometheus/model/labels"
+
+	"github.com/strandline-db/strandline/shard/model"
+)
+
+// sampler passes on the samples of a selector as they are applied.
+type sampler struct {
+	e     *evaluation
+	feed  model.Feed
+	batch model.FeedBatch
+	names map[uint32]*seriesName // by number in the feed
+	newT  int64                  // newest timestamp seen
+}
+
+// seriesName keeps a series' labels and its number in the evaluation.
+type seriesName struct {
+	labels labels.Labels
+	named  *named
+	group  int // the last that it is in, plus one
+}
+
+// buffered is how many samples wait for a run; a run follows a sample at once.
+const buffered = 1 << 16
+
+// run passes on what has come, and then serves who waits for backfill.
+func (s *sampler) run(ctx context.Context, now time.Time) time.Time {
+	err := s.open(ctx)
+	if err == nil {
+		err = s.pass(now)
+	}
+	if err == nil {
+		err = s.fill(ctx, now)
+	}
+	s.e.opened(err)
+	if err != nil {
+		s.close()
+		if ctx.Err() == nil {
+			s.e.publish(entry{err: kindOf(err), t: now.UnixMilli()}, 0)
+		}
+	} else {
+		s.e.known.Store(now.UnixMilli())
+	}
+	return now.Add(look)
+}
+
+func (s *sampler) open(ctx context.Context) (err error) {
+	if s.feed != nil {
+		return nil
+	}
+	s.names = map[uint32]*seriesName{}
+	s.feed, err = s.e.hub.feeder.Subscribe(ctx, &model.FeedRequest{
+		Matchers: s.e.plan.matchers, MaxSeries: s.e.hub.opts.MaxSeries, Buffer: buffered,
+		Wake: func() { s.e.hub.sched.kick(s.e) },
+	})
+	if err != nil {
+		s.feed = nil
+	}
+	return err
+}
+
+func (s *sampler) close() {
+	if s.feed != nil {
+		s.feed.Close()
+		s.feed = nil
+	}
+}
+
+// pass publishes what the feed has.
+func (s *sampler) pass(now time.Time) error {
+	if err := s.feed.Poll(&s.batch); err != nil {
+		return err
+	}
+	s.publish(now)
+	return nil
+}
+
+// publish publishes the batch: samples of one timestamp together, as far as that
+// keeps the order of each series.
+func (s *sampler) publish(now time.Time) {
+	for _, d := range s.batch.Series {
+		s.names[d.ID] = &seriesName{labels: d.Labels}
+	}
+	var times []int64
+	var groups [][]row
+	at := map[int64]int{} // the last group of a timestamp, plus one
+	for i := range s.batch.Samples {
+		x := &s.batch.Samples[i]
+		n := s.names[x.Series]
+		g := at[x.T]
+		if g <= n.group { // it is in that one, or in a later one, already
+			times, groups = append(times, x.T), append(groups, nil)
+			g = len(groups)
+			at[x.T] = g
+		}
+		n.group = g
+		groups[g-1] = append(groups[g-1], row{labels: n.labels, value: valueOf(x), slot: &n.named})
+		s.newT = max(s.newT, x.T)
+	}
+	for i := range s.batch.Samples {
+		s.names[s.batch.Samples[i].Series].group = 0
+	}
+	for _, step := range s.e.number(times, groups) {
+		s.e.publish(entry{step: step, t: step.T}, step.T)
+	}
+	if s.batch.Lost > 0 || s.batch.Reset {
+		s.e.publish(entry{dropped: Dropped{Count: s.batch.Lost, From: s.newT, To: now.UnixMilli()}}, 0)
+	}
+}
+
+func valueOf(x *model.FeedSample) Value {
+	if x.Hist != nil {
+		return Value{H: x.Hist.Float().Copy()}
+	}
+	return Value{V: x.V}
+}
+
+// stored is a sample on its way from the storage into a backfill.
+type stored struct {
+	t   int64
+	row row
+}
+
+// fill serves the subscriptions that wait for backfill: all that is stored goes to
+// them now, and what the feed brings from here on follows.
+func (s *sampler) fill(ctx context.Context, now time.Time) error {
+	e := s.e
+	from, ok := e.oldestAsked()
+	if !ok {
+		return nil
+	}
+	list, err := s.read(ctx, from)
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	// What the selection shows the feed has given: what it gives now goes live, and
+	// what of that is in the selection too must not come twice.
+	if ferr := s.feed.Poll(&s.batch); ferr != nil {
+		return ferr
+	}
+	list = s.without(list)
+	var times []int64
+	var groups [][]row
+	for _, x := range list {
+		if n := len(times); n == 0 || times[n-1] != x.t {
+			times, groups = append(times, x.t), append(groups, nil)
+		}
+		groups[len(groups)-1] = append(groups[len(groups)-1], x.row)
+	}
+	steps := e.number(times, groups)
+	for _, sub := range e.handSamples(steps, now.UnixMilli(), err) {
+		if sub.wake != nil {
+			sub.wake()
+		}
+	}
+	s.publish(now)
+	return nil
+}
+
+// read returns what is stored from a time on, in order of time.
+func (s *sampler) read(ctx context.Context, from int64) ([]stored, error) {
+	o := s.e.hub.opts
+	sel, err := s.e.hub.reader.Select(ctx, &model.SelectRequest{MinT: from, MaxT: maxTime, Matchers: s.e.plan.matchers, MaxSeries: o.MaxSeries})
+	if err != nil {
+		return nil, err
+	}
+	defer sel.Close()
+	var list []stored
+	var c model.Columns
+	for _, x := range sel.Series {
+		c.Reset()
+		if err := x.Read(&c); err != nil {
+			return nil, err
+		}
+		ls := x.Labels()
+		for i, t := range c.T {
+			list = append(list, stored{t, row{labels: ls, value: Value{V: c.V[i]}}})
+		}
+		for i := range c.Hist {
+			list = append(list, stored{c.Hist[i].T, row{labels: ls, value: Value{H: c.Hist[i].Float()}}})
+		}
+		if len(list) > o.MaxSamples {
+			return nil, &model.LimitError{What: "samples", Limit: int64(o.MaxSamples), Flag: "live-max-samples"}
+		}
+	}
+	slices.SortStableFunc(list, func(a, b stored) int { return cmp.Compare(a.t, b.t) })
+	return list, nil
+}
+
+// without takes out what the batch has too.
+func (s *sampler) without(list []stored) []stored {
+	type key struct {
+		series string
+		t      int64
+	}
+	live := map[key][]uint64{}
+	labelsOf := map[uint32]labels.Labels{}
+	for _, d := range s.batch.Series {
+		labelsOf[d.ID] = d.Labels
+	}
+	for i := range s.batch.Samples {
+		x := &s.batch.Samples[i]
+		ls, fresh := labelsOf[x.Series]
+		if !fresh {
+			ls = s.names[x.Series].labels
+		}
+		k := key{string(ls.Bytes(nil)), x.T}
+		live[k] = append(live[k], math.Float64bits(x.V))
+	}
+	if len(live) == 0 {
+		return list
+	}
+	return slices.DeleteFunc(list, func(x stored) bool {
+		bits, ok := live[key{string(x.row.labels.Bytes(nil)), x.t}]
+		return ok && (x.row.value.H != nil || slices.Contains(bits, math.Float64bits(x.row.value.V)))
+	})
+}
+
+// oldestAsked returns the time from which the backfill of those who wait begins.
+func (e *evaluation) oldestAsked() (from int64, ok bool) {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	for _, s := range e.mu.asking {
+		if s.fill != nil && (!ok || s.fill.next < from) {
+			from, ok = s.fill.next, true
+		}
+	}
+	return from, ok
+}
+
+// handSamples gives those who wait their backfill, and moves their cursors to here.
+func (e *evaluation) handSamples(steps []*Step, now int64, err error) (wakes []*Subscription) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, s := range e.mu.asking {
+		f := s.fill
+		if f == nil {
+			continue
+		}
+		i, _ := slices.BinarySearchFunc(steps, f.next, func(x *Step, t int64) int { return cmp.Compare(x.T, t) })
+		f.missing = Dropped{From: f.next, To: now}
+		f.take(steps[i:], maxTime+1, e.mu.series.next, kindOf(err))
+		s.seq = e.mu.ring.head
+		if s.armed.CompareAndSwap(true, false) {
+			wakes = append(wakes, s)
+		}
+	}
+	e.mu.asking = nil
+	return wakes
+}
