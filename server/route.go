@@ -33,6 +33,8 @@ func routeOf(path string) route {
 		return route{strings.TrimPrefix(path, "/api/v1/"), auth.Read}
 	case path == "/api/v1/metrics/realtime" || path == "/api/v1/metrics/historical":
 		return route{"dashboard", auth.Read}
+	case path == "/api/v1/live" || path == "/api/v1/live/sse" || path == "/api/v1/metrics/stream":
+		return route{"live", auth.Read}
 	case strings.HasPrefix(path, "/api/v1/"):
 		return route{"api", auth.Read}
 	}

@@ -67,7 +67,8 @@ func New(o *Options) (*Server, error) {
 	s.http = &fasthttp.Server{
 		Handler: s.handle, NoDefaultServerHeader: true, CloseOnShutdown: true,
 		MaxRequestBodySize: s.o.MaxBody, Concurrency: s.o.MaxConns, ReadBufferSize: 16 << 10,
-		ReadTimeout: 30 * time.Second, WriteTimeout: 5 * time.Minute, IdleTimeout: 2 * time.Minute,
+		KeepHijackedConns: true, // live connections outlive their handler
+		ReadTimeout:       30 * time.Second, WriteTimeout: 5 * time.Minute, IdleTimeout: 2 * time.Minute,
 		Logger: quiet{s.o.Logger},
 	}
 	return s, nil

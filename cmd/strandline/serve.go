@@ -62,6 +62,7 @@ type node struct {
 	level  slog.LevelVar
 	log    *slog.Logger
 	audit  io.Closer // nil: the log
+	denied *slog.Logger
 	cert   *server.Certificate
 	reg    *prometheus.Registry
 	server *server.Server
@@ -75,6 +76,7 @@ type node struct {
 	groups     []rules.GroupSpec // of the rule files
 	opened     bool
 	rules      *ruling
+	live       *living
 	stopScrape func()
 	failed     chan error
 	served     chan error
@@ -99,7 +101,7 @@ func (n *node) run(signals <-chan os.Signal) error {
 			opened = nil
 			n.opened = true
 			n.rules.manager.Set(n.groups)
-			n.server.Mount(n.ingest, n.api, n.rules.api, n.dash)
+			n.server.Mount(n.ingest, n.api, n.rules.api, n.dash, n.live.api)
 			n.log.Info("ready", "addr", n.addr)
 		case err := <-n.served:
 			return err
@@ -188,6 +190,7 @@ func (n *node) newServer() error {
 		}
 		n.audit, o.Audit = f, slog.New(slog.NewJSONHandler(f, nil))
 	}
+	n.denied = o.Audit
 	n.server, err = server.New(o)
 	return err
 }
@@ -219,6 +222,9 @@ func (n *node) open() error {
 	}
 	if n.rules, err = n.startRules(q); err != nil {
 		return errors.Join(err, db.Close())
+	}
+	if n.live, err = n.startLive(q); err != nil {
+		return errors.Join(err, n.rules.close(), db.Close())
 	}
 	n.stopScrape = n.startScrape()
 	return nil
@@ -270,7 +276,7 @@ func (n *node) stop() error {
 		n.cluster.Drain(ctx)
 		cancel()
 	}
-	err := errors.Join(n.rules.close(), n.shutdown())
+	err := errors.Join(n.live.close(), n.rules.close(), n.shutdown())
 	start := time.Now()
 	err = errors.Join(err, n.api.Close(), n.dash.Close(), n.lastFlush(), n.db.Close())
 	if err == nil {

@@ -5,6 +5,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/strandline-db/strandline/server/socket"
 )
 
 // Watch looks at a connection at each interval and calls gone once, when the
@@ -12,7 +14,7 @@ import (
 // is no longer touched. Nothing is read, so that TLS and pipelined requests are
 // left alone. A connection without a descriptor is not watched.
 func Watch(conn net.Conn, interval time.Duration, gone func()) (stop func()) {
-	raw := rawConn(conn)
+	raw := socket.Raw(conn)
 	if raw == nil {
 		return func() {}
 	}
@@ -55,23 +57,4 @@ func (w *watcher) stop() {
 	defer w.mu.Unlock()
 	w.mu.over = true
 	w.mu.timer.Stop()
-}
-
-// rawConn finds the descriptor below TLS and other wrappers.
-func rawConn(conn net.Conn) syscall.RawConn {
-	for conn != nil {
-		if sc, ok := conn.(syscall.Conn); ok {
-			raw, err := sc.SyscallConn()
-			if err != nil {
-				return nil
-			}
-			return raw
-		}
-		wrapper, ok := conn.(interface{ NetConn() net.Conn })
-		if !ok {
-			return nil
-		}
-		conn = wrapper.NetConn()
-	}
-	return nil
 }

@@ -40,6 +40,12 @@ type Config struct {
 	RuleInterval, RuleQueryOffset, AlertResendDelay         time.Duration
 	AlertOutageTolerance, AlertGracePeriod                  time.Duration
 
+	LiveMaxConnections, LiveMaxSubscriptions, LiveMaxSeries, LiveMaxQueries int
+	LiveMaxBackfill, LiveDelay, LiveHorizon, LiveWriteTimeout               time.Duration
+	LiveMaxMessageBytes                                                     int64
+	LiveOrigins                                                             []string
+	LiveCompression                                                         bool
+
 	ClusterNode, ClusterPeers, ClusterListen, Consistency string
 	ClusterTLSCert, ClusterTLSKey, ClusterTLSCA           string
 	ClusterHeartbeat, ClusterCommitTimeout                time.Duration

@@ -18,7 +18,7 @@ type Setting struct {
 
 // Settings returns the table of all settings, in the order of documentation.
 func Settings() []Setting {
-	return slices.Concat(serving(), storing(), querying(), dashboards(), alerting(), clustering())
+	return slices.Concat(serving(), storing(), querying(), livings(), dashboards(), alerting(), clustering())
 }
 
 func serving() []Setting {

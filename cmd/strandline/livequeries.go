@@ -1,0 +1,72 @@
+package main
+
+import (
+	"context"
+	"errors"
+
+	"github.com/strandline-db/strandline/cluster"
+	"github.com/strandline-db/strandline/query"
+	qlive "github.com/strandline-db/strandline/query/live"
+	"github.com/strandline-db/strandline/server/live"
+	"github.com/strandline-db/strandline/shard/model"
+)
+
+// living is what evaluates live queries and pushes their results.
+type living struct {
+	hub *qlive.Hub
+	api *live.Server
+}
+
+// startLive starts live queries over the open storage.
+func (n *node) startLive(q *query.Engine) (*living, error) {
+	c := n.cfg
+	hub, err := qlive.New(feeder(n.db), n.db, q, &qlive.Options{
+		Delay: orNegative(c.LiveDelay), Horizon: orNegative(c.LiveHorizon), MaxBackfill: c.LiveMaxBackfill,
+		MaxSeries: c.LiveMaxSeries, MaxQueries: c.LiveMaxQueries, MaxSubscribers: c.LiveMaxConnections * c.LiveMaxSubscriptions,
+		Logger: n.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	o := &live.Options{
+		MaxConns: min(c.LiveMaxConnections, c.MaxConnections), MaxSubs: c.LiveMaxSubscriptions, MaxSeries: c.LiveMaxSeries,
+		MaxMessage: int(c.LiveMaxMessageBytes), WriteTimeout: c.LiveWriteTimeout, Origins: c.LiveOrigins, Compression: c.LiveCompression,
+		Registerer: n.reg, Logger: n.log, Audit: n.denied,
+	}
+	if cl := n.cluster; cl != nil {
+		o.Sync = func(ctx context.Context, a model.Applied) error {
+			_, err := cl.Sync(ctx, cluster.Wanted{Level: cluster.Stale, Applied: a})
+			return err
+		}
+	}
+	l := &living{hub: hub}
+	if l.api, err = live.New(hub, o); err != nil {
+		return nil, errors.Join(err, hub.Close())
+	}
+	return l, nil
+}
+
+// close sends the clients elsewhere; those that have not gone when ctx ends are cut.
+func (l *living) close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
+	defer cancel()
+	err := l.api.Close(ctx)
+	if errors.Is(err, context.DeadlineExceeded) { // they were slow, and are told nothing more
+		err = nil
+	}
+	return errors.Join(err, l.hub.Close())
+}
+
+// feeder is db, once it tells of the samples that it applies.
+func feeder(db any) model.Feeder {
+	if f, ok := db.(model.Feeder); ok {
+		return f
+	}
+	return nothing{}
+}
+
+type nothing struct{}
+
+func (nothing) Subscribe(context.Context, *model.FeedRequest) (model.Feed, error) {
+	return nil, model.ErrClosed
+}

@@ -1,0 +1,275 @@
+package live
+
+import (
+	"errors"
+	"os"
+	"sync"
+	"sync/atomic"
+
+	"github.com/strandline-db/strandline/server/live/frame"
+	"github.com/strandline-db/strandline/server/socket"
+)
+
+// States of a connection, as its writers see it.
+const (
+	idle   int32 = iota
+	queued       // waits for a writer, once
+	busy         // has one
+	again        // has one, and something more to look at after
+	dead
+)
+
+// transport gives frames the form of a WebSocket or of server-sent events. All but
+// read are called by the connection's writer.
+type transport interface {
+	name() string
+	// frame writes one frame; advances: a client that has it need not get it again.
+	frame(kind string, payload []byte, advances bool)
+	ping(pong []byte, ping bool)
+	// close says goodbye, if the transport can; answers: the client does so too.
+	close(code int, reason string)
+	answers() bool
+	// read takes what the client sends until it has ended, and says why.
+	read() error
+}
+
+// conn is a client. Its writer is whoever took it from busy; its reader is one
+// goroutine, which alone begins subscriptions.
+type conn struct {
+	s      *Server
+	t      transport
+	out    gather
+	remote string
+	simple bool // speaks the older form
+	state  atomic.Int32
+	wakeFn func()
+	beats  int // by the server's ticker alone
+	bucket int
+
+	rest rest // by the writer alone, as next
+	next int  // the subscription to begin with
+	mu   struct {
+		sync.Mutex
+		subs     []*sub // copied on write
+		gone     []*sub // to be closed
+		replies  []reply
+		pong     []byte
+		beat     bool
+		ping     bool
+		attached bool
+		closing  bool
+		said     bool // the goodbye is among what is to be written
+		bye      bool // and what follows on it is still to be done
+		code     int
+		reason   string
+		cut      bool
+		ended    bool // there is no reader any more
+	}
+}
+
+// reply is a frame that is not of a subscription's events.
+type reply struct {
+	kind    string
+	payload []byte
+}
+
+// wake puts the connection on the writers' queue, once. It never blocks.
+func (c *conn) wake() {
+	for {
+		switch s := c.state.Load(); s {
+		case idle:
+			if c.state.CompareAndSwap(idle, queued) {
+				c.s.ready <- c
+				return
+			}
+		case busy:
+			if c.state.CompareAndSwap(busy, again) {
+				return
+			}
+		default:
+			return
+		}
+	}
+}
+
+// turn sends what there is. own: the goroutine is for this connection alone, and may wait.
+func (c *conn) turn(own bool) {
+	for {
+		more := c.out.pending() >= chunk || c.fill()
+		if n := c.out.pending(); n > 0 && !c.isCut() {
+			if !own && (n > 2*chunk || !socket.Writable(c.out.raw)) {
+				c.s.wait(c)
+				return
+			}
+			c.flush(n)
+		}
+		if c.settle() {
+			c.finish()
+			return
+		}
+		if !more || !own {
+			if more || !c.state.CompareAndSwap(busy, idle) {
+				c.state.Store(queued)
+				c.s.ready <- c
+			}
+			return
+		}
+	}
+}
+
+func (c *conn) flush(n int) {
+	if err := c.out.flush(c.s.opts.WriteTimeout); err != nil {
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			c.s.metrics.cut.WithLabelValues("slow").Inc()
+			c.s.opts.Logger.Debug("live client cut: it takes nothing", "remote", c.remote)
+		}
+		c.mu.Lock()
+		c.mu.cut = true
+		c.mu.Unlock()
+		c.out.cut()
+		return
+	}
+	c.s.metrics.bytes.Add(float64(n))
+}
+
+// settle does what is due once all is written, and reports whether the connection is over.
+func (c *conn) settle() bool {
+	c.mu.Lock()
+	over := c.mu.ended && (c.mu.cut || c.out.pending() == 0)
+	bye := c.mu.bye
+	c.mu.bye = false
+	c.mu.Unlock()
+	if bye && !over {
+		if c.t.answers() {
+			c.out.lingerOn()
+		} else {
+			_ = c.out.Close() // nothing can be done about a failure; the reader ends either way
+		}
+	}
+	return over
+}
+
+// finish gives everything back. There is no reader, and nobody else writes.
+func (c *conn) finish() {
+	c.state.Store(dead)
+	c.mu.Lock()
+	all := append(c.mu.gone, c.mu.subs...)
+	c.mu.gone, c.mu.subs = nil, nil
+	c.mu.Unlock()
+	for _, s := range all {
+		s.feed.Close()
+	}
+	c.s.metrics.subscriptions.Sub(float64(len(all)))
+	_ = c.out.Close() // it may be closed already
+	c.s.remove(c)
+}
+
+// start begins to read, unless the connection was given up.
+func (c *conn) start() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.mu.ended {
+		return false
+	}
+	c.mu.attached = true
+	c.s.readers.Go(c.run)
+	return true
+}
+
+// abandon ends a connection that never got its socket.
+func (c *conn) abandon() {
+	c.mu.Lock()
+	first := !c.mu.attached && !c.mu.ended
+	if first {
+		c.mu.ended, c.mu.cut = true, true
+	}
+	c.mu.Unlock()
+	if first {
+		c.release()
+	}
+}
+
+// release lets the writers have the connection for the first time.
+func (c *conn) release() {
+	c.state.Store(queued)
+	c.s.ready <- c
+}
+
+// run is the reader's goroutine.
+func (c *conn) run() {
+	err := c.t.read()
+	if errors.Is(err, os.ErrDeadlineExceeded) && !c.isClosing() {
+		c.s.metrics.cut.WithLabelValues("silent").Inc()
+	}
+	c.mu.Lock()
+	c.mu.ended = true
+	c.mu.Unlock()
+	c.wake()
+}
+
+func (c *conn) isCut() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.mu.cut
+}
+
+func (c *conn) isClosing() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.mu.closing || c.mu.cut
+}
+
+// reply queues a frame.
+func (c *conn) reply(kind string, payload []byte) {
+	c.mu.Lock()
+	c.mu.replies = append(c.mu.replies, reply{kind, payload})
+	c.mu.Unlock()
+	c.wake()
+}
+
+// close says goodbye after what is queued. The first call counts.
+func (c *conn) close(code int, reason string) {
+	c.mu.Lock()
+	if !c.mu.closing {
+		c.mu.closing, c.mu.code, c.mu.reason = true, code, reason
+	}
+	c.mu.Unlock()
+	c.wake()
+}
+
+// drain tells the client to go elsewhere, and closes.
+func (c *conn) drain(reason string) {
+	c.reply(frame.Drain, drainFrame(reason))
+	c.close(closeGoingAway, reason)
+}
+
+// kill ends a client that does not go.
+func (c *conn) kill() {
+	c.mu.Lock()
+	attached := c.mu.attached
+	c.mu.cut = c.mu.cut || attached
+	c.mu.Unlock()
+	if !attached {
+		c.abandon()
+		return
+	}
+	c.out.cut()
+	c.wake()
+}
+
+// beat is the ticker's: a heartbeat is due. It gives up a connection that after two
+// has no socket yet.
+func (c *conn) beat() {
+	c.beats++
+	c.mu.Lock()
+	attached := c.mu.attached
+	c.mu.beat = true
+	c.mu.ping = c.mu.ping || c.beats%4 == 0
+	c.mu.Unlock()
+	switch {
+	case attached:
+		c.wake()
+	case c.beats > 2:
+		c.abandon()
+	}
+}

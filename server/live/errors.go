@@ -1,0 +1,41 @@
+package live
+
+import (
+	"errors"
+
+	"github.com/strandline-db/strandline/query"
+	"github.com/strandline-db/strandline/server/live/frame"
+	"github.com/strandline-db/strandline/shard/model"
+)
+
+// Errors of this package.
+var (
+	// ErrBadOptions: an option is out of range.
+	ErrBadOptions = errors.New("live: bad options")
+	// errFull: there are as many connections as allowed. 503.
+	errFull = errors.New("too many live connections (see live-max-connections)")
+	// errOrigin: a page from elsewhere. 403.
+	errOrigin = errors.New("pages from this origin may not connect (see live-origins)")
+	// errUpgrade: a plain request to a WebSocket's path. 426.
+	errUpgrade = errors.New("this is a WebSocket; for plain HTTP use /api/v1/live/sse")
+	// errDuplicate: the id belongs to another subscription of the connection.
+	errDuplicate = errors.New("the id is in use: unsubscribe it first")
+	// errUnknownID: there is no such subscription.
+	errUnknownID = errors.New("no subscription has this id")
+	// errCursor: a Last-Event-ID that is not of this stream.
+	errCursor = errors.New("Last-Event-ID is not one of this stream")
+)
+
+// typeOf returns the errorType of a frame: that of the HTTP API, or "limit".
+func typeOf(err error) string {
+	switch {
+	case errors.Is(err, frame.ErrBad), errors.Is(err, frame.ErrUnknownOp), errors.Is(err, errDuplicate),
+		errors.Is(err, errUnknownID), errors.Is(err, errCursor):
+		return query.BadData.String()
+	}
+	kind := query.KindOf(err)
+	if kind == query.Execution && errors.Is(err, model.ErrLimit) {
+		return "limit"
+	}
+	return kind.String()
+}

@@ -1,0 +1,44 @@
+package live
+
+import "github.com/prometheus/client_golang/prometheus"
+
+type metrics struct {
+	conns         *prometheus.GaugeVec
+	subscriptions prometheus.Gauge
+	frames        *prometheus.CounterVec
+	bytes         prometheus.Counter
+	dropped       prometheus.Counter
+	cut           *prometheus.CounterVec
+	refused       *prometheus.CounterVec
+	slow          prometheus.Gauge
+}
+
+func newMetrics(reg prometheus.Registerer) (*metrics, error) {
+	m := &metrics{
+		conns: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "strandline_live_connections", Help: "Connected clients, by transport."}, []string{"transport"}),
+		subscriptions: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "strandline_live_client_subscriptions", Help: "Subscriptions of all connected clients."}),
+		frames: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "strandline_live_frames_total", Help: "Frames sent to clients, by type."}, []string{"type"}),
+		bytes: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "strandline_live_sent_bytes_total", Help: "Bytes sent to clients, before TLS."}),
+		dropped: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "strandline_live_dropped_steps_total", Help: "Steps, or samples, that clients were told they missed."}),
+		cut: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "strandline_live_cut_clients_total", Help: "Clients cut, by reason: slow (took nothing for too long) or silent (answered no ping)."}, []string{"reason"}),
+		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "strandline_live_refused_total", Help: "Connections refused, by reason."}, []string{"reason"}),
+		slow: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "strandline_live_slow_clients", Help: "Clients that are being waited for."}),
+	}
+	if reg == nil {
+		return m, nil
+	}
+	for _, c := range []prometheus.Collector{m.conns, m.subscriptions, m.frames, m.bytes, m.dropped, m.cut, m.refused, m.slow} {
+		if err := reg.Register(c); err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
+}

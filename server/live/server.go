@@ -1,0 +1,250 @@
+package live
+
+import (
+	"context"
+	"errors"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/valyala/fasthttp"
+
+	qlive "github.com/strandline-db/strandline/query/live"
+	"github.com/strandline-db/strandline/server/promjson"
+	"github.com/strandline-db/strandline/shard/model"
+)
+
+// Paths that a Server answers.
+const (
+	PathLive   = "/api/v1/live"
+	PathSSE    = "/api/v1/live/sse"
+	PathStream = "/api/v1/metrics/stream" // the older form
+)
+
+// rounds is among how many ticks the heartbeats of all connections are spread.
+const rounds = 50
+
+// maxRequests is how many client messages are carried out at a time.
+const maxRequests = 32
+
+// Server holds the connections. It is safe for concurrent use.
+type Server struct {
+	hub     *qlive.Hub
+	opts    *Options
+	metrics *metrics
+	ready   chan *conn // connections with something to send; never full
+	working chan struct{}
+	ctx     context.Context
+	cancel  context.CancelFunc
+
+	buffers, frames, works sync.Pool
+	writers, own, readers  sync.WaitGroup
+	mu                     struct {
+		sync.Mutex
+		closing bool
+		count   int // of connections that exist or are being made
+		next    int // bucket
+		buckets [rounds]map[*conn]struct{}
+		empty   chan struct{} // closed when closing and the last has gone
+	}
+}
+
+// New returns a Server over hub, which stays the caller's. The options are completed
+// in place.
+func New(hub *qlive.Hub, o *Options) (*Server, error) {
+	o = o.EnsureDefaults()
+	if err := o.Validate(); err != nil {
+		return nil, err
+	}
+	m, err := newMetrics(o.Registerer)
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{hub: hub, opts: o, metrics: m, ready: make(chan *conn, o.MaxConns), working: make(chan struct{}, maxRequests)}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.mu.empty = make(chan struct{})
+	for i := range s.mu.buckets {
+		s.mu.buckets[i] = map[*conn]struct{}{}
+	}
+	for range o.Writers {
+		s.writers.Go(s.write)
+	}
+	s.writers.Go(s.tick)
+	return s, nil
+}
+
+func (s *Server) write() {
+	for {
+		select {
+		case c := <-s.ready:
+			c.state.Store(busy)
+			c.turn(false)
+		case <-s.ctx.Done():
+			return
+		}
+	}
+}
+
+// wait gives c a goroutine of its own until it has caught up or is cut.
+func (s *Server) wait(c *conn) {
+	s.metrics.slow.Inc()
+	s.own.Go(func() {
+		defer s.metrics.slow.Dec()
+		c.turn(true)
+	})
+}
+
+func (s *Server) tick() {
+	t := time.NewTicker(max(s.opts.Heartbeat/rounds, time.Millisecond))
+	defer t.Stop()
+	var due []*conn
+	for i := 0; ; i = (i + 1) % rounds {
+		select {
+		case <-t.C:
+		case <-s.ctx.Done():
+			return
+		}
+		s.mu.Lock()
+		for c := range s.mu.buckets[i] {
+			due = append(due, c)
+		}
+		s.mu.Unlock()
+		for _, c := range due {
+			c.beat()
+		}
+		clear(due)
+		due = due[:0]
+	}
+}
+
+// add makes a connection, which the caller then releases or abandons. It fails with
+// errFull or model.ErrClosed.
+func (s *Server) add(remote string) (*conn, error) {
+	c := &conn{s: s, remote: remote}
+	c.wakeFn = c.wake
+	c.out.pool = &s.buffers
+	c.state.Store(busy)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.mu.closing:
+		return nil, model.ErrClosed
+	case s.mu.count >= s.opts.MaxConns:
+		return nil, errFull
+	}
+	s.mu.count++
+	c.bucket = s.mu.next
+	s.mu.next = (s.mu.next + 1) % rounds
+	s.mu.buckets[c.bucket][c] = struct{}{}
+	return c, nil
+}
+
+func (s *Server) remove(c *conn) {
+	if c.t != nil {
+		s.metrics.conns.WithLabelValues(c.t.name()).Dec()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.mu.buckets[c.bucket], c)
+	if s.mu.count--; s.mu.closing && s.mu.count == 0 {
+		close(s.mu.empty)
+	}
+}
+
+// Close tells every client to go elsewhere and closes the connections; what has not
+// gone when ctx ends is cut. It joins every goroutine and may be called again.
+func (s *Server) Close(ctx context.Context) error {
+	s.mu.Lock()
+	if !s.mu.closing {
+		s.mu.closing = true
+		if s.mu.count == 0 {
+			close(s.mu.empty)
+		}
+	}
+	s.mu.Unlock()
+	for _, c := range s.all() {
+		c.drain("the server is stopping")
+	}
+	var err error
+	select {
+	case <-s.mu.empty:
+	case <-ctx.Done():
+		err = ctx.Err()
+		for _, c := range s.all() {
+			c.kill()
+		}
+		<-s.mu.empty
+	}
+	s.readers.Wait()
+	s.own.Wait()
+	s.cancel()
+	s.writers.Wait()
+	return err
+}
+
+func (s *Server) all() (list []*conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, b := range s.mu.buckets {
+		for c := range b {
+			list = append(list, c)
+		}
+	}
+	return list
+}
+
+// Handle answers the paths of live queries; false: the path is another.
+func (s *Server) Handle(rc *fasthttp.RequestCtx) bool {
+	switch string(rc.Path()) {
+	case PathLive:
+		s.webSocket(rc, false)
+	case PathStream:
+		s.webSocket(rc, true)
+	case PathSSE:
+		s.events(rc)
+	default:
+		return false
+	}
+	return true
+}
+
+// open makes a connection if the origin and the number of them allow; else it has answered.
+func (s *Server) open(rc *fasthttp.RequestCtx) (*conn, bool) {
+	if !s.admit(rc) {
+		return nil, false
+	}
+	c, err := s.add(rc.RemoteAddr().String())
+	if err != nil {
+		s.metrics.refused.WithLabelValues("full").Inc()
+		rc.Response.Header.Set("Retry-After", "5")
+		fail(rc, fasthttp.StatusServiceUnavailable, "unavailable", err)
+		return nil, false
+	}
+	return c, true
+}
+
+// hijack takes the connection out of fasthttp: what was gathered so far is the answer.
+func (s *Server) hijack(rc *fasthttp.RequestCtx, c *conn) {
+	s.metrics.conns.WithLabelValues(c.t.name()).Inc()
+	rc.HijackSetNoResponse(true)
+	rc.Hijack(func(nc net.Conn) {
+		if err := c.out.attach(nc); err != nil || !c.start() {
+			c.abandon()
+			_ = nc.Close() // it is of no use
+			return
+		}
+		c.release()
+	})
+}
+
+// fail answers with the error envelope.
+func fail(rc *fasthttp.RequestCtx, code int, kind string, err error) {
+	rc.SetStatusCode(code)
+	rc.SetContentType("application/json")
+	b := append([]byte(`{"status":"error","errorType":"`), kind...)
+	b = append(b, `","error":`...)
+	b = promjson.AppendHTML(b, err.Error())
+	rc.SetBody(append(b, '}'))
+}
+
+var errNotGet = errors.New("only GET is answered here")

@@ -1,0 +1,212 @@
+package live
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/valyala/fasthttp"
+
+	"github.com/strandline-db/strandline/query"
+	"github.com/strandline-db/strandline/server/live/frame"
+	"github.com/strandline-db/strandline/shard/model"
+)
+
+// retryAfter is after how many milliseconds a browser connects again.
+const retryAfter = 1000
+
+// sseTransport writes server-sent events; the stream ends with the connection.
+type sseTransport struct {
+	c    *conn
+	subs []*sub // as in the request, nil where one was refused: the cursor's order
+	buf  []byte
+}
+
+// events makes the connection a stream of events.
+func (s *Server) events(rc *fasthttp.RequestCtx) {
+	if !rc.IsGet() {
+		rc.Response.Header.Set("Allow", "GET")
+		fail(rc, fasthttp.StatusMethodNotAllowed, query.BadData.String(), errNotGet)
+		return
+	}
+	wanted, err := streamOf(rc)
+	if err == nil && len(wanted) > s.opts.MaxSubs {
+		err = &model.LimitError{What: "subscriptions of a connection", Limit: int64(s.opts.MaxSubs), Flag: "live-max-subscriptions"}
+	}
+	if err != nil {
+		fail(rc, statusOf(err), typeOf(err), err)
+		return
+	}
+	c, ok := s.open(rc)
+	if !ok {
+		return
+	}
+	t := &sseTransport{c: c}
+	t.head(string(rc.Request.Header.Peek("Origin")))
+	var failed error
+	for i := range wanted {
+		err := c.subscribe(s.ctx, frame.OpSubscribe, &wanted[i])
+		failed = errors.Join(failed, err)
+		t.subs = append(t.subs, c.find(wanted[i].ID))
+	}
+	if len(c.list()) == 0 {
+		c.abandon()
+		fail(rc, statusOf(failed), typeOf(failed), failed)
+		return
+	}
+	c.t = t
+	s.hijack(rc, c)
+}
+
+func statusOf(err error) int {
+	switch typeOf(err) {
+	case "bad_data":
+		return fasthttp.StatusBadRequest
+	case "unavailable", "timeout":
+		return fasthttp.StatusServiceUnavailable
+	case "internal":
+		return fasthttp.StatusInternalServerError
+	}
+	return fasthttp.StatusUnprocessableEntity
+}
+
+// head gathers the head of the answer.
+func (t *sseTransport) head(origin string) {
+	h := "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nCache-Control: no-store\r\n" +
+		"X-Accel-Buffering: no\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n"
+	if origin != "" { // admitted, and so without line breaks
+		h += "Access-Control-Allow-Origin: " + origin + "\r\nVary: Origin\r\n"
+	}
+	_, _ = t.c.out.Write([]byte(h + "\r\nretry: " + strconv.Itoa(retryAfter) + "\n\n")) // into memory
+}
+
+// streamOf reads the subscriptions from the request's arguments: query as often as
+// wanted; step, backfill and mode once, or once for each query.
+func streamOf(rc *fasthttp.RequestCtx) ([]frame.Sub, error) {
+	args := map[string][]string{}
+	for k, v := range rc.QueryArgs().All() {
+		args[string(k)] = append(args[string(k)], string(v))
+	}
+	return parseStream(args, string(rc.Request.Header.Peek("Last-Event-ID")))
+}
+
+func parseStream(args map[string][]string, lastID string) ([]frame.Sub, error) {
+	queries := args["query"]
+	if len(queries) == 0 {
+		return nil, fmt.Errorf(`%w: the parameter "query" is missing`, frame.ErrBad)
+	}
+	at := func(name string, i int) (string, error) {
+		switch v := args[name]; len(v) {
+		case 0:
+			return "", nil
+		case 1:
+			return v[0], nil
+		case len(queries):
+			return v[i], nil
+		default:
+			return "", fmt.Errorf("%w: %q must be there once, or once for each query", frame.ErrBad, name)
+		}
+	}
+	cursors, err := parseCursor(lastID, len(queries))
+	if err != nil {
+		return nil, err
+	}
+	subs := make([]frame.Sub, len(queries))
+	for i := range subs {
+		w := &subs[i]
+		w.ID, w.Query, w.Resume = strconv.Itoa(i), queries[i], cursors[i]
+		for name, set := range map[string]func(string) error{
+			"step":     func(v string) (err error) { w.Step, err = frame.ParseDuration(v); return err },
+			"backfill": func(v string) (err error) { w.Backfill, err = frame.ParseDuration(v); return err },
+			"mode":     func(v string) error { w.Mode = v; return nil },
+			"applied":  func(v string) error { w.Applied = v; return nil },
+		} {
+			v, err := at(name, i)
+			if err == nil && v != "" {
+				err = set(v)
+			}
+			if err != nil {
+				return nil, fmt.Errorf("%w: %s: %w", frame.ErrBad, name, err)
+			}
+		}
+		if err := w.Check(); err != nil {
+			return nil, err
+		}
+	}
+	return subs, nil
+}
+
+// parseCursor reads an event's id: for each query the newest time sent, in base 36.
+func parseCursor(id string, n int) ([]frame.Time, error) {
+	out := make([]frame.Time, n)
+	if id == "" {
+		return out, nil
+	}
+	parts := strings.Split(id, "-")
+	if len(parts) != n {
+		return nil, errCursor
+	}
+	for i, p := range parts {
+		t, err := strconv.ParseUint(p, 36, 50)
+		if err != nil {
+			return nil, errCursor
+		}
+		out[i] = frame.Time(t)
+	}
+	return out, nil
+}
+
+func (t *sseTransport) appendCursor(b []byte) []byte {
+	for i, s := range t.subs {
+		if i > 0 {
+			b = append(b, '-')
+		}
+		at := int64(0)
+		if s != nil {
+			at = max(s.cursor, 0)
+		}
+		b = strconv.AppendInt(b, at, 36)
+	}
+	return b
+}
+
+func (t *sseTransport) name() string { return "sse" }
+
+// frame writes an event. Its payload, JSON, has no line breaks.
+func (t *sseTransport) frame(kind string, payload []byte, advances bool) {
+	b := append(t.buf[:0], "event: "...)
+	b = append(b, kind...)
+	if advances {
+		b = append(b, "\nid: "...)
+		b = t.appendCursor(b)
+	}
+	b = append(b, "\ndata: "...)
+	_, _ = t.c.out.Write(b) // into memory, as the next two
+	_, _ = t.c.out.Write(payload)
+	_, _ = t.c.out.Write([]byte("\n\n"))
+	if t.buf = b[:0]; cap(b) > 512 {
+		t.buf = nil
+	}
+}
+
+// ping writes a comment, which a proxy sees and a page does not.
+func (t *sseTransport) ping([]byte, bool) { _, _ = t.c.out.Write([]byte(": \n\n")) }
+
+func (t *sseTransport) close(int, string) {}
+
+func (t *sseTransport) answers() bool { return false }
+
+// read notices that the client goes; it has nothing to say.
+func (t *sseTransport) read() error {
+	var buf [64]byte
+	for {
+		if err := t.c.out.conn.SetReadDeadline(time.Time{}); err != nil {
+			return err
+		}
+		if _, err := t.c.out.Read(buf[:]); err != nil {
+			return err
+		}
+	}
+}

@@ -1,0 +1,160 @@
+package live
+
+import (
+	"bufio"
+	"io"
+	"net"
+	"net/http"
+	"time"
+	"unicode/utf8"
+
+	"github.com/fasthttp/websocket"
+	"github.com/valyala/fasthttp"
+
+	"github.com/strandline-db/strandline/server/live/frame"
+)
+
+const (
+	closeGoingAway = websocket.CloseGoingAway
+	// compressFrom is from how many bytes on a frame is worth compressing.
+	compressFrom = 256
+	readBuffer   = 256
+	writeBuffer  = 1 << 10
+)
+
+// wsTransport is a WebSocket over a gather, so that it writes into memory.
+type wsTransport struct {
+	c  *conn
+	ws *websocket.Conn
+}
+
+// webSocket makes the connection a WebSocket; simple: that speaks the older form.
+func (s *Server) webSocket(rc *fasthttp.RequestCtx, simple bool) {
+	if !websocket.FastHTTPIsWebSocketUpgrade(rc) {
+		rc.Response.Header.Set("Upgrade", "websocket")
+		fail(rc, fasthttp.StatusUpgradeRequired, "bad_data", errUpgrade)
+		return
+	}
+	c, ok := s.open(rc)
+	if !ok {
+		return
+	}
+	c.simple = simple
+	u := websocket.Upgrader{
+		ReadBufferSize: readBuffer, WriteBufferSize: writeBuffer, WriteBufferPool: &s.frames,
+		EnableCompression: s.opts.Compression, CheckOrigin: func(*http.Request) bool { return true },
+		Error: func(_ http.ResponseWriter, _ *http.Request, code int, reason error) {
+			fail(rc, code, "bad_data", reason)
+		},
+	}
+	ws, err := u.Upgrade(upgrading{&c.out}, requestOf(rc), nil)
+	if err != nil { // it is answered
+		c.abandon()
+		return
+	}
+	t := &wsTransport{c, ws}
+	c.t = t
+	ws.SetPingHandler(t.pinged)
+	ws.SetPongHandler(func(string) error { t.expect(); return nil })
+	s.hijack(rc, c)
+}
+
+// requestOf copies what the handshake is about.
+func requestOf(rc *fasthttp.RequestCtx) *http.Request {
+	r := &http.Request{Method: string(rc.Method()), Host: string(rc.Host()), Header: http.Header{}}
+	for _, name := range []string{"Connection", "Upgrade", "Sec-Websocket-Version", "Sec-Websocket-Key", "Sec-Websocket-Extensions"} {
+		for _, v := range rc.Request.Header.PeekAll(name) {
+			r.Header.Add(name, string(v))
+		}
+	}
+	return r
+}
+
+// upgrading is what the handshake sees of the connection: its answer is gathered.
+type upgrading struct{ *gather }
+
+func (upgrading) Header() http.Header { return http.Header{} }
+
+func (upgrading) WriteHeader(int) {}
+
+// Hijack implements http.Hijacker.
+func (u upgrading) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	return u.gather, bufio.NewReadWriter(bufio.NewReaderSize(u.gather, 16), bufio.NewWriterSize(u.gather, 16)), nil
+}
+
+func (t *wsTransport) name() string { return "websocket" }
+
+func (t *wsTransport) frame(_ string, payload []byte, _ bool) {
+	t.ws.EnableWriteCompression(len(payload) >= compressFrom)
+	_ = t.ws.WriteMessage(websocket.TextMessage, payload) // into memory; it fails when the goodbye is said
+}
+
+func (t *wsTransport) ping(pong []byte, ping bool) {
+	if pong != nil {
+		_ = t.ws.WriteControl(websocket.PongMessage, pong, time.Time{}) // as above
+	}
+	if ping {
+		_ = t.ws.WriteControl(websocket.PingMessage, nil, time.Time{})
+	}
+}
+
+func (t *wsTransport) close(code int, reason string) {
+	_ = t.ws.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(code, reason), time.Time{})
+}
+
+func (t *wsTransport) answers() bool { return true }
+
+// expect lets the client be silent for three pings.
+func (t *wsTransport) expect() { t.c.out.expect(12 * t.c.s.opts.Heartbeat) }
+
+// pinged answers only the newest ping, as the standard allows.
+func (t *wsTransport) pinged(data string) error {
+	t.expect()
+	t.c.mu.Lock()
+	t.c.mu.pong = []byte(data)
+	t.c.mu.Unlock()
+	t.c.wake()
+	return nil
+}
+
+// read carries out the client's messages until it goes.
+func (t *wsTransport) read() error {
+	done := make(chan struct{})
+	for {
+		t.expect()
+		kind, r, err := t.ws.NextReader()
+		if err != nil {
+			return err
+		}
+		// Not by the library's limit, which is for the bytes on the wire: they may be compressed.
+		msg, err := io.ReadAll(io.LimitReader(r, int64(t.c.s.opts.MaxMessage)+1))
+		switch {
+		case err != nil:
+			return err
+		case t.c.isClosing():
+		case len(msg) > t.c.s.opts.MaxMessage:
+			t.c.close(websocket.CloseMessageTooBig, "message too large")
+		case kind != websocket.TextMessage:
+			t.c.close(websocket.CloseUnsupportedData, "text frames only")
+		case !utf8.Valid(msg):
+			t.c.close(websocket.CloseInvalidFramePayloadData, "not UTF-8")
+		default:
+			t.c.s.working <- struct{}{}
+			go func() { // so that the reader's stack stays small
+				defer func() { <-t.c.s.working; done <- struct{}{} }()
+				t.handle(msg)
+			}()
+			<-done
+		}
+	}
+}
+
+func (t *wsTransport) handle(msg []byte) {
+	c := t.c
+	if c.simple {
+		c.simpleRequest(c.s.ctx, msg)
+		return
+	}
+	r, err := frame.ParseRequest(msg)
+	c.request(c.s.ctx, r, err)
+}
