@@ -33,8 +33,9 @@ type Log struct {
 	stMu sync.RWMutex
 	st   *state
 
-	// write is held by the one caller that writes; it guards what follows.
-	write   sync.Mutex
+	// write holds a token of the one caller that writes; it guards what follows. It is a
+	// channel and no mutex: a test on virtual time must see that who waits for a disk waits.
+	write   chan struct{}
 	f       vfs.File
 	seq     uint64
 	off     int64
@@ -52,8 +53,8 @@ type Log struct {
 
 // batch is the records of callers that wait for the same fsync.
 type batch struct {
-	buf  []byte // with room for the header
-	done bool
+	buf  []byte        // with room for the header
+	done chan struct{} // closed when err says what became of it
 	err  error
 }
 
@@ -69,7 +70,7 @@ type Stats struct {
 // Open opens the log in dir, which it makes if there is none, reads it through and
 // cuts a torn tail. All or nothing; one opener at a time.
 func Open(dir string, o *Options) (_ *Log, err error) {
-	l := &Log{dir: dir, st: newState()}
+	l := &Log{dir: dir, st: newState(), write: make(chan struct{}, 1)}
 	if o != nil {
 		l.opts = *o
 	}
@@ -103,7 +104,7 @@ func Open(dir string, o *Options) (_ *Log, err error) {
 }
 
 func (l *Log) newBatch() *batch {
-	return &batch{buf: make([]byte, batchHeader, 64<<10)}
+	return &batch{buf: make([]byte, batchHeader, 64<<10), done: make(chan struct{})}
 }
 
 // Append makes entries durable. It shares its write and its fsync with callers that
@@ -178,10 +179,16 @@ func (l *Log) usableLocked() error {
 // await returns once b is durable. Whoever finds it not yet written writes it,
 // together with what others have put into it meanwhile.
 func (l *Log) await(b *batch) error {
-	l.write.Lock()
-	defer l.write.Unlock()
-	if b.done {
+	select {
+	case <-b.done:
 		return b.err
+	case l.write <- struct{}{}:
+		defer l.unlock()
+	}
+	select {
+	case <-b.done:
+		return b.err
+	default:
 	}
 	if l.opts.Gather {
 		l.gather(b)
@@ -195,11 +202,14 @@ func (l *Log) await(b *batch) error {
 	if failed == nil {
 		failed = l.writeBatch(b)
 	}
-	b.done, b.err = true, failed
 	l.spare = b.buf
 	b.buf = nil
+	b.err = failed
+	close(b.done)
 	return failed
 }
+
+func (l *Log) unlock() { <-l.write }
 
 // gather lets other callers run, who may be about to join b, for as long as they do.
 func (l *Log) gather(b *batch) {
@@ -219,7 +229,7 @@ func (l *Log) newBatchFrom(buf []byte) *batch {
 	if cap(buf) < batchHeader || cap(buf) > 16<<20 {
 		return l.newBatch()
 	}
-	return &batch{buf: buf[:batchHeader]}
+	return &batch{buf: buf[:batchHeader], done: make(chan struct{})}
 }
 
 // writeBatch writes b, syncs, and brings the state up to date. After an error the
@@ -432,9 +442,9 @@ func (l *Log) Writing() time.Duration {
 
 // Stats returns the log's figures.
 func (l *Log) Stats() Stats {
-	l.write.Lock()
+	l.write <- struct{}{}
 	n := int(l.seq - l.oldest + 1)
-	l.write.Unlock()
+	l.unlock()
 	l.statsMu.Lock()
 	defer l.statsMu.Unlock()
 	st := l.stats
@@ -451,8 +461,8 @@ func (l *Log) Close() error {
 	}
 	l.mu.closed = true
 	l.mu.Unlock()
-	l.write.Lock()
-	defer l.write.Unlock()
+	l.write <- struct{}{}
+	defer l.unlock()
 	var errs []error
 	if l.f != nil {
 		l.mu.Lock()

@@ -18,8 +18,8 @@ const maxCopy = 1 << 20
 // dropSegments removes the segments before the oldest live entry. A stream whose few
 // live entries are all that holds an old segment is first written anew at the end.
 func (l *Log) dropSegments() error {
-	l.write.Lock()
-	defer l.write.Unlock()
+	l.write <- struct{}{}
+	defer l.unlock()
 	l.mu.Lock()
 	failed, closed := l.mu.failed, l.mu.closed
 	l.mu.Unlock()
@@ -169,8 +169,8 @@ func (l *Log) get(s *stream, id StreamID, index uint64) (out Entry, err error) {
 // of index, in one pass over the log. Memory stays at one batch. Nothing may be
 // appended meanwhile.
 func (l *Log) Replay(from func(StreamID) uint64, fn func(*Entry) error) error {
-	l.write.Lock()
-	defer l.write.Unlock()
+	l.write <- struct{}{}
+	defer l.unlock()
 	var buf []byte
 	for seq := l.oldest; seq <= l.seq; seq++ {
 		var err error
