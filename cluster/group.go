@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -29,6 +30,11 @@ type group struct {
 	raft    *raft.Raft
 	ahead   chan *entry                 // proposed, not yet settled
 	join    func(dst, op []byte) []byte // how operations make an entry
+	torn    int                         // how often in a row unstick saw a candidate with a leader; its own
+	handing struct {
+		sync.Mutex
+		not time.Time // before it leadership is not handed over
+	}
 }
 
 // proposal is one operation on its way into the log. done is called once.
@@ -48,10 +54,14 @@ type entry struct {
 
 func newGroup(n *Node, id uint64, m machine, log *wal.Log) *group {
 	g := &group{node: n, id: id, machine: m, ahead: make(chan *entry, entriesAhead)}
+	if n.opts.tap != nil {
+		m = n.opts.tap.machine(id, m)
+		g.machine = m
+	}
 	g.fsm = newFSM(m, n.fail)
-	g.store = &logStore{log: log, id: wal.StreamID(id), fail: n.fail}
-	g.snaps = &snapshots{m: m}
-	g.trans = &transport{node: n, group: id, rpcs: make(chan raft.RPC, rpcQueue), consumed: g.fsm.consumed}
+	g.store = &logStore{log: log, id: wal.StreamID(id), fail: n.fail, tap: n.opts.tap}
+	g.snaps = &snapshots{m: m, log: g.store}
+	g.trans = &transport{node: n, group: id, rpcs: make(chan raft.RPC, rpcQueue), consumed: g.fsm.consumed, covers: g.covers}
 	g.join = engine.JoinPayload
 	return g
 }
@@ -91,6 +101,64 @@ func (g *group) start(first *raft.Configuration, joining bool) error {
 
 // leads tells whether this node believes to lead the group, and can.
 func (g *group) leads() bool { return g.raft.State() == raft.Leader && !g.node.stalled() }
+
+// covers answers a snapshot that says only what this replica's log has; nil if it says
+// more. Raft itself would drop what the log has above it. Success means no more than that
+// the entries up to it are here, which is true in any term.
+func (g *group) covers(req *raft.InstallSnapshotRequest) *raft.InstallSnapshotResponse {
+	if !g.store.has(req.LastLogIndex, req.LastLogTerm) {
+		return nil
+	}
+	return &raft.InstallSnapshotResponse{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax}, Term: g.raft.CurrentTerm(), Success: true}
+}
+
+// unstick helps a candidate that believes to have a leader. A heartbeat, which Raft
+// handles beside its main goroutine, can set the leader just after that one has cleared
+// it to stand for election. Nothing clears it again: the candidate, if its log is not the
+// longest, loses every election and refuses everyone else its vote since it has a leader.
+// Standing once more as if asked to clears it.
+func (g *group) unstick() {
+	if addr, _ := g.raft.LeaderWithID(); g.raft.State() != raft.Candidate || addr == "" {
+		g.torn = 0
+		return
+	}
+	if g.torn++; g.torn > 1 { // the first time it may be on its way to be a follower
+		g.torn = 0
+		g.trans.standNow()
+	}
+}
+
+var errTransferred = fmt.Errorf("%w: a transfer of leadership has just failed", model.ErrUnavailable)
+
+// transfer hands leadership to a voter. Raft's own transfer asks the goroutine that
+// replicates to the voter to catch up, through a queue of one that it never empties when
+// it gives up. A second request would wait for that goroutine, for ever if leadership is
+// lost meanwhile, and this node would refuse all writes whenever it leads the group again.
+// So after a failure there is none until that goroutine's request has ended too.
+func (g *group) transfer(to raft.Server) error {
+	g.handing.Lock()
+	not := g.handing.not
+	g.handing.not = time.Now().Add(appendWait + time.Second)
+	g.handing.Unlock()
+	if time.Now().Before(not) {
+		return errTransferred
+	}
+	f := g.raft.LeadershipTransferToServer(to.ID, to.Address)
+	done := make(chan error, 1)
+	go func() { done <- f.Error() }()
+	select {
+	case err := <-done:
+		if err != nil {
+			return raftError(err)
+		}
+	case <-g.node.ctx.Done(): // then Raft may never answer
+		return model.ErrClosed
+	}
+	g.handing.Lock()
+	defer g.handing.Unlock()
+	g.handing.not = time.Time{}
+	return nil
+}
 
 // settle is the goroutine that answers entries in the order of the log.
 func (g *group) settle() {

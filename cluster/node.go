@@ -260,7 +260,7 @@ func (n *Node) Close() error {
 const balanceEvery = time.Second
 
 // balance hands the leadership of groups to the nodes that should have it, one at a
-// time, once they are there and have caught up.
+// time, once they are there and have caught up, and looks after candidates.
 func (n *Node) balance() {
 	tick := time.NewTicker(balanceEvery)
 	defer tick.Stop()
@@ -269,6 +269,9 @@ func (n *Node) balance() {
 		case <-tick.C:
 		case <-n.ctx.Done():
 			return
+		}
+		for _, g := range n.ordered() {
+			g.unstick()
 		}
 		for i, g := range n.ordered() {
 			if n.handOver(i, g) {
@@ -298,7 +301,7 @@ func (n *Node) handOver(i int, g *group) bool {
 	if t, err := n.askTerms(ctx, string(want.Address), g.id); err != nil || t[0].draining || t[0].consumed+near < g.fsm.consumed() {
 		return false
 	}
-	if err := g.raft.LeadershipTransferToServer(want.ID, want.Address).Error(); err != nil {
+	if err := g.transfer(want); err != nil {
 		n.opts.Logger.Debug("cluster: leadership not transferred", "group", g.id, "to", want.ID, "err", err)
 	}
 	return true

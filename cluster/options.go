@@ -34,6 +34,8 @@ type Options struct {
 	// TrailingLogs is how many entries of a group's log stay behind a flush, for
 	// replicas that were away. Default: 1024.
 	TrailingLogs uint64
+
+	tap tap // nil outside tests
 }
 
 // Network makes connections. Safe for concurrent use.

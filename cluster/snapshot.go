@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -38,8 +39,9 @@ type cut interface {
 
 // snapshots is a group's raft.SnapshotStore: the machine's own durable state.
 type snapshots struct {
-	m  machine
-	mu struct {
+	m   machine
+	log *logStore
+	mu  struct {
 		sync.Mutex
 		staged *sink // received, not yet restored
 	}
@@ -64,10 +66,13 @@ func (s *snapshots) List() ([]*raft.SnapshotMeta, error) {
 }
 
 // Open implements raft.SnapshotStore: for an id that was just received what was
-// received, otherwise an offer for another replica.
+// received, once, otherwise an offer of our own for another replica.
 func (s *snapshots) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, error) {
 	s.mu.Lock()
 	k := s.mu.staged
+	if k != nil && k.ID() == id {
+		s.mu.staged = nil
+	}
 	s.mu.Unlock()
 	if k != nil && k.ID() == id {
 		return meta(&k.at, k.buf.Len()), &received{Reader: bytes.NewReader(k.buf.Bytes()), at: k.at}, nil
@@ -110,8 +115,29 @@ type sink struct {
 	buf bytes.Buffer
 }
 
-// Write implements io.Writer.
-func (k *sink) Write(b []byte) (int, error) { return k.buf.Write(b) }
+// Write implements io.Writer. What is written comes from a leader, and Raft would drop
+// the whole log for it, acknowledged entries above it included: so one that came late and
+// says only what the log has is refused (see group.covers), and Raft, which never looks
+// for the end of its log again, must not go on above one that overrules the tail.
+func (k *sink) Write(b []byte) (int, error) {
+	if k.buf.Len() > 0 {
+		return k.buf.Write(b)
+	}
+	if k.s.log.has(k.at.Applied, k.at.Term) {
+		return 0, errCovered
+	}
+	if last, err := k.s.log.LastIndex(); err != nil || last >= k.at.Applied {
+		err = errors.Join(errOverruled, err, k.s.log.DeleteRange(k.at.Applied, last))
+		k.s.log.fail(err)
+		return 0, err
+	}
+	return k.buf.Write(b)
+}
+
+var (
+	errCovered   = errors.New("the log has everything that the snapshot has")
+	errOverruled = errors.New("the end of the log was overruled by a snapshot, and has been cut; the node must start again")
+)
 
 // Close implements io.Closer.
 func (k *sink) Close() error {

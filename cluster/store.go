@@ -15,6 +15,7 @@ type logStore struct {
 	log  *wal.Log
 	id   wal.StreamID
 	fail func(error)
+	tap  tap // nil outside tests
 }
 
 var (
@@ -61,6 +62,16 @@ func (s *logStore) GetLog(index uint64, l *raft.Log) error {
 	return nil
 }
 
+// has tells whether the log holds the entry of this index and term, or has let go of it
+// behind a flush: then everything that a snapshot up to it says is here.
+func (s *logStore) has(index, term uint64) bool {
+	if index <= s.log.Base(s.id) {
+		return true
+	}
+	e, err := s.log.Get(s.id, index)
+	return err == nil && e.Term == term
+}
+
 // StoreLog implements raft.LogStore.
 func (s *logStore) StoreLog(l *raft.Log) error { return s.StoreLogs([]*raft.Log{l}) }
 
@@ -70,17 +81,33 @@ func (s *logStore) StoreLogs(ls []*raft.Log) error {
 	for i, l := range ls {
 		entries[i] = wal.Entry{Stream: s.id, Index: l.Index, Term: l.Term, Type: uint8(l.Type), Data: l.Data}
 	}
-	return s.check(s.log.Append(entries))
+	if s.tap == nil {
+		return s.check(s.log.Append(entries))
+	}
+	done := s.tap.stored(uint64(s.id), ls)
+	err := s.log.Append(entries)
+	done(err)
+	return s.check(err)
 }
 
 // DeleteRange implements raft.LogStore. A range up to the last entry is a tail that
 // a new leader overrules; any other is a front that a flush has made superfluous
 // (Raft leaves TrailingLogs behind one, so that it never reaches the end).
 func (s *logStore) DeleteRange(first, last uint64) error {
-	if last >= s.log.Last(s.id) {
-		return s.check(s.log.TruncateBack(s.id, first))
+	if s.tap == nil {
+		return s.check(s.deleteRange(first, last))
 	}
-	return s.check(s.log.TruncateFront(s.id, last))
+	done := s.tap.deleted(uint64(s.id), first, last)
+	err := s.deleteRange(first, last)
+	done(err)
+	return s.check(err)
+}
+
+func (s *logStore) deleteRange(first, last uint64) error {
+	if last >= s.log.Last(s.id) {
+		return s.log.TruncateBack(s.id, first)
+	}
+	return s.log.TruncateFront(s.id, last)
 }
 
 // Set implements raft.StableStore.

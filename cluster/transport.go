@@ -27,6 +27,7 @@ type transport struct {
 	rpcs      chan raft.RPC
 	heartbeat atomic.Pointer[func(raft.RPC)]
 	consumed  func() uint64 // by the state machine
+	covers    func(*raft.InstallSnapshotRequest) *raft.InstallSnapshotResponse
 	beats     beats
 	fresh     freshness
 	floor     atomic.Pointer[place] // see reassure; nil: none
@@ -203,6 +204,10 @@ func (t *transport) receive(m *message, respond func([]byte, error)) {
 		rpc.Command = d.preVote()
 	case kindInstall:
 		req, data := d.install()
+		if a := t.covers(req); a != nil && !d.bad {
+			respond(putInstallResponse(nil, a), nil)
+			return
+		}
 		rpc.Command, rpc.Reader = req, bytes.NewReader(data)
 	case kindTimeoutNow:
 		rpc.Command = &raft.TimeoutNowRequest{RPCHeader: d.header()}
@@ -325,8 +330,9 @@ func (p *pipeline) AppendEntries(args *raft.AppendEntriesRequest, resp *raft.App
 	return f, nil
 }
 
-// order delivers the answers. One that failed is delivered too: its response says no
-// success, which ends the pipeline.
+// order delivers the answers. One that failed is delivered too, and ends the pipeline:
+// its response says no success, after which Raft reads no more, and must not go on to
+// send until there is no room.
 func (p *pipeline) order() {
 	for {
 		var f *appendFuture
@@ -343,6 +349,10 @@ func (p *pipeline) order() {
 		select {
 		case p.ready <- f:
 		case <-p.closed:
+			return
+		}
+		if f.err != nil || !f.resp.Success {
+			_ = p.Close() // never fails
 			return
 		}
 	}
