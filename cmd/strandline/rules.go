@@ -16,6 +16,7 @@ import (
 	"github.com/strandline-db/strandline/server/alertmanager"
 	"github.com/strandline-db/strandline/server/config"
 	"github.com/strandline-db/strandline/server/rules"
+	"github.com/strandline-db/strandline/server/slo"
 	"github.com/strandline-db/strandline/shard/model"
 )
 
@@ -48,9 +49,20 @@ func newCheckRules() *cobra.Command {
 	}
 }
 
-// loadRules reads the rule files that the settings name.
+// loadRules reads the rule files that the settings name, and adds the rules of the
+// objectives.
 func loadRules(c *config.Config) ([]rules.GroupSpec, error) {
-	return rules.Load(c.RuleFiles, parser.NewParser(parser.Options{}), rules.Defaults{Interval: c.RuleInterval, Offset: c.RuleQueryOffset})
+	p, d := parser.NewParser(parser.Options{}), rules.Defaults{Interval: c.RuleInterval, Offset: c.RuleQueryOffset}
+	groups, err := rules.Load(c.RuleFiles, p, d)
+	if err != nil {
+		return nil, err
+	}
+	own, err := slo.Groups(c.Objectives, p)
+	if err != nil {
+		return nil, err
+	}
+	more, err := rules.Specs("slo", own, p, d)
+	return append(groups, more...), err
 }
 
 // ruling is what evaluates rules and tells of alerts.

@@ -28,6 +28,7 @@ import (
 	"github.com/strandline-db/strandline/server/dash"
 	"github.com/strandline-db/strandline/server/ingest"
 	"github.com/strandline-db/strandline/server/rules"
+	"github.com/strandline-db/strandline/server/slo"
 	"github.com/strandline-db/strandline/shard/model"
 )
 
@@ -73,7 +74,9 @@ type node struct {
 	api        *api.API
 	ingest     *ingest.Handler
 	dash       *dash.Dash
-	groups     []rules.GroupSpec // of the rule files
+	slo        *slo.API
+	groups     []rules.GroupSpec // of the rule files and objectives
+	objectives []slo.Objective
 	opened     bool
 	rules      *ruling
 	live       *living
@@ -101,7 +104,8 @@ func (n *node) run(signals <-chan os.Signal) error {
 			opened = nil
 			n.opened = true
 			n.rules.manager.Set(n.groups)
-			n.server.Mount(n.ingest, n.api, n.rules.api, n.dash, n.live.api)
+			n.slo.Set(n.objectives)
+			n.server.Mount(n.ingest, n.api, n.rules.api, n.dash, n.slo, n.live.api)
 			n.log.Info("ready", "addr", n.addr)
 		case err := <-n.served:
 			return err
@@ -146,6 +150,7 @@ func (n *node) listen() (err error) {
 	if n.groups, err = loadRules(n.cfg); err != nil {
 		return err
 	}
+	n.objectives = n.cfg.Objectives
 	setLevel(&n.level, n.cfg.LogLevel)
 	n.log = slog.New(slog.NewTextHandler(n.out, &slog.HandlerOptions{Level: &n.level}))
 	n.failed, n.served = make(chan error, 1), make(chan error, 1)
@@ -217,6 +222,9 @@ func (n *node) open() error {
 		return errors.Join(err, db.Close())
 	}
 	n.db, n.api = db, api.New(reader, q, apiOptions(n))
+	if n.slo, err = n.newSLO(q); err != nil {
+		return errors.Join(err, db.Close())
+	}
 	if n.dash, err = n.newDash(reader, q); err != nil {
 		return errors.Join(err, db.Close())
 	}
@@ -278,7 +286,7 @@ func (n *node) stop() error {
 	}
 	err := errors.Join(n.live.close(), n.rules.close(), n.shutdown())
 	start := time.Now()
-	err = errors.Join(err, n.api.Close(), n.dash.Close(), n.lastFlush(), n.db.Close())
+	err = errors.Join(err, n.api.Close(), n.dash.Close(), n.slo.Close(), n.lastFlush(), n.db.Close())
 	if err == nil {
 		n.log.Info("stopped", "flush_took", time.Since(start))
 	}
@@ -321,9 +329,10 @@ func (n *node) reload() {
 		return
 	}
 	setLevel(&n.level, now.LogLevel)
-	n.groups = groups
+	n.groups, n.objectives = groups, now.Objectives
 	if n.opened {
 		n.rules.manager.Set(groups)
+		n.slo.Set(n.objectives)
 	}
 	n.log.Info("config reloaded")
 	if names := n.cfg.NeedRestart(now); len(names) > 0 {

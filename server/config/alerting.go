@@ -12,6 +12,7 @@ func alerting() []Setting {
 		{Name: "rule-files", List: true, Reloadable: true, Help: "files with Prometheus' rules, separated by commas (in YAML a list); `*` and `?` are wildcards", set: texts(func(c *Config) *[]string { return &c.RuleFiles }, nil)},
 		{Name: "rule-interval", Default: "1m", Reloadable: true, Help: "how often groups of rules are evaluated that don't say it", set: duration(func(c *Config) *time.Duration { return &c.RuleInterval }, false)},
 		{Name: "rule-query-offset", Default: "0s", Reloadable: true, Help: "how far behind the clock groups of rules are evaluated that don't say it", set: duration(func(c *Config) *time.Duration { return &c.RuleQueryOffset }, true)},
+		{Name: "slo", Help: "list of objectives: name, target, good and total (or error-ratio), window, labels", Reloadable: true, FileOnly: true},
 		{Name: "external-url", Help: "URL of this server as others reach it, for links and templates of alerts", set: webURL(func(c *Config) *string { return &c.ExternalURL })},
 		{Name: "alertmanagers", List: true, Help: "URLs of Alertmanagers, separated by commas (in YAML a list); each is told all alerts of rule files", set: texts(func(c *Config) *[]string { return &c.Alertmanagers }, alertmanager.CheckURL)},
 		{Name: "alertmanager-user", Help: "name for basic authentication at the Alertmanagers", set: text(func(c *Config) *string { return &c.AlertmanagerUser }, true)},

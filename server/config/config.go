@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/strandline-db/strandline/server/auth"
+	"github.com/strandline-db/strandline/server/slo"
 )
 
 // Config is every setting's value. See Settings for their meaning.
@@ -49,6 +50,8 @@ type Config struct {
 	ClusterNode, ClusterPeers, ClusterListen, Consistency string
 	ClusterTLSCert, ClusterTLSKey, ClusterTLSCA           string
 	ClusterHeartbeat, ClusterCommitTimeout                time.Duration
+
+	Objectives []slo.Objective
 
 	values map[string]string // as written, by name; no secrets
 }

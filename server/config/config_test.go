@@ -79,6 +79,53 @@ func TestSecretsStayOut(t *testing.T) {
 	}
 }
 
+func TestObjectives(t *testing.T) {
+	c, err := Load([]byte(`slo:
+- name: shop
+  target: 99.9
+  window: 28d
+  good: requests_total{code!~"5.."}
+  total: requests_total
+  labels: {team: shop}
+- name: latency
+  target: 95
+  error-ratio: sum(rate(slow_total[$window])) / sum(rate(all_total[$window]))
+`), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if o := c.Objectives; len(o) != 2 || o[0].Window != 28*24*time.Hour || o[0].Labels["team"] != "shop" || o[1].Window != 30*24*time.Hour || o[1].Target != 95 {
+		t.Errorf("%+v", o)
+	}
+	_, err = Load([]byte(`slo:
+- name: a
+  target: 101
+  window: 1h
+  good: sum(
+- name: b
+  target: high
+  rate: 1
+- name: a
+  target: 99
+  labels: [x]
+- name: c
+  target: 99
+  error-ratio: x
+- name: c
+  target: 99
+  error-ratio: x[$window]
+  labels:
+    slo: x
+`), nil)
+	for _, want := range []string{"line 3: slo: target: bad value", "line 4: slo: window: bad value", "line 5: slo: good: bad value", "line 2: slo: total: bad value",
+		`line 7: slo: target: bad value`, `line 8: slo: unknown key "rate"`, "line 11: slo: labels: bad value", "line 14: slo: error-ratio: bad value",
+		"line 15: slo: name: bad value", "line 17: slo: error-ratio: bad value", "line 19: slo: labels: bad value"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q is missing in %v", want, err)
+		}
+	}
+}
+
 func TestNeedRestart(t *testing.T) {
 	was, _ := Load(nil, nil)
 	now, err := Load([]byte("log-level: debug\nretention: 1y\nshards: 4\n"), nil)
@@ -93,6 +140,7 @@ func TestNeedRestart(t *testing.T) {
 func FuzzLoad(f *testing.F) {
 	f.Add([]byte("listen: 127.0.0.1:1\nusers:\n- {name: a, password-hash: b, role: read}\n"))
 	f.Add([]byte("a: &x [*x]\n"))
+	f.Add([]byte("slo:\n- {name: a, target: 99.9, good: 'a{b=\"c\"}', total: a, labels: {x: y}}\n- {name: b, target: 9, window: 7d, error-ratio: 'rate(a[$window])'}\n"))
 	f.Fuzz(func(t *testing.T, file []byte) {
 		c, err := Load(file, nil)
 		if (c == nil) != (err != nil) {

@@ -34,6 +34,7 @@ func (c *Config) parse(data []byte) []error {
 			c.Tokens = append(c.Tokens, auth.Token{Name: m["name"], Hash: m["sha256"], Role: auth.Role(m["role"])})
 		}, "name", "sha256", "role")
 	}
+	table["slo"] = c.objectives
 	return mapping(doc.Content[0], "", table)
 }
 

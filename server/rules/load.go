@@ -79,6 +79,12 @@ func Parse(file string, data []byte, p parser.Parser, d Defaults) ([]GroupSpec, 
 		}
 		return nil, errors.Join(errs...)
 	}
+	return Specs(file, parsed, p, d)
+}
+
+// Specs reads groups that were parsed or made elsewhere; file names where they come
+// from. The groups must be valid. Faults wrap ErrBadRules.
+func Specs(file string, parsed *rulefmt.RuleGroups, p parser.Parser, d Defaults) ([]GroupSpec, error) {
 	var groups []GroupSpec
 	var errs []error
 	for _, rg := range parsed.Groups {
