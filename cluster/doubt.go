@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -196,16 +197,27 @@ func (n *Node) goOn(mine *tails, heard map[raft.ServerID]*tails) error {
 			return err
 		}
 	}
-	if err := n.identity.change(func(s *self) { s.Floors = floors }); err != nil {
+	if err := n.identity.change(func(s *self) { s.Floors = furthest(s.Floors, floors) }); err != nil {
 		return err
 	}
 	n.opts.Logger.Info("cluster: taking part again", "groups_behind", len(floors))
 	return log.ClearDoubt()
 }
 
+// furthest joins floors.
+func furthest(a, b map[uint64]place) map[uint64]place {
+	out := maps.Clone(b)
+	for id, p := range a {
+		if q, ok := out[id]; !ok || q.before(p) {
+			out[id] = p
+		}
+	}
+	return out
+}
+
 // spendVote makes term a group's current one, in which this node has voted.
 func spendVote(log *wal.Log, stream wal.StreamID, term uint64) error {
-	b := binary.LittleEndian.AppendUint64(nil, term)
+	b := appendTerm(term)
 	return errors.Join(log.SetValue(stream, keyCurrentTerm, b), log.SetValue(stream, keyLastVoteTerm, b),
 		log.SetValue(stream, keyLastVoteCand, []byte("unknown")))
 }
@@ -341,10 +353,14 @@ func (t *transport) refusesVote(command any) bool {
 func (n *Node) climb() {
 	tick := time.NewTicker(balanceEvery)
 	defer tick.Stop()
-	for len(n.identity.get().Floors) > 0 {
+	for len(n.identity.get().Floors)+len(n.identity.get().Lost) > 0 {
 		select {
 		case <-tick.C:
 		case <-n.ctx.Done():
+			return
+		}
+		if err := n.found(); err != nil {
+			n.fail(err)
 			return
 		}
 		left := map[uint64]place{}
@@ -367,5 +383,4 @@ func (n *Node) climb() {
 			}
 		}
 	}
-	n.opts.Logger.Info("cluster: this node has caught up with what its log lacked")
 }

@@ -50,6 +50,8 @@ type self struct {
 	Voter   map[uint64]bool `json:"voter,omitempty"`
 	// Floors, by group: see reassure.
 	Floors map[uint64]place `json:"floors,omitempty"`
+	// Lost says up to which entry the shards are empty that were damaged beyond use.
+	Lost map[uint64]uint64 `json:"lost,omitempty"`
 }
 
 // identity guards self.

@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,9 +13,6 @@ import (
 	"github.com/strandline-db/strandline/shard/model"
 	"github.com/strandline-db/strandline/wal/vfs"
 )
-
-// fetchPiece is how much of a block goes in one answer.
-const fetchPiece = 1 << 20
 
 // shardMachine is one shard's replica as the machine of its group.
 type shardMachine struct {
@@ -79,20 +75,7 @@ func (m *shardMachine) restore(at engine.Mark, data []byte) error {
 		return errMessage
 	}
 	m.node.opts.Logger.Info("cluster: installing a shard from another node", "shard", m.id, "from", from, "index", at.Applied)
-	err := m.r.Install(m.node.ctx, d.b, at, func(ctx context.Context, name string, off int64) ([]byte, int64, error) {
-		ctx, cancel := context.WithTimeout(ctx, appendWait)
-		defer cancel()
-		b, err := m.node.link(from).call(ctx, kindFetch, m.id, putUvarints(putBytes(nil, name), uint64(off)), false)
-		if err != nil {
-			return nil, 0, err
-		}
-		d := &decoder{b: b}
-		size := d.uvarint()
-		if d.bad {
-			return nil, 0, errMessage
-		}
-		return d.b, int64(size), nil
-	})
+	err := m.r.Install(m.node.ctx, d.b, at, m.node.fetcher(m.id, from))
 	if errors.Is(err, model.ErrFailed) {
 		m.node.fail(err)
 	}
@@ -101,15 +84,12 @@ func (m *shardMachine) restore(at engine.Mark, data []byte) error {
 
 func (m *shardMachine) fetch(req []byte) ([]byte, error) {
 	d := &decoder{b: req}
-	name, off := string(d.bytes()), d.uvarint()
+	name, off, n := string(d.bytes()), d.uvarint(), d.uvarint()
 	if err := d.end(); err != nil {
 		return nil, err
 	}
-	b, size, err := m.r.ReadBlock(name, int64(off), fetchPiece)
-	if err != nil {
-		return nil, err
-	}
-	return append(putUvarints(nil, uint64(size)), b...), nil
+	b, _, err := m.r.ReadBlock(name, int64(off), int(min(n, maxFetch)))
+	return b, err
 }
 
 // metaMachine replicates the metadata of metrics and the records. Its state lies in

@@ -34,6 +34,9 @@ type Node struct {
 	wg     sync.WaitGroup
 	once   sync.Once
 
+	metrics *metrics
+	fetches *fetches
+
 	draining atomic.Bool
 	queue    chan *proposal // for groups that this node leads
 
@@ -43,6 +46,9 @@ type Node struct {
 		groups map[uint64]*group // nil until they have started
 		order  []*group          // shards, then metadata
 		tails  *tails            // while this node doubts its log
+
+		lent     map[uint64]*lent // offers to nodes that repair
+		nextLent uint64
 	}
 }
 
@@ -58,7 +64,8 @@ func Start(ctx context.Context, o *Options, r *engine.Replicas) (_ *Node, err er
 		return nil, err
 	}
 	n.addr = n.opts.Peers[n.opts.Name]
-	n.mu.links = map[string]*link{}
+	n.mu.links, n.mu.lent = map[string]*link{}, map[uint64]*lent{}
+	n.metrics, n.fetches = newMetrics(), newFetches(n.opts.FetchRate)
 	if n.identity, err = loadIdentity(&n.opts); err != nil {
 		return nil, err
 	}
@@ -81,10 +88,17 @@ func Start(ctx context.Context, o *Options, r *engine.Replicas) (_ *Node, err er
 	if err := n.reassure(ctx); err != nil {
 		return nil, err
 	}
+	if err := n.dropLost(); err != nil {
+		return nil, err
+	}
 	if err := n.startGroups(); err != nil {
 		return nil, err
 	}
+	if err := n.metrics.register(n.opts.Registerer); err != nil {
+		return nil, err
+	}
 	n.wg.Go(n.climb)
+	n.wg.Go(n.repairs)
 	n.wg.Go(n.rounds)
 	n.wg.Go(n.watchDisk)
 	n.wg.Go(n.balance)
@@ -253,6 +267,8 @@ func (n *Node) Close() error {
 			err = errors.Join(err, n.listener.Close())
 		}
 		n.wg.Wait()
+		n.takeBackAll()
+		n.metrics.unregister(n.opts.Registerer)
 	})
 	return err
 }

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/strandline-db/strandline/wal/clock"
 	"github.com/strandline-db/strandline/wal/vfs"
 )
@@ -34,6 +36,10 @@ type Options struct {
 	// TrailingLogs is how many entries of a group's log stay behind a flush, for
 	// replicas that were away. Default: 1024.
 	TrailingLogs uint64
+	// FetchRate bounds the bytes a second of blocks fetched from other nodes. 0: unlimited.
+	FetchRate int64
+	// Registerer takes the node's metrics. Nil: none.
+	Registerer prometheus.Registerer
 
 	tap tap // nil outside tests
 }

@@ -54,6 +54,9 @@ type Wanted struct {
 func (n *Node) Sync(ctx context.Context, w Wanted) (time.Duration, error) {
 	ctx, cancel := context.WithTimeout(ctx, n.opts.CommitTimeout)
 	defer cancel()
+	if err := n.waitLost(ctx); err != nil {
+		return 0, err
+	}
 	for _, a := range w.Applied {
 		if g := n.group(uint64(a.Shard)); g != nil {
 			if err := g.fsm.wait(ctx, a.Index, 0); err != nil {

@@ -92,6 +92,12 @@ func (n *Node) handle(ctx context.Context, m *message, respond func([]byte, erro
 		g.proposeFor(m.data, respond)
 	case kindFetch:
 		go func() { respond(g.machine.fetch(m.data)) }()
+	case kindOffer:
+		go func() { respond(n.answerOffer(m.group)) }()
+	case kindRelease:
+		d := &decoder{b: m.data}
+		n.takeBack(d.uvarint())
+		respond(nil, d.end())
 	case kindLeader:
 		addr, _ := g.raft.LeaderWithID()
 		respond([]byte(addr), nil)

@@ -92,6 +92,9 @@ const readyAge = 5 * time.Second
 
 // Ready returns nil when every group has a leader and this node is not far behind it.
 func (n *Node) Ready() error {
+	if err := n.anyLost(); err != nil {
+		return err
+	}
 	now := time.Now()
 	for _, g := range n.ordered() {
 		if addr, _ := g.raft.LeaderWithID(); addr == "" {

@@ -53,6 +53,8 @@ const (
 	kindJoin
 	kindPromote
 	kindTails
+	kindOffer
+	kindRelease
 )
 
 // message is one message; its data is the receiver's to keep.

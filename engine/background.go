@@ -19,7 +19,6 @@ const (
 
 // background flushes, maintains and watches the disk until ctx ends.
 func (db *DB) background(ctx context.Context) {
-	defer db.wg.Done()
 	lastFlush, lastMaintain := db.opts.Clock.Now(), db.opts.Clock.Now()
 	for {
 		ch, release := db.opts.Clock.After(tick)

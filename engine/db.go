@@ -33,6 +33,7 @@ type DB struct {
 	feeds     *live.Feeds
 	collector *collector // nil without a registerer
 
+	damage   chan Damage // blocks in quarantine, for a committer that can repair them
 	readOnly atomic.Bool
 	failure  atomic.Pointer[error]
 	flushing sync.Mutex // one flush of all shards at a time
@@ -58,7 +59,7 @@ const (
 // log. It is all or nothing, and one process at a time: another that has the folder
 // open gets an error.
 func Open(dir string, o *Options) (_ *DB, err error) {
-	db := &DB{dir: dir}
+	db := &DB{dir: dir, damage: make(chan Damage, maxDamage)}
 	if o != nil {
 		db.opts = *o
 	}
@@ -104,8 +105,8 @@ func Open(dir string, o *Options) (_ *DB, err error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	db.stop = cancel
 	db.checkDisk()
-	db.wg.Add(1)
-	go db.background(ctx)
+	db.wg.Go(func() { db.background(ctx) })
+	db.wg.Go(func() { db.scrub(ctx) })
 	return db, nil
 }
 
@@ -137,6 +138,9 @@ func (db *DB) checkLogReaches() error {
 	for i, s := range db.shards {
 		id := wal.StreamID(i)
 		m := s.Manifest()
+		if base := db.log.Base(id); base > m.Applied && db.opts.Replicate == nil {
+			return fmt.Errorf("shard %d: the log begins behind entry %d, but the manifest covers only %d: the shard's files are missing or older", i, base, m.Applied)
+		}
 		if m.Applied <= max(db.log.Base(id), db.log.Last(id)) && !(m.Installed && db.log.Base(id) < m.Applied) {
 			continue
 		}
@@ -200,6 +204,14 @@ func (db *DB) shardOptions(i int) shard.Options {
 		ID: i, Dir: path.Join(db.dir, "shards", fmt.Sprintf("%03d", i)), FS: db.opts.FS, Logger: db.opts.Logger,
 		WarmAfter: db.opts.WarmAfter, ColdAfter: db.opts.ColdAfter, Failpoint: db.opts.Failpoint,
 	}
+	if db.opts.Replicate != nil {
+		o.Damaged = func(block string, err error) {
+			select {
+			case db.damage <- Damage{Shard: i, Block: block, Err: err}:
+			default: // the next start finds it again
+			}
+		}
+	}
 	if db.opts.WarmDir != "" {
 		o.WarmDir = path.Join(db.opts.WarmDir, fmt.Sprintf("%03d", i))
 	}
@@ -211,7 +223,15 @@ func (db *DB) shardOptions(i int) shard.Options {
 
 func (db *DB) openShards() error {
 	for i := range db.opts.Shards {
-		s, err := shard.Open(db.shardOptions(i))
+		o := db.shardOptions(i)
+		s, err := shard.Open(o)
+		var damage *model.CorruptionError
+		if db.opts.Replicate != nil && errors.As(err, &damage) {
+			db.opts.Logger.Error("a shard can't be opened; it begins empty, and another replica must fill it", "shard", i, "err", err)
+			if err = shard.Quarantine(o); err == nil {
+				s, err = shard.Open(o)
+			}
+		}
 		if err != nil {
 			return err
 		}

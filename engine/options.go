@@ -42,6 +42,9 @@ type Options struct {
 	// MinFreeBytes of disk must stay free: below it writes are refused with
 	// model.ErrReadOnly until there is room again. Default: 256 MiB. Negative: unchecked.
 	MinFreeBytes int64
+	// ScrubRate is how many bytes of blocks a second are read in the background to verify
+	// their checksums. 0: none.
+	ScrubRate int64
 	// SegmentBytes is the size of a log segment. Default: the log's own.
 	SegmentBytes int64
 	// OnFailure is called once, from a goroutine of the engine, when a log write or a
@@ -96,8 +99,8 @@ func (o *Options) Validate() error {
 	if o.FlushInterval < 0 || o.HeadBytes < 0 {
 		errs = append(errs, errors.New("flush-interval and head-bytes must not be negative"))
 	}
-	if o.RetentionBytes < 0 || o.MaxFuture < 0 || o.SegmentBytes < 0 {
-		errs = append(errs, errors.New("retention-bytes, max-future and segment-bytes must not be negative"))
+	if o.RetentionBytes < 0 || o.MaxFuture < 0 || o.SegmentBytes < 0 || o.ScrubRate < 0 {
+		errs = append(errs, errors.New("retention-bytes, max-future, segment-bytes and scrub-rate must not be negative"))
 	}
 	return errors.Join(errs...)
 }

@@ -26,6 +26,9 @@ func (r *Replicas) Shard(i int) *Replica {
 // Fail stops the engine for good, as a failed fsync does.
 func (r *Replicas) Fail(err error) { _ = r.db.fail(err) }
 
+// Damaged gives the blocks that are found damaged, each once.
+func (r *Replicas) Damaged() <-chan Damage { return r.db.damage }
+
 // StoreMetadata stores metadata of metrics durably. Known ones are skipped.
 func (r *Replicas) StoreMetadata(mds []model.Metadata) error {
 	fresh := r.db.meta.fresh(mds)
@@ -84,6 +87,14 @@ func (r *Replica) Install(ctx context.Context, data []byte, m Mark, fetch shard.
 		return err
 	}
 	return r.log.Reset(r.id, m.Applied)
+}
+
+// ErrBehind is that of Repair when one of the replicas must first come further.
+var ErrBehind = shard.ErrBehind
+
+// Repair replaces a damaged block by blocks of another replica's offer.
+func (r *Replica) Repair(ctx context.Context, block string, data []byte, fetch shard.Fetch) error {
+	return r.s.Repair(ctx, block, data, fetch)
 }
 
 // Hash returns a hash of everything the replica holds, and the entry it has come to.

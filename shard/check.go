@@ -41,11 +41,18 @@ func checkBlock(ctx context.Context, o Options, name string, ref BlockRef) (err 
 		return err
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
-	meta := r.Meta()
+	if err := describes(o, &ref, r.Meta()); err != nil {
+		return err
+	}
+	return r.Verify(ctx, decodable)
+}
+
+// describes tells whether a manifest's line is about a block.
+func describes(o Options, ref *BlockRef, meta block.Meta) error {
 	if meta.MinT != ref.MinT || meta.MaxT != ref.MaxT || meta.Samples != ref.Samples || meta.Shard != o.ID {
 		return fmt.Errorf("%w: the block is not the one that the manifest describes", ErrManifest)
 	}
-	return r.Verify(ctx, decodable)
+	return nil
 }
 
 // decodable returns a check that a chunk's bytes decode.

@@ -42,9 +42,10 @@ func (s *Shard) maintainLocked(ctx context.Context, now time.Time) error {
 			if len(group) == 0 {
 				break
 			}
-			if err := s.merge(ctx, m, group, start); err != nil {
+			bad := len(s.quarantined())
+			if err := s.merge(ctx, m, group, start); err != nil && len(s.quarantined()) == bad {
 				return err
-			}
+			} // a block that was found damaged is in quarantine now, and its group not due again
 		}
 	}
 	return nil
@@ -80,6 +81,7 @@ type move struct {
 // oldest in the log first; none when there is nothing to do.
 func (s *Shard) due(m move, now time.Time) ([]BlockRef, int64) {
 	width := m.window.Milliseconds()
+	bad := s.quarantined()
 	groups := map[int64][]BlockRef{}
 	for _, b := range s.manifest.Blocks {
 		if b.Tier <= m.into {
@@ -94,6 +96,9 @@ func (s *Shard) due(m move, now time.Time) ([]BlockRef, int64) {
 	slices.Sort(starts)
 	for _, start := range starts {
 		group, end := groups[start], start+width
+		if slices.ContainsFunc(group, func(b BlockRef) bool { return bad[b.Name] }) {
+			continue
+		}
 		if m.into == Hot {
 			if len(group) >= s.opts.MergeAt || (len(group) > 1 && end < now.Add(-m.window).UnixMilli()) {
 				return group, start
@@ -120,7 +125,7 @@ func (s *Shard) merge(ctx context.Context, m move, group []BlockRef, start int64
 
 func (s *Shard) mergeFrom(ctx context.Context, v *view, m move, group []BlockRef, start int64) error {
 	s.fail("merge-start")
-	src, removed := &blockSource{}, map[string]bool{}
+	src, removed := &blockSource{s: s}, map[string]bool{}
 	plan := blockPlan{tier: m.into, window: m.window, starts: []int64{start}, horizon: s.manifest.Cut, from: group[0].FromIndex}
 	for _, b := range v.blocks {
 		if slices.ContainsFunc(group, func(g BlockRef) bool { return g.Name == b.ref.Name }) {
@@ -169,6 +174,7 @@ func (c *cursor) load(r *seriesReader) (err error) {
 
 // blockSource merges blocks by key; its cursors are oldest in the log first.
 type blockSource struct {
+	s       *Shard
 	cursors []*cursor
 	current []*cursor // at the current key
 	r       seriesReader
@@ -178,7 +184,7 @@ type blockSource struct {
 func (f *blockSource) start() error {
 	for _, c := range f.cursors {
 		if err := c.load(&f.r); err != nil {
-			return err
+			return f.s.suspect(c.b, err)
 		}
 	}
 	return nil
@@ -188,6 +194,7 @@ func (f *blockSource) next() (string, uint32, bool) {
 	for _, c := range f.current {
 		c.ord++
 		if f.err = c.load(&f.r); f.err != nil {
+			f.err = f.s.suspect(c.b, f.err)
 			return "", 0, false
 		}
 	}
@@ -219,7 +226,7 @@ func (f *blockSource) read(m *merger, ex []blob) ([]blob, error) {
 	f.r.ex = f.r.ex[:0]
 	for _, c := range f.current {
 		if err := f.r.readBlock(c.b.r, c.ord, math.MinInt64, math.MaxInt64); err != nil {
-			return ex, err
+			return ex, f.s.suspect(c.b, err)
 		}
 	}
 	*m, f.r.m = f.r.m, *m // the other is reset before it is read into

@@ -13,6 +13,8 @@
 //     replaced as a whole by rename: it is a line a block, and a file that is never
 //     appended to has no torn tail.
 //   - Maintain merges blocks and carries them through the tiers (compact.go).
+//   - Offer, Install and Repair carry state and blocks between replicas (install.go,
+//     fetch.go, repair.go). What is found damaged is in quarantine until then.
 //   - Select reads an immutable view of the blocks together with a copy of the
 //     head's part (select.go, view.go, merge.go).
 //

@@ -10,7 +10,6 @@ import (
 	"slices"
 	"sync"
 
-	"github.com/strandline-db/strandline/shard/model"
 	"github.com/strandline-db/strandline/wal/vfs"
 )
 
@@ -36,6 +35,9 @@ type offers struct {
 func (s *Shard) Offer() (*Offer, error) {
 	s.maintain.Lock()
 	defer s.maintain.Unlock()
+	if bad := s.quarantined(); len(bad) > 0 {
+		return nil, fmt.Errorf("shard %d: %w", s.opts.ID, ErrDamaged)
+	}
 	o := &Offer{Manifest: *s.manifest, s: s}
 	m, err := encodeManifest(s.manifest)
 	if err != nil {
@@ -104,10 +106,6 @@ func (s *Shard) offered(name string) (*view, *liveBlock) {
 	return nil, nil
 }
 
-// Fetch reads a piece of a block's file at another replica: up to as much as that
-// replica likes to give, from off on, and the size of the whole.
-type Fetch func(ctx context.Context, name string, off int64) (b []byte, size int64, err error)
-
 // Install makes this replica equal to another's offer, whose blocks it fetches. The
 // new state is durable and visible at once, or an error leaves the old one. The
 // caller resets the log to m.Applied afterwards; Open does so if a crash comes first.
@@ -129,7 +127,7 @@ func (s *Shard) Install(ctx context.Context, data []byte, m Mark, fetch Fetch) e
 	}
 	added, err := s.fetchBlocks(ctx, from.Blocks, fetch)
 	if err != nil {
-		return err // blocks that are here already go at the next start
+		return err // what was fetched is there for the next attempt
 	}
 	if from.Table != nil {
 		if err := vfs.WriteFile(s.opts.FS, path.Join(s.opts.Dir, from.Table.Name), rawTable); err != nil {
@@ -150,7 +148,7 @@ func (s *Shard) Install(ctx context.Context, data []byte, m Mark, fetch Fetch) e
 	}
 	s.head.deliver()
 	s.fail("install-after-manifest")
-	return nil
+	return s.dropFetched()
 }
 
 func decodeOffer(data []byte) (m *Manifest, raw []byte, table []tableEntry, err error) {
@@ -169,67 +167,4 @@ func decodeOffer(data []byte) (m *Manifest, raw []byte, table []tableEntry, err 
 		err = decodeTable(raw, func(no uint32, key string) { table = append(table, tableEntry{no, key}) })
 	}
 	return m, raw, table, err
-}
-
-// fetchBlocks copies blocks here and makes them durable.
-func (s *Shard) fetchBlocks(ctx context.Context, refs []BlockRef, fetch Fetch) ([]BlockRef, error) {
-	var added []BlockRef
-	for _, ref := range refs {
-		mine, err := s.fetchBlock(ctx, ref, fetch)
-		if err != nil {
-			return nil, err
-		}
-		added = append(added, mine)
-	}
-	for _, t := range []Tier{Hot, Warm, Cold} {
-		if err := s.opts.FS.SyncDir(s.tierDir(t)); err != nil {
-			return nil, err
-		}
-	}
-	return added, nil
-}
-
-// fetchBlock copies one block here, under a name of ours, and verifies it.
-func (s *Shard) fetchBlock(ctx context.Context, ref BlockRef, fetch Fetch) (BlockRef, error) {
-	theirs := ref.Name
-	ref.Name = fmt.Sprintf("%016x%s", s.manifest.NextBlock, blockSuffix)
-	s.manifest.NextBlock++
-	file := path.Join(s.tierDir(ref.Tier), ref.Name)
-	if err := s.copyBlock(ctx, theirs, file+tmpSuffix, fetch); err != nil {
-		return ref, errors.Join(err, s.removeIfThere(file+tmpSuffix))
-	}
-	if err := checkBlock(ctx, s.opts, file+tmpSuffix, ref); err != nil {
-		return ref, errors.Join(fmt.Errorf("block %s as fetched: %w", theirs, err), s.removeIfThere(file+tmpSuffix))
-	}
-	return ref, s.opts.FS.Rename(file+tmpSuffix, file)
-}
-
-func (s *Shard) removeIfThere(name string) error {
-	if err := s.opts.FS.Remove(name); !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
-}
-
-func (s *Shard) copyBlock(ctx context.Context, theirs, file string, fetch Fetch) (err error) {
-	f, err := s.opts.FS.Create(file)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	for off := int64(0); ; {
-		b, size, err := fetch(ctx, theirs, off)
-		if err != nil {
-			return err
-		}
-		if _, err := f.WriteAt(b, off); err != nil {
-			return err
-		}
-		if off += int64(len(b)); off >= size {
-			return f.Sync()
-		}
-		if len(b) == 0 {
-			return &model.CorruptionError{Path: theirs, Offset: off, Err: errors.New("the block ends early")}
-		}
-	}
 }

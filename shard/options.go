@@ -25,6 +25,10 @@ type Options struct {
 	WarmAfter, ColdAfter time.Duration
 	// MergeAt is how many hot blocks of one window make a merge worth while. Default: 8.
 	MergeAt int
+	// Damaged is told of each block that is found damaged, once; it must not block. With
+	// it the shard opens although a block can't be: reads that need the block fail until
+	// Repair. Nil: nobody can repair anything.
+	Damaged func(block string, err error)
 	// Failpoint is called with a name at each step at which a crash is interesting.
 	// Nil outside tests.
 	Failpoint func(name string)

@@ -35,6 +35,7 @@ type Selection struct {
 	Series     []model.Series // sorted by labels
 	minT, maxT int64          // already clipped to the retention cut
 	applied    uint64         // the last entry that it shows
+	s          *Shard
 	v          *view
 	readers    sync.Pool
 }
@@ -49,7 +50,7 @@ func (s *Shard) Select(ctx context.Context, req *model.SelectRequest) (*Selectio
 }
 
 func (s *Shard) selectKinds(ctx context.Context, req *model.SelectRequest, samples bool) (_ *Selection, err error) {
-	sel := &Selection{minT: req.MinT, maxT: req.MaxT}
+	sel := &Selection{s: s, minT: req.MinT, maxT: req.MaxT}
 	sel.readers.New = func() any { return &seriesReader{} }
 	byKey := map[string]*selected{}
 	if err := s.selectHead(sel, req, byKey, samples); err != nil {
@@ -65,8 +66,11 @@ func (s *Shard) selectKinds(ctx context.Context, req *model.SelectRequest, sampl
 		if b.ref.MaxT < sel.minT || b.ref.MinT > sel.maxT {
 			continue
 		}
+		if b.r == nil {
+			return nil, *b.bad.Load()
+		}
 		if err := selectBlock(ctx, sel, b, req, byKey); err != nil {
-			return nil, err
+			return nil, s.suspect(b, err)
 		}
 		if req.MaxSeries > 0 && len(byKey) > req.MaxSeries {
 			return nil, tooManySeries(req.MaxSeries)
@@ -192,7 +196,7 @@ func (x *selected) gather(r *seriesReader) error {
 	r.ex = r.ex[:0]
 	for _, p := range x.blocks {
 		if err := r.readBlock(p.b.r, p.ord, x.sel.minT, x.sel.maxT); err != nil {
-			return err
+			return x.sel.s.suspect(p.b, err)
 		}
 	}
 	for _, st := range x.heads {

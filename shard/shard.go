@@ -12,6 +12,7 @@ import (
 
 	"github.com/strandline-db/strandline/shard/block"
 	"github.com/strandline-db/strandline/shard/chunk"
+	"github.com/strandline-db/strandline/shard/model"
 )
 
 // Shard is one hash partition of the series.
@@ -91,12 +92,18 @@ func (s *Shard) openBlocks() (err error) {
 	defer func() {
 		if err != nil {
 			for _, b := range open {
-				err = errors.Join(err, b.r.Close())
+				if b.r != nil {
+					err = errors.Join(err, b.r.Close())
+				}
 			}
 		}
 	}()
 	for _, ref := range s.manifest.Blocks {
 		b, err := s.openBlock(ref)
+		var damage *model.CorruptionError
+		if s.opts.Damaged != nil && (errors.As(err, &damage) || notExist(err)) {
+			b, err = s.unreadable(ref, path.Join(s.tierDir(ref.Tier), ref.Name), err), nil
+		}
 		if err != nil {
 			return err
 		}

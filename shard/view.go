@@ -13,9 +13,10 @@ import (
 type liveBlock struct {
 	ref    BlockRef
 	path   string
-	r      *block.Reader
+	r      *block.Reader // nil: it can't be opened, and bad says why
 	refs   atomic.Int64
-	dead   atomic.Bool // no manifest names it any more
+	bad    atomic.Pointer[error] // it is damaged; see suspect
+	dead   atomic.Bool           // no manifest names it any more
 	remove func(path string) error
 }
 
@@ -23,7 +24,10 @@ func (b *liveBlock) release() error {
 	if b.refs.Add(-1) > 0 {
 		return nil
 	}
-	err := b.r.Close()
+	var err error
+	if b.r != nil {
+		err = b.r.Close()
+	}
 	if b.dead.Load() {
 		err = errors.Join(err, b.remove(b.path))
 	}

@@ -80,7 +80,7 @@ func engineOptions(n *node) *engine.Options {
 		Shards: c.Shards, Retention: orNegative(c.Retention), RetentionBytes: c.RetentionBytes,
 		WarmAfter: c.WarmAfter, ColdAfter: c.ColdAfter, WarmDir: c.WarmDir, ColdDir: c.ColdDir,
 		FlushInterval: c.FlushInterval, HeadBytes: c.HeadBytes, MaxSeries: orNegative(c.MaxSeries),
-		MaxFuture: c.MaxFuture, MinFreeBytes: orNegative(c.MinFreeBytes),
+		ScrubRate: c.ScrubRate, MaxFuture: c.MaxFuture, MinFreeBytes: orNegative(c.MinFreeBytes),
 		OnFailure: func(err error) { n.failed <- err },
 		Replicate: replicate(n),
 	}
@@ -94,7 +94,7 @@ func replicate(n *node) func(*engine.Replicas) (engine.Committer, error) {
 	}
 	return func(r *engine.Replicas) (engine.Committer, error) {
 		o := &cluster.Options{Name: c.ClusterNode, Listen: c.ClusterListen, Dir: c.Data, Logger: n.log,
-			Heartbeat: c.ClusterHeartbeat, CommitTimeout: c.ClusterCommitTimeout}
+			Heartbeat: c.ClusterHeartbeat, CommitTimeout: c.ClusterCommitTimeout, FetchRate: c.ClusterFetchRate, Registerer: n.reg}
 		var err error
 		if o.Peers, err = cluster.ParsePeers(c.ClusterPeers); err != nil {
 			return nil, err

@@ -23,7 +23,7 @@ type Config struct {
 	SelfScrapeInterval                                time.Duration
 
 	Retention, WarmAfter, ColdAfter, FlushInterval, MaxFuture time.Duration
-	RetentionBytes, HeadBytes, MinFreeBytes                   int64
+	RetentionBytes, HeadBytes, MinFreeBytes, ScrubRate        int64
 	WarmDir, ColdDir                                          string
 	MaxSeries, Shards                                         int
 
@@ -50,6 +50,7 @@ type Config struct {
 	ClusterNode, ClusterPeers, ClusterListen, Consistency string
 	ClusterTLSCert, ClusterTLSKey, ClusterTLSCA           string
 	ClusterHeartbeat, ClusterCommitTimeout                time.Duration
+	ClusterFetchRate                                      int64
 
 	Objectives []slo.Objective
 

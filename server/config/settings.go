@@ -48,6 +48,7 @@ func clustering() []Setting {
 		{Name: "cluster-tls-ca", Help: "file with the authority of all nodes' certificates (PEM)", set: text(func(c *Config) *string { return &c.ClusterTLSCA }, true)},
 		{Name: "cluster-heartbeat", Default: "500ms", Help: "silence of a leader after which another is elected", set: duration(func(c *Config) *time.Duration { return &c.ClusterHeartbeat }, false)},
 		{Name: "cluster-commit-timeout", Default: "5s", Help: "longest time that a write looks for a leader and a majority", set: duration(func(c *Config) *time.Duration { return &c.ClusterCommitTimeout }, false)},
+		{Name: "cluster-fetch-rate", Default: "0", Help: "most bytes a second of blocks fetched from other nodes; 0: no limit", set: size(func(c *Config) *int64 { return &c.ClusterFetchRate }, 0)},
 		{Name: "consistency", Default: "stale", Help: "what a read sees that does not say: stale, leader or linearizable", set: oneOf(func(c *Config) *string { return &c.Consistency }, "stale", "leader", "linearizable")},
 	}
 }
@@ -65,6 +66,7 @@ func storing() []Setting {
 		{Name: "max-series", Default: "10000000", Help: "most active series; 0: no limit", set: count(func(c *Config) *int { return &c.MaxSeries }, 0, math.MaxInt32)},
 		{Name: "max-future", Default: "0s", Help: "how far ahead of the clock a sample may lie; 0: anywhere", set: duration(func(c *Config) *time.Duration { return &c.MaxFuture }, true)},
 		{Name: "shards", Default: "8", Help: "hash partitions of a new data folder; one that exists keeps its own", set: count(func(c *Config) *int { return &c.Shards }, 1, 1024)},
+		{Name: "scrub-rate", Default: "1MiB", Help: "bytes a second of blocks read in the background to find damage; 0: none", set: size(func(c *Config) *int64 { return &c.ScrubRate }, 0)},
 		{Name: "min-free-bytes", Default: "256MiB", Help: "free disk space below which writes are refused; 0: unchecked", set: size(func(c *Config) *int64 { return &c.MinFreeBytes }, 0)},
 	}
 }

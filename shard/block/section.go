@@ -62,21 +62,11 @@ func appendSection(dst, b []byte, enc *zstd.Encoder) []byte {
 
 // readSection reads, verifies and unpacks the section at p.
 func readSection(f vfs.File, path string, p place, dec *zstd.Decoder) ([]byte, error) {
-	bad := func(err error) error { return &model.CorruptionError{Path: path, Offset: p.off, Err: err} }
-	if p.len < sectionFixed || p.len > maxSection {
-		return nil, bad(errFormat)
-	}
-	b := make([]byte, p.len)
-	if n, err := f.ReadAt(b, p.off); err != nil && !(errors.Is(err, io.EOF) && n == len(b)) {
-		if errors.Is(err, io.EOF) {
-			return nil, bad(io.ErrUnexpectedEOF)
-		}
+	body, err := readPacked(f, path, p, nil)
+	if err != nil {
 		return nil, err
 	}
-	body := b[:len(b)-4]
-	if crc32.Checksum(body, castagnoli) != binary.LittleEndian.Uint32(b[len(body):]) {
-		return nil, bad(errChecksum)
-	}
+	bad := func(err error) error { return &model.CorruptionError{Path: path, Offset: p.off, Err: err} }
 	switch body[0] {
 	case sectionRaw:
 		return body[1:], nil
@@ -88,6 +78,30 @@ func readSection(f vfs.File, path string, p place, dec *zstd.Decoder) ([]byte, e
 		return out, nil
 	}
 	return nil, bad(fmt.Errorf("%w: section flag %d", errFormat, body[0]))
+}
+
+// readPacked reads and verifies the section at p: its flag and its bytes as stored. It
+// uses buf if that is large enough.
+func readPacked(f vfs.File, path string, p place, buf []byte) ([]byte, error) {
+	bad := func(err error) error { return &model.CorruptionError{Path: path, Offset: p.off, Err: err} }
+	if p.len < sectionFixed || p.len > maxSection {
+		return nil, bad(errFormat)
+	}
+	if cap(buf) < int(p.len) {
+		buf = make([]byte, p.len)
+	}
+	b := buf[:p.len]
+	if n, err := f.ReadAt(b, p.off); err != nil && !(errors.Is(err, io.EOF) && n == len(b)) {
+		if errors.Is(err, io.EOF) {
+			return nil, bad(io.ErrUnexpectedEOF)
+		}
+		return nil, err
+	}
+	body := b[:len(b)-4]
+	if crc32.Checksum(body, castagnoli) != binary.LittleEndian.Uint32(b[len(body):]) {
+		return nil, bad(errChecksum)
+	}
+	return body, nil
 }
 
 // cursor reads varints; the first fault makes it bad and everything after zero.

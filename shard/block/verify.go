@@ -17,7 +17,7 @@ import (
 // Verify reads everything in the block: every checksum, the order of the series,
 // that postings and series say the same, and, through decode, every chunk.
 func (r *Reader) Verify(ctx context.Context, decode func(kind chunk.Kind, data []byte) error) error {
-	if err := r.contiguous(); err != nil {
+	if err := r.VerifySums(ctx, nil); err != nil {
 		return err
 	}
 	var key, prev, data []byte
@@ -59,18 +59,30 @@ func (r *Reader) Verify(ctx context.Context, decode func(kind chunk.Kind, data [
 	return r.verifyPostings()
 }
 
-// contiguous checks that the sections fill the file without a gap, so that no byte
-// goes unchecked, and reads each.
-func (r *Reader) contiguous() error {
+// VerifySums reads every section and verifies its checksum, and that the sections fill
+// the file without a gap, so that no byte goes unchecked. pace, if there is one, is told
+// the size of what is about to be read and may wait.
+func (r *Reader) VerifySums(ctx context.Context, pace func(bytes int) error) error {
 	at := int64(headerSize)
+	var buf []byte
 	for _, places := range [][]place{r.merged(), r.postings} {
 		for _, p := range places {
 			if p.off != at {
 				return r.corrupt(at, fmt.Errorf("%w: bytes that belong to no section", errFormat))
 			}
-			if _, err := readSection(r.f, r.path, p, r.dec); err != nil {
+			if err := ctx.Err(); err != nil {
+				return context.Cause(ctx)
+			}
+			if pace != nil {
+				if err := pace(int(p.len)); err != nil {
+					return err
+				}
+			}
+			packed, err := readPacked(r.f, r.path, p, buf)
+			if err != nil {
 				return err
 			}
+			buf = packed
 			at += int64(p.len)
 		}
 	}

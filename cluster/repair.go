@@ -1,0 +1,138 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/strandline-db/strandline/engine"
+	"github.com/strandline-db/strandline/shard/model"
+)
+
+// lease is how long an offer to a node that repairs a block stays open.
+const lease = 10 * time.Minute
+
+// repairs is the goroutine that brings damaged blocks back from other replicas, one
+// after another. One that no replica can serve now is tried again.
+func (n *Node) repairs() {
+	for {
+		select {
+		case d := <-n.replicas.Damaged():
+			n.repair(&d)
+		case <-n.ctx.Done():
+			return
+		}
+	}
+}
+
+func (n *Node) repair(d *engine.Damage) {
+	g := n.group(uint64(d.Shard))
+	for n.ctx.Err() == nil {
+		err := n.repairFromAny(g, d.Block)
+		if err == nil {
+			n.metrics.repairs.Inc()
+			n.opts.Logger.Warn("cluster: a damaged block was repaired", "shard", d.Shard, "block", d.Block, "damage", d.Err)
+			return
+		}
+		if errors.Is(err, model.ErrFailed) {
+			n.fail(err)
+			return
+		}
+		n.opts.Logger.Info("cluster: a damaged block can't be repaired yet", "shard", d.Shard, "block", d.Block, "err", err)
+		select {
+		case <-time.After(10 * rejoinPause):
+		case <-n.ctx.Done():
+		}
+	}
+}
+
+// repairFromAny asks one voter after another.
+func (n *Node) repairFromAny(g *group, block string) error {
+	err := fmt.Errorf("%w: there is no other replica", model.ErrUnavailable)
+	for _, s := range g.voters() {
+		if s.ID == n.raftID {
+			continue
+		}
+		if err = n.repairFrom(g, block, string(s.Address)); err == nil {
+			return nil
+		}
+	}
+	return err
+}
+
+func (n *Node) repairFrom(g *group, block, addr string) error {
+	ctx, cancel := context.WithTimeout(n.ctx, lease)
+	defer cancel()
+	ask, done := context.WithTimeout(ctx, appendWait)
+	defer done()
+	b, err := n.link(addr).call(ask, kindOffer, g.id, nil, false)
+	if err != nil {
+		return err
+	}
+	d := &decoder{b: b}
+	id, applied := d.uvarint(), d.uvarint()
+	if d.bad {
+		return errMessage
+	}
+	defer n.link(addr).start(kindRelease, g.id, putUvarints(nil, id), false, func([]byte, error) {})
+	if err := g.fsm.wait(ask, applied, 0); err != nil {
+		return err
+	}
+	return n.replicas.Shard(int(g.id)).Repair(ctx, block, d.b, n.fetcher(g.id, addr))
+}
+
+// lent are offers to nodes that repair, until they are done or the lease ends.
+type lent struct {
+	offer *engine.Offer
+	timer *time.Timer
+}
+
+// answerOffer offers this node's blocks of a shard to one that repairs: the number of the
+// offer, the entry that it has come to, and the engine's offer.
+func (n *Node) answerOffer(shard uint64) ([]byte, error) {
+	if shard >= uint64(n.replicas.Len()) {
+		return nil, errMessage
+	}
+	o, err := n.replicas.Shard(int(shard)).Offer()
+	if err != nil {
+		return nil, err
+	}
+	n.mu.Lock()
+	n.mu.nextLent++
+	id := n.mu.nextLent
+	n.mu.lent[id] = &lent{offer: o, timer: time.AfterFunc(lease, func() { n.takeBack(id) })}
+	n.mu.Unlock()
+	if n.ctx.Err() != nil { // Close may have passed by
+		n.takeBack(id)
+	}
+	return append(putUvarints(nil, id, o.Manifest.Applied), o.Data...), nil
+}
+
+// takeBack ends an offer; again does nothing.
+func (n *Node) takeBack(id uint64) {
+	n.mu.Lock()
+	l := n.mu.lent[id]
+	delete(n.mu.lent, id)
+	n.mu.Unlock()
+	if l == nil {
+		return
+	}
+	l.timer.Stop()
+	if err := l.offer.Release(); err != nil {
+		n.opts.Logger.Error("cluster: closing an offered block", "err", err)
+	}
+}
+
+// takeBackAll ends what is lent when the node closes.
+func (n *Node) takeBackAll() {
+	n.mu.Lock()
+	var ids []uint64
+	for id := range n.mu.lent {
+		ids = append(ids, id)
+	}
+	n.mu.Unlock()
+	for _, id := range ids {
+		n.takeBack(id)
+	}
+}

@@ -1,0 +1,194 @@
+package cluster
+
+import (
+	"context"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/strandline-db/strandline/shard/model"
+)
+
+// blocksOf returns the files of a node's blocks.
+func (c *trio) blocksOf(name string) []string {
+	c.t.Helper()
+	var out []string
+	if err := filepath.WalkDir(filepath.Join(c.dir, name, "shards"), func(path string, d os.DirEntry, err error) error {
+		if err == nil && strings.HasSuffix(path, ".blk") {
+			out = append(out, path)
+		}
+		return err
+	}); err != nil {
+		c.t.Fatal(err)
+	}
+	if len(out) == 0 {
+		c.t.Fatal("no blocks")
+	}
+	return out
+}
+
+// flipByte damages a file where it lies.
+func flipByte(t *testing.T, name string, at func(size int64) int64) {
+	t.Helper()
+	f, err := os.OpenFile(name, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	fi, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, 1)
+	off := at(fi.Size())
+	if _, err := f.ReadAt(b, off); err != nil {
+		t.Fatal(err)
+	}
+	b[0] ^= 0x10
+	if _, err := f.WriteAt(b, off); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// read reads everything at a node and drops it.
+func (c *trio) read(name string) error {
+	ctx := context.Background()
+	sel, err := c.nodes[name].db.Select(ctx, &model.SelectRequest{MinT: math.MinInt64, MaxT: math.MaxInt64})
+	if err != nil {
+		return err
+	}
+	defer sel.Close()
+	for _, s := range sel.Series {
+		if err := s.Read(&model.Columns{}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// repaired waits until a node has made so many repairs.
+func (c *trio) repaired(name string, n int) {
+	c.t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		got := testutil.ToFloat64(c.nodes[name].node.metrics.repairs)
+		if got == float64(n) {
+			return
+		}
+		if got > float64(n) || time.Now().After(deadline) {
+			c.t.Fatalf("%s made %v repairs, want %d", name, got, n)
+		}
+	}
+}
+
+// TestRepair: a read that meets a damaged block fails, and the block comes back from
+// another replica, where the blocks are others; so does one that can't even be opened
+// at the start, and one that is gone.
+func TestRepair(t *testing.T) {
+	c := newTrio(t, Options{})
+	c.mustWrite("n1", 0, 500)
+	c.check("n3")
+	c.flush("n3")
+	c.mustWrite("n1", 500, 100)
+	c.checkAll()
+	for name := range c.peers { // so that n1 and n2 have one block where n3 has two
+		c.flush(name)
+	}
+	c.mustWrite("n2", 600, 50)
+
+	blocks := c.blocksOf("n3")
+	flipByte(t, blocks[0], func(int64) int64 { return 40 }) // in a page of chunks
+	c.stop("n3")                                            // nothing of it is cached any more
+	c.start("n3")
+	if _, err := c.nodes["n3"].node.Sync(context.Background(), Wanted{Level: Linearizable}); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.read("n3"); err == nil {
+		t.Fatal("a damaged block was read")
+	}
+	c.repaired("n3", 1)
+	c.check("n3")
+
+	c.stop("n3")
+	blocks = c.blocksOf("n3")
+	flipByte(t, blocks[0], func(size int64) int64 { return size - 8 }) // the footer
+	if err := os.Remove(blocks[len(blocks)-1]); err != nil {
+		t.Fatal(err)
+	}
+	c.start("n3")
+	c.repaired("n3", 2)
+	c.check("n3")
+	c.mustWrite("n3", 700, 10)
+	c.checkAll()
+	c.equalHashes()
+	c.stop("n3")
+	c.start("n3")
+	c.checkAll()
+}
+
+// TestLostShard: a damaged manifest, and a damaged table, make the shard empty here, and
+// it comes back from the leader; no read is answered from the empty one.
+func TestLostShard(t *testing.T) {
+	c := newTrio(t, Options{TrailingLogs: 1})
+	c.mustWrite("n1", 0, 100)
+	c.checkAll()
+	for name := range c.peers {
+		c.flush(name)
+	}
+	c.mustWrite("n1", 200, 100)
+	c.checkAll()
+	for name := range c.peers {
+		c.flush(name)
+	}
+	c.mustWrite("n1", 400, 10)
+	c.stop("n2")
+	flipByte(t, filepath.Join(c.dir, "n2", "shards", "000", "MANIFEST"), func(size int64) int64 { return size / 2 })
+	tables, err := filepath.Glob(filepath.Join(c.dir, "n2", "shards", "001", "*.tbl"))
+	if err != nil || len(tables) != 1 {
+		t.Fatal(tables, err)
+	}
+	flipByte(t, tables[0], func(size int64) int64 { return size / 2 })
+	c.mustWrite("n3", 500, 10)
+	c.start("n2")
+	if len(c.nodes["n2"].node.identity.get().Lost) != 2 {
+		t.Fatalf("lost: %v", c.nodes["n2"].node.identity.get().Lost)
+	}
+	c.check("n2")
+	c.repaired("n2", 2)
+	c.mustWrite("n2", 600, 10)
+	c.checkAll()
+	c.equalHashes()
+	c.stop("n2")
+	c.start("n2")
+	c.checkAll()
+	c.stop("n1")
+	c.mustWrite("n2", 700, 10)
+	c.checkAll()
+}
+
+// equalHashes compares what the nodes hold.
+func (c *trio) equalHashes() {
+	c.t.Helper()
+	var want []Hash
+	for name, m := range c.nodes {
+		if _, err := m.node.Sync(context.Background(), Wanted{Level: Linearizable}); err != nil {
+			c.t.Fatal(err)
+		}
+		got, err := m.node.Hashes(context.Background())
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		if want == nil {
+			want = got
+		}
+		for i := range got {
+			if got[i].Hash != want[i].Hash {
+				c.t.Fatalf("%s: shard %d at entry %d is %s, elsewhere %s at %d", name, i, got[i].Index, got[i].Hash, want[i].Hash, want[i].Index)
+			}
+		}
+	}
+}
