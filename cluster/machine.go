@@ -88,8 +88,7 @@ func (m *shardMachine) fetch(req []byte) ([]byte, error) {
 	if err := d.end(); err != nil {
 		return nil, err
 	}
-	b, _, err := m.r.ReadBlock(name, int64(off), int(min(n, maxFetch)))
-	return b, err
+	return m.r.ReadBlock(name, int64(off), int(min(n, maxFetch)))
 }
 
 // metaMachine replicates the metadata of metrics and the records. Its state lies in

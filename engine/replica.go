@@ -77,7 +77,7 @@ type Offer = shard.Offer
 func (r *Replica) Offer() (*Offer, error) { return r.s.Offer() }
 
 // ReadBlock reads a piece of a block that an open offer names.
-func (r *Replica) ReadBlock(name string, off int64, n int) (b []byte, size int64, err error) {
+func (r *Replica) ReadBlock(name string, off int64, n int) ([]byte, error) {
 	return r.s.ReadBlock(name, off, n)
 }
 

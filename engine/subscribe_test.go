@@ -256,8 +256,8 @@ func TestFeedTellsOfInstall(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	fetch := func(_ context.Context, name string, off int64) ([]byte, int64, error) {
-		return from.shards[0].ReadBlock(name, off, 1<<20)
+	fetch := func(_ context.Context, name string, off int64, n int) ([]byte, error) {
+		return from.shards[0].ReadBlock(name, off, n)
 	}
 	if err := to.shards[0].Install(context.Background(), offer.Data, Mark{Applied: offer.Manifest.Applied, Term: 1}, fetch); err != nil {
 		t.Fatal(err)

@@ -66,29 +66,29 @@ func (o *Offer) Release() error {
 	return o.v.release()
 }
 
-// ReadBlock reads up to n bytes at off of the file of a block that an open offer
-// names; size is that of the whole file. Without such an offer it fails with
-// fs.ErrNotExist.
-func (s *Shard) ReadBlock(name string, off int64, n int) (b []byte, size int64, err error) {
+// ReadBlock reads up to n bytes at off of the file of a block that an open offer names.
+// Without such an offer it fails with fs.ErrNotExist.
+func (s *Shard) ReadBlock(name string, off int64, n int) (b []byte, err error) {
 	v, held := s.offered(name)
 	if held == nil {
-		return nil, 0, fmt.Errorf("block %s: %w", name, fs.ErrNotExist)
+		return nil, fmt.Errorf("block %s: %w", name, fs.ErrNotExist)
 	}
 	defer func() { err = errors.Join(err, v.release()) }()
 	f, err := s.opts.FS.Open(held.path)
 	if err != nil {
-		return nil, 0, err
+		return nil, err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	if size, err = f.Size(); err != nil {
-		return nil, 0, err
+	size, err := f.Size()
+	if err != nil {
+		return nil, err
 	}
 	if off < 0 || off > size {
-		return nil, size, fmt.Errorf("block %s: offset %d is outside of %d bytes", name, off, size)
+		return nil, fmt.Errorf("block %s: offset %d is outside of %d bytes", name, off, size)
 	}
 	b = make([]byte, min(int64(n), size-off))
 	_, err = f.ReadAt(b, off)
-	return b, size, err
+	return b, err
 }
 
 // offered finds a block of an open offer and holds its view.
