@@ -95,23 +95,23 @@ func (f *fixture) put(at time.Time, v float64, series ...string) {
 	}
 }
 
-// client is a WebSocket that looks like a browser's.
-type client struct {
+// rawClient is a WebSocket that looks like a browser's.
+type rawClient struct {
 	t  *testing.T
 	ws *websocket.Conn
 }
 
-func (f *fixture) dial(path string, header http.Header) *client {
+func (f *fixture) dial(path string, header http.Header) *rawClient {
 	f.t.Helper()
 	ws, res, err := (&websocket.Dialer{}).Dial("ws://"+f.addr+path, header)
 	if err != nil {
 		f.t.Fatal(err, res)
 	}
 	f.t.Cleanup(func() { _ = ws.Close() })
-	return &client{f.t, ws}
+	return &rawClient{f.t, ws}
 }
 
-func (c *client) send(msg string) {
+func (c *rawClient) send(msg string) {
 	c.t.Helper()
 	if err := c.ws.WriteMessage(websocket.TextMessage, []byte(msg)); err != nil {
 		c.t.Fatal(err)
@@ -119,7 +119,7 @@ func (c *client) send(msg string) {
 }
 
 // raw returns the next frame as it came.
-func (c *client) raw() string {
+func (c *rawClient) raw() string {
 	c.t.Helper()
 	if err := c.ws.SetReadDeadline(time.Now().Add(patience)); err != nil {
 		c.t.Fatal(err)
@@ -132,7 +132,7 @@ func (c *client) raw() string {
 }
 
 // next returns the next frame of one of the types.
-func (c *client) next(types ...string) *frame.Frame {
+func (c *rawClient) next(types ...string) *frame.Frame {
 	c.t.Helper()
 	for {
 		msg := c.raw()
@@ -152,7 +152,7 @@ func (c *client) next(types ...string) *frame.Frame {
 }
 
 // closed expects the connection to be closed with the code.
-func (c *client) closed(code int) {
+func (c *rawClient) closed(code int) {
 	c.t.Helper()
 	for {
 		if err := c.ws.SetReadDeadline(time.Now().Add(patience)); err != nil {

@@ -108,11 +108,6 @@ func (c *conn) unsubscribe(op, id string) {
 
 // set makes the subscriptions those wanted: what is missing goes first.
 func (c *conn) set(ctx context.Context, wanted []frame.Sub) {
-	if len(wanted) > c.s.opts.MaxSubs {
-		err := &model.LimitError{What: "subscriptions of a connection", Limit: int64(c.s.opts.MaxSubs), Flag: "live-max-subscriptions"}
-		c.reply(frame.Error, errorFrame(frame.OpSet, nil, 0, err, false))
-		return
-	}
 	byID := make(map[string]*frame.Sub, len(wanted))
 	for i := range wanted {
 		byID[wanted[i].ID] = &wanted[i]

@@ -1,0 +1,234 @@
+package live
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/promql"
+
+	"github.com/strandline-db/strandline/query"
+	"github.com/strandline-db/strandline/server/live/client"
+	"github.com/strandline-db/strandline/server/live/frame"
+)
+
+// queries are those that the clients of a test choose from.
+var queries = []string{
+	"m", `m{i="3"}`, "sum(m)", "sum by (p) (m)", "avg by (p) (m)", "max(m)", "min by (p) (m)", "count(m)",
+	"rate(m[5s])", "sum(rate(m[5s]))", "sum by (p) (rate(m[5s]))", "increase(m[10s])", "m * 2", "m > 40",
+	"topk(2, m)", "quantile(0.5, m)", "sum(m) / count(m)", "max_over_time(m[2s])", "m offset 1s", "vector(7)",
+}
+
+// seen is what a subscription got: for each step its newest result.
+type seen struct {
+	mu    sync.Mutex
+	query string
+	steps map[int64]map[string]float64
+	revs  map[int64]uint32
+	order []int64
+	fault string
+}
+
+func newSeen(query string) *seen {
+	return &seen{query: query, steps: map[int64]map[string]float64{}, revs: map[int64]uint32{}}
+}
+
+// add notes a step, which must be new: by (t, rev), and the first of t in order.
+func (s *seen) add(t int64, rev uint32, values map[string]float64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	old, there := s.revs[t]
+	switch {
+	case there && rev <= old:
+		s.fault = fmt.Sprintf("step %d came twice with rev %d", t, rev)
+	case !there && rev == 0 && len(s.order) > 0 && t != s.order[len(s.order)-1]+step.Milliseconds():
+		s.fault = fmt.Sprintf("step %d came after %d", t, s.order[len(s.order)-1])
+	case !there && rev == 0:
+		s.order = append(s.order, t)
+	}
+	s.steps[t], s.revs[t] = values, rev
+}
+
+const step = 200 * time.Millisecond
+
+// equal reports whether all steps up to end are there and as the query says now.
+func (s *seen) equal(f *fixture, a answers, end int64) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.fault != "" {
+		return s.fault
+	}
+	if len(s.order) == 0 || s.order[len(s.order)-1] < end {
+		return "it has not come to the end"
+	}
+	for t, got := range s.steps {
+		if t > end {
+			continue
+		}
+		if want := a.ask(f, s.query, t); !alike(want, got) {
+			return fmt.Sprintf("step %d: got %v, want %v", t, got, want)
+		}
+	}
+	return ""
+}
+
+// answers remembers what the query says, once no more data comes.
+type answers map[string]map[string]float64
+
+func (a answers) ask(f *fixture, expr string, t int64) map[string]float64 {
+	f.t.Helper()
+	key := strconv.FormatInt(t, 10) + expr
+	if out, ok := a[key]; ok {
+		return out
+	}
+	res, err := f.query.Instant(context.Background(), expr, time.UnixMilli(t), query.QueryOptions{})
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	defer res.Close()
+	out := map[string]float64{}
+	switch v := res.Value.(type) {
+	case promql.Vector:
+		for _, x := range v {
+			out[x.Metric.String()] = x.F
+		}
+	case promql.Scalar:
+		out["{}"] = v.V
+	}
+	a[key] = out
+	return out
+}
+
+func alike(a, b map[string]float64) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for k, x := range a {
+		y, ok := b[k]
+		if !ok || math.Abs(x-y) > 1e-12*math.Max(math.Abs(x), 1) {
+			return false
+		}
+	}
+	return true
+}
+
+// follow notes what a Go client gets.
+func (s *seen) follow(t *testing.T, sub *client.Subscription) {
+	for u, err := range sub.All(context.Background()) {
+		if err != nil {
+			return // the client is closed
+		}
+		if u.Dropped != nil || u.Err != nil {
+			t.Errorf("%s: got %+v", s.query, u)
+		}
+		if u.Samples == nil {
+			continue
+		}
+		values := map[string]float64{}
+		for _, x := range u.Samples {
+			values[labels.FromMap(x.Labels).String()] = x.Value
+		}
+		s.add(u.Time.UnixMilli(), u.Rev, values)
+	}
+}
+
+// followRaw notes what a WebSocket gets.
+func followRaw(c *rawClient, subs map[string]*seen) {
+	names := map[string]map[uint32]string{}
+	for {
+		_, msg, err := c.ws.ReadMessage()
+		if err != nil {
+			return // it is closed
+		}
+		fr, err := frame.ParseFrame(msg)
+		if err != nil {
+			c.t.Error(err)
+			return
+		}
+		switch fr.Type {
+		case frame.Series:
+			if names[fr.ID] == nil {
+				names[fr.ID] = map[uint32]string{}
+			}
+			for _, d := range fr.Series {
+				names[fr.ID][d.N] = labels.FromMap(d.Labels).String()
+			}
+		case frame.Data:
+			values := map[string]float64{}
+			for _, v := range fr.V {
+				text, _ := strconv.Unquote(string(v.Raw))
+				values[names[fr.ID][v.N]], _ = strconv.ParseFloat(text, 64)
+			}
+			subs[fr.ID].add(int64(fr.T), fr.Rev, values)
+		case frame.Dropped, frame.Error:
+			c.t.Errorf("got %s", msg)
+		}
+	}
+}
+
+// TestEveryUpdateArrives: every step, in order, equal to what the query says.
+func TestEveryUpdateArrives(t *testing.T) {
+	const conns, each = 50, 5
+	f := newFixture(t, nil)
+	var all []*seen
+	var followers sync.WaitGroup
+	var closers []func()
+	for i := range conns {
+		subs := map[string]*seen{}
+		for j := range each {
+			s := newSeen(queries[(i*each+j)%len(queries)])
+			subs[strconv.Itoa(j)], all = s, append(all, s)
+		}
+		if i%2 == 0 {
+			c := f.dial(PathLive, nil)
+			for id, s := range subs {
+				c.send(fmt.Sprintf(`{"op":"subscribe","id":%q,"query":%q,"step":%q}`, id, s.query, step))
+			}
+			followers.Go(func() { followRaw(c, subs) })
+			closers = append(closers, func() { _ = c.ws.Close() })
+			continue
+		}
+		c, err := client.New([]string{"http://" + f.addr}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		closers = append(closers, func() { _ = c.Close() })
+		for _, s := range subs {
+			sub, err := c.Subscribe(client.Query{Expr: s.query, Step: step})
+			if err != nil {
+				t.Fatal(err)
+			}
+			followers.Go(func() { s.follow(t, sub) })
+		}
+	}
+	until(t, "all have subscribed", func() bool { return f.hub.Stats().Subscribers == conns*each })
+	end := time.Now().Add(3 * time.Second)
+	for n := 0.0; time.Now().Before(end); n++ {
+		for i := range 5 {
+			f.put(time.Now(), n*float64(i), "__name__", "m", "i", strconv.Itoa(i), "p", strconv.Itoa(i%2))
+		}
+		time.Sleep(100 * time.Millisecond) // the load
+	}
+	last := end.UnixMilli()/step.Milliseconds()*step.Milliseconds() - step.Milliseconds()
+	a := answers{}
+	for _, s := range all {
+		why := ""
+		until(t, "all is as queried", func() bool {
+			why = s.equal(f, a, last)
+			return why == "" || strings.Contains(why, "twice") || strings.Contains(why, "came after")
+		})
+		if why != "" {
+			t.Errorf("%s: %s", s.query, why)
+		}
+	}
+	for _, c := range closers {
+		c()
+	}
+	followers.Wait()
+}
