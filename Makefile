@@ -9,6 +9,7 @@ LDFLAGS := -X main.version=$(VERSION)
 PROMETHEUS := github.com/prometheus/prometheus/cmd/prometheus@v0.316.0
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 FUZZTIME := 60s
+SEEDS := 100000
 export PATH := $(CACHE)/bin:$(PATH)
 
 .PHONY: help build run cluster setup test check race fuzz soak bench bench-cluster bench-live microbench
@@ -74,6 +75,7 @@ fuzz: ## run every fuzz target for FUZZTIME (default 60s)
 		grep 'execs:' $(CACHE)/fuzz.log | tail -1; done
 
 soak: setup ## run the fault tests at full size: some hours
+	go test -count=1 -tags invariants -timeout 12h -run TestSimulation ./cluster -args -seeds $(SEEDS)
 	go test -count=1 -tags invariants -timeout 12h -v ./cmd/strandline/e2e -run 'TestKillUnderIngest|TestClusterFaults|TestLinearizable' -args -soak
 
 bench: build setup ## measure the binary beside victoria-metrics and prometheus on the same bodies, then a restart

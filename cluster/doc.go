@@ -21,6 +21,10 @@
 // A node that finds the end of its log damaged takes part again only when it knows
 // what it must not vote against (doubt.go).
 //
+// TestSimulation runs three nodes on virtual time over a network and disks that fail by a
+// seed. What waits here waits on channels and timers, never for a mutex that another holds
+// while it waits: on virtual time that would be a standstill.
+//
 // Nothing here knows what an operation means; the files are those of engine and wal,
 // the network is an interface (Network). All exported methods are safe for
 // concurrent use.

@@ -35,6 +35,7 @@ var (
 
 const (
 	simShards  = 2
+	simSegment = 16 << 10
 	simFaults  = 5                // a seed
 	simResume  = 30 * time.Second // from the end of the faults to a write at every node, at most
 	simSettle  = 60 * time.Second // and to equal replicas
@@ -155,7 +156,7 @@ func (s *sim) start(name string) {
 	s.wg.Go(func() {
 		defer close(r.opened)
 		db, err := engine.Open(o.Dir, &engine.Options{
-			Shards: simShards, Retention: -1, MinFreeBytes: -1, SegmentBytes: 16 << 10, Logger: o.Logger, FS: o.FS, Clock: clock.NewManual(time.Now()),
+			Shards: simShards, Retention: -1, MinFreeBytes: -1, SegmentBytes: simSegment, Logger: o.Logger, FS: o.FS, Clock: clock.NewManual(time.Now()),
 			OnFailure: func(err error) {
 				if !r.ghost.Load() && !errors.Is(err, errStalled) && !errors.Is(err, errOverruled) {
 					s.t.Errorf("%s failed: %v", name, err)
@@ -186,6 +187,13 @@ func (s *sim) traceStart(p *runTap, rs *engine.Replicas) {
 	for i := range rs.Len() {
 		m := rs.Shard(i).Manifest()
 		e.State = append(e.State, traceState{rs.Log().Base(wal.StreamID(i)), rs.Log().Last(wal.StreamID(i)), m.Applied})
+	}
+	for i := range rs.Len() {
+		if rs.Shard(i).Manifest().Installed {
+			if err := p.found(i, rs.Shard(i)); err != nil {
+				s.t.Error(err)
+			}
+		}
 	}
 	e.State = append(e.State, traceState{rs.Log().Base(metaStream), rs.Log().Last(metaStream), 0})
 	p.add(e)

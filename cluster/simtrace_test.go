@@ -175,16 +175,39 @@ func (m *tappedMachine) restore(at engine.Mark, data []byte) error {
 	}
 	e := traceEvent{Kind: "restore", Group: m.group, Index: at.Applied, Mark: &at, Data: data}
 	if s, ok := m.machine.(*shardMachine); ok {
-		for _, b := range s.r.Manifest().Blocks {
-			content, err := vfs.ReadFile(m.p.fs, path.Join("data", "shards", fmt.Sprintf("%03d", m.group), b.Name))
-			if err != nil {
-				return err
-			}
-			e.Files = append(e.Files, content)
+		if e.Files, err = m.p.blocks(s.id, s.r); err != nil {
+			return err
 		}
 	}
 	m.p.add(e)
 	return nil
+}
+
+// blocks reads the files of a shard's blocks.
+func (p *runTap) blocks(shard uint64, r *engine.Replica) (files [][]byte, err error) {
+	for _, b := range r.Manifest().Blocks {
+		content, err := vfs.ReadFile(p.fs, path.Join("data", "shards", fmt.Sprintf("%03d", shard), b.Name))
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, content)
+	}
+	return files, nil
+}
+
+// found notes an installed shard that a node starts with: of an install that a crash has
+// cut short there is no other event.
+func (p *runTap) found(i int, r *engine.Replica) error {
+	o, err := r.Offer()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = o.Release() }() // nothing else holds the blocks of a shard that starts
+	files, err := p.blocks(uint64(i), r)
+	m := r.Manifest()
+	p.add(traceEvent{Kind: "found", Group: uint64(i), Index: m.Applied, Data: append(putBytes(nil, ""), o.Data...), Files: files,
+		Mark: &engine.Mark{Applied: m.Applied, Term: m.Term, Configuration: m.Configuration, ConfigurationIndex: m.ConfigurationIndex}})
+	return err
 }
 
 type tappedCut struct {
