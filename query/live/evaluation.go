@@ -62,7 +62,10 @@ type source interface {
 // span is a range of times, both inclusive; empty if from is behind to.
 type span struct{ from, to int64 }
 
-var none = span{1, 0}
+var (
+	none   = span{1, 0}
+	always = span{math.MinInt64 / 2, math.MaxInt64 / 2}
+)
 
 func (s span) empty() bool { return s.from > s.to }
 
@@ -264,7 +267,8 @@ func (e *evaluation) run(ctx context.Context, now time.Time) time.Time {
 		e.src.close()
 		e.src = newStepped(e)
 		e.setMode(ModeStepped)
-		changed, err = e.src.refresh(ctx, min(horizon, e.next))
+		_, err = e.src.refresh(ctx, min(horizon, e.next))
+		changed = always // what the feed gave last may not have been looked at
 	}
 	if err == nil {
 		e.correct(ctx, changed, ms)

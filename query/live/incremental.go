@@ -3,7 +3,6 @@ package live
 import (
 	"context"
 	"errors"
-	"math"
 	"slices"
 
 	"github.com/prometheus/prometheus/model/labels"
@@ -110,7 +109,7 @@ func (s *incremental) take(ctx context.Context, since int64) (span, error) {
 	}
 	if s.batch.Cut > oldest {
 		oldest = s.batch.Cut - 1
-		changed.add(math.MinInt64/2, math.MaxInt64/2)
+		changed = always
 		s.cut(s.batch.Cut)
 	}
 	s.trim(oldest + 1)
@@ -141,7 +140,6 @@ func (s *incremental) begin(ctx context.Context, oldest int64) (span, error) {
 // seed reads from the storage what is newer than oldest. What the feed has given by
 // now is in it.
 func (s *incremental) seed(ctx context.Context, oldest int64) (span, error) {
-	everything := span{math.MinInt64 / 2, math.MaxInt64 / 2}
 	sel, err := s.e.hub.reader.Select(ctx, &model.SelectRequest{MinT: oldest + 1, MaxT: maxTime, Matchers: s.chain.matchers, MaxSeries: s.maxSeries()})
 	if err != nil {
 		s.close() // begin anew with the next step
@@ -165,7 +163,7 @@ func (s *incremental) seed(ctx context.Context, oldest int64) (span, error) {
 		}
 	}
 	s.living = len(s.byKey)
-	return everything, nil
+	return always, nil
 }
 
 // meet learns the numbers that the feed gives.

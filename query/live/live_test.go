@@ -158,3 +158,179 @@ func TestSteps(t *testing.T) {
 		t.Errorf("got steps %v, want %v", got, want)
 	}
 }
+
+// TestGivesBack: what a subscription held is given back, its evaluation after a while.
+func TestGivesBack(t *testing.T) {
+	f := newFixture(t, &Options{Linger: 5 * time.Second})
+	var subs []*Subscription
+	for i := range 200 {
+		for range 5 {
+			subs = append(subs, f.subscribe(Request{Query: fmt.Sprintf("up{i=%q}", fmt.Sprint(i%50)), Samples: i%2 == 0, Backfill: time.Second}))
+		}
+	}
+	f.until(f.subscribe(Request{Query: "up", Backfill: time.Second}), start.UnixMilli()-1000)
+	if s := f.Stats(); s.Queries != 51 || s.Subscribers != len(subs)+1 {
+		t.Errorf("%+v", s)
+	}
+	for _, s := range subs {
+		s.Close()
+		s.Close()
+		if s.Err() == nil || len(s.Poll(nil)) > 0 {
+			t.Error("a closed subscription goes on")
+		}
+	}
+	for deadline := time.Now().Add(20 * time.Second); f.Stats().Queries > 1 || f.store.Feeds() > 1; {
+		if time.Now().After(deadline) {
+			t.Fatalf("%+v, %d feeds", f.Stats(), f.store.Feeds())
+		}
+		f.clock.Advance(time.Second)
+		time.Sleep(time.Millisecond) // the workers see the new time whenever they come to it
+	}
+	if err := f.Close(); err != nil {
+		t.Error(err)
+	}
+	if n := f.store.Feeds(); n > 0 {
+		t.Errorf("%d feeds are open", n)
+	}
+	if n := f.store.Open(); n > 0 {
+		t.Errorf("%d selections are open", n)
+	}
+	if _, err := f.Subscribe(context.Background(), Request{Query: "up"}); err != ErrClosed {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestCloseWakes: subscribers of a hub that closes learn of it.
+func TestCloseWakes(t *testing.T) {
+	f := newFixture(t, nil)
+	s := f.subscribe(Request{Query: "up"})
+	for len(s.Poll(nil)) > 0 {
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	<-f.wake
+	if s.Err() != ErrClosed {
+		t.Errorf("got %v", s.Err())
+	}
+}
+
+// TestStaleAndErrors: a series that ends is told, and so is an evaluation that fails,
+// which mends by itself.
+func TestStaleAndErrors(t *testing.T) {
+	for _, q := range []string{`up`, `up or vector(1)`} {
+		f := newFixture(t, &Options{Delay: -1})
+		s := f.subscribe(Request{Query: q})
+		now := start.UnixMilli()
+		ls := labels.FromStrings("__name__", "up", "a", "1")
+		tick := func() []Event {
+			now += 1000
+			f.clock.Advance(time.Second)
+			return f.until(s, now)
+		}
+		f.put(ls, now+1, 1)
+		if evs := tick(); len(evs) != 2 || len(evs[1].Step.Values) == 0 {
+			t.Fatalf("%s: %+v", q, evs)
+		}
+		f.put(ls, now+1, math.Float64frombits(0x7ff0000000000002))
+		evs := tick()
+		if last := f.after(s, evs); last.Kind != StaleKind || last.T != now || len(last.Stale) != 1 {
+			t.Errorf("%s: %+v", q, last)
+		}
+		f.store.SetError(model.ErrUnavailable)
+		f.store.LoseFeeds(1)
+		evs = tick()
+		if last := evs[len(evs)-1]; last.Kind != ErrorKind || query.KindOf(last.Err) != query.Unavailable {
+			t.Errorf("%s: %+v", q, last)
+		}
+		f.store.SetError(nil)
+		f.put(ls, now+1, 5)
+		evs = tick()
+		if last := evs[len(evs)-1]; last.Kind != DataKind || !hasValue(last.Step, 5) {
+			t.Errorf("%s: %+v", q, last)
+		}
+	}
+}
+
+func hasValue(s *Step, v float64) bool {
+	for _, x := range s.Values {
+		if x.V == v {
+			return true
+		}
+	}
+	return false
+}
+
+// after returns the event that follows those, or the last of them.
+func (f *fixture) after(s *Subscription, evs []Event) Event {
+	evs = s.Poll(evs)
+	return evs[len(evs)-1]
+}
+
+// TestLostSamples: an evaluation whose feed has lost samples reads them from the storage.
+func TestLostSamples(t *testing.T) {
+	f := newFixture(t, &Options{Delay: -1})
+	s := f.subscribe(Request{Query: `sum(up)`})
+	now := start.UnixMilli()
+	for i := range int64(10) {
+		if i == 5 {
+			f.store.LoseFeeds(1) // and what is put until the next step
+		}
+		f.put(labels.FromStrings("__name__", "up", "i", fmt.Sprint(i)), now+1, float64(i))
+		now += 1000
+		f.clock.Advance(time.Second)
+		evs := f.until(s, now)
+		want := float64(i * (i + 1) / 2)
+		if last := evs[len(evs)-1]; last.Kind != DataKind || !hasValue(last.Step, want) {
+			t.Errorf("step %d: %+v, want %v", i, last.Step, want)
+		}
+	}
+}
+
+// slowStore takes time, by the test's clock, to answer.
+type slowStore struct {
+	*querytest.Store
+	clock *clock.Manual
+	takes time.Duration
+}
+
+func (s *slowStore) Select(ctx context.Context, req *model.SelectRequest) (*model.Selection, error) {
+	s.clock.Advance(s.takes)
+	return s.Store.Select(ctx, req)
+}
+
+// TestSlowEvaluation: steps that an evaluation has no time for are told as dropped.
+func TestSlowEvaluation(t *testing.T) {
+	f := newFixture(t, &Options{Delay: -1})
+	q, err := query.New(&slowStore{f.store, f.clock, 3500 * time.Millisecond}, &query.Options{Clock: f.clock})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.engine = q
+	s := f.subscribe(Request{Query: `up + 1`})
+	f.clock.Advance(time.Second)
+	evs := f.until(s, start.UnixMilli()+10_000)
+	next := start.UnixMilli() + 1000
+	dropped := int64(0)
+	for _, ev := range evs {
+		switch ev.Kind {
+		case DataKind:
+			if ev.Step.T != next {
+				t.Fatalf("step %d, want %d", ev.Step.T, next)
+			}
+			next += 1000
+		case DroppedKind:
+			d := ev.Dropped
+			if d.From != next || d.To != d.From+(d.Count-1)*1000 {
+				t.Fatalf("%+v; the next step was %d", d, next)
+			}
+			dropped += d.Count
+			next = d.To + 1000
+		default:
+			t.Fatalf("%+v", ev)
+		}
+	}
+	if dropped == 0 {
+		t.Error("nothing was dropped")
+	}
+}

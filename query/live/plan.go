@@ -14,6 +14,7 @@ type plan struct {
 	expr     parser.Expr
 	matchers []*labels.Matcher // of a plain selector, for samples mode
 	chain    *chain            // nil: it must be stepped
+	reaches  []reach           // what it reads
 	// byStep says that a range query would not give what instant queries give: the
 	// expression names the start or the end of the range.
 	byStep bool
@@ -50,6 +51,7 @@ func (h *Hub) plan(req *Request) (*plan, error) {
 		p.matchers = sel.LabelMatchers
 	}
 	o := h.engine.Options()
+	p.reaches = reachOf(expr, o.LookbackDelta)
 	if c := chainOf(expr, o.LookbackDelta.Milliseconds()); c != nil && !o.DelayedNameRemoval && !(o.StartTimestamps && c.fn != nil) {
 		p.chain = c
 	}

@@ -12,13 +12,18 @@ import (
 )
 
 // stepped is the source that asks the query engine.
-type stepped struct{ e *evaluation }
+type stepped struct {
+	e     *evaluation
+	track tracker
+}
 
-func newStepped(e *evaluation) *stepped { return &stepped{e: e} }
+func newStepped(e *evaluation) *stepped { return &stepped{e: e, track: tracker{e: e}} }
 
-func (s *stepped) refresh(context.Context, int64) (span, error) { return none, nil }
+func (s *stepped) refresh(ctx context.Context, _ int64) (span, error) {
+	return s.track.changed(ctx, s.e.next-s.e.key.step)
+}
 
-func (s *stepped) close() {}
+func (s *stepped) close() { s.track.close() }
 
 func (s *stepped) steps(ctx context.Context, from, to int64) ([]*Step, error) {
 	return s.e.query(ctx, from, to)
