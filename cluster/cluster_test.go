@@ -30,16 +30,17 @@ func TestMain(m *testing.M) {
 
 // trio is three nodes in this process, and what they have acknowledged.
 type trio struct {
-	t     *testing.T
-	dir   string
-	net   *memNetwork
-	peers map[string]string
-	opts  Options
-	disk  func(name string) vfs.FS // nil: the machine's
-	nodes map[string]*member
-	mu    sync.Mutex
-	acked map[string]map[int64]uint64 // series, time, value: must be there
-	sent  map[string]map[int64]uint64 // may be there
+	t       *testing.T
+	dir     string
+	net     *memNetwork
+	peers   map[string]string
+	joining map[string]string // nodes that enter, and at which address
+	opts    Options
+	disk    func(name string) vfs.FS // nil: the machine's
+	nodes   map[string]*member
+	mu      sync.Mutex
+	acked   map[string]map[int64]uint64 // series, time, value: must be there
+	sent    map[string]map[int64]uint64 // may be there
 }
 
 type member struct {
@@ -59,7 +60,7 @@ func (m *member) sync(op vfs.Op) error {
 func newTrio(t *testing.T, o Options) *trio { return newTrioOn(t, o, nil) }
 
 func newTrioOn(t *testing.T, o Options, disk func(name string) vfs.FS) *trio {
-	c := &trio{disk: disk, t: t, dir: t.TempDir(), net: newMemNetwork(), opts: o, nodes: map[string]*member{}, acked: map[string]map[int64]uint64{}, sent: map[string]map[int64]uint64{}}
+	c := &trio{disk: disk, t: t, dir: t.TempDir(), net: newMemNetwork(), opts: o, joining: map[string]string{}, nodes: map[string]*member{}, acked: map[string]map[int64]uint64{}, sent: map[string]map[int64]uint64{}}
 	c.peers = map[string]string{"n1": "n1:1", "n2": "n2:1", "n3": "n3:1"}
 	t.Cleanup(func() {
 		for name := range c.peers {
@@ -95,7 +96,10 @@ func (c *trio) startAll() {
 func (c *trio) open(name string) (*member, error) {
 	m := &member{}
 	o := c.opts
-	o.Name, o.Listen, o.Peers, o.Dir = name, c.peers[name], c.peers, filepath.Join(c.dir, name)
+	o.Name, o.Listen, o.Dir = name, c.peers[name], filepath.Join(c.dir, name)
+	if o.Join = c.joining[name]; o.Join == "" {
+		o.Peers = map[string]string{"n1": c.peers["n1"], "n2": c.peers["n2"], "n3": c.peers["n3"]}
+	}
 	o.Network = memHost{c.net, c.peers[name]}
 	o.Heartbeat = 100 * time.Millisecond
 	level := slog.LevelWarn
@@ -194,10 +198,11 @@ func (c *trio) check(name string) {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	m := c.nodes[name]
-	if _, err := m.node.Sync(ctx, Wanted{Level: Linearizable}); err != nil {
+	ctx, _, err := m.node.Sync(ctx, Wanted{Level: Linearizable})
+	if err != nil {
 		c.t.Fatalf("%s: %v", name, err)
 	}
-	sel, err := m.db.Select(ctx, &model.SelectRequest{MinT: math.MinInt64, MaxT: math.MaxInt64})
+	sel, err := m.node.Reader().Select(ctx, &model.SelectRequest{MinT: math.MinInt64, MaxT: math.MaxInt64})
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -373,7 +378,7 @@ func TestLostFolder(t *testing.T) {
 	}
 	c.mustWrite("n1", 60, 10)
 	c.start("n3")
-	for deadline := time.Now().Add(30 * time.Second); c.nodes["n3"].node.identity.get().Joining; {
+	for deadline := time.Now().Add(30 * time.Second); !c.nodes["n3"].node.whole(); {
 		if time.Now().After(deadline) {
 			t.Fatal("n3 has not become a member again")
 		}

@@ -90,7 +90,7 @@ func (c *commit) send(i int) {
 	s.number++
 	number := s.number
 	s.timer = time.AfterFunc(attemptWait<<min(number-1, 3), func() { c.report(outcome{op: i, number: number, err: errSlow}) })
-	c.n.group(uint64(c.ops[i].Shard)).send(&proposal{op: c.ops[i].Bytes, done: func(index uint64, r engine.Result, err error) {
+	c.n.send(uint64(c.ops[i].Shard), &proposal{op: c.ops[i].Bytes, done: func(index uint64, r engine.Result, err error) {
 		c.report(outcome{i, number, index, r, err})
 	}})
 }
@@ -154,7 +154,7 @@ func (n *Node) ChangeRecords(ctx context.Context, c *model.RecordChange) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, n.opts.CommitTimeout)
 	defer cancel()
-	return n.group(uint64(metaStream)).fsm.wait(ctx, index, 0)
+	return n.meta().fsm.wait(ctx, index, 0)
 }
 
 // commitMeta commits one proposal of the metadata's group. After a refusal it tries
@@ -170,7 +170,7 @@ func (n *Node) commitMeta(ctx context.Context, op []byte) (uint64, engine.Result
 	}
 	for {
 		done := make(chan answer, 1)
-		n.group(uint64(metaStream)).send(&proposal{op: op, done: func(index uint64, r engine.Result, err error) { done <- answer{index, r, err} }})
+		n.send(uint64(metaStream), &proposal{op: op, done: func(index uint64, r engine.Result, err error) { done <- answer{index, r, err} }})
 		select {
 		case a := <-done:
 			if !errors.Is(a.err, model.ErrUnavailable) && !errors.Is(a.err, model.ErrOverloaded) {

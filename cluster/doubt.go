@@ -56,6 +56,8 @@ type tails struct {
 	groups map[uint64]tail
 }
 
+func (t *tails) has(group uint64) bool { _, ok := t.groups[group]; return ok }
+
 // Keys under which Raft keeps its stable values.
 const (
 	keyCurrentTerm  = "CurrentTerm"
@@ -104,9 +106,9 @@ func (n *Node) hearTails(ctx context.Context, mine *tails, heard map[raft.Server
 			ask[s.Address] = true
 		}
 	}
-	for _, addr := range n.opts.Peers {
-		if len(heard) == 0 && addr != n.addr { // in case not even the members are known any more
-			ask[raft.ServerAddress(addr)] = true
+	for name := range n.currentMap().nodes {
+		if len(heard) == 0 && name != n.name { // in case not even the members are known any more
+			ask[raft.ServerAddress(name)] = true
 		}
 	}
 	for addr := range ask {
@@ -162,9 +164,10 @@ func unheard(mine *tails, heard map[raft.ServerID]*tails) (missing []string) {
 		}
 		sure, silent := 0, []string(nil)
 		for _, s := range voters {
-			switch t := heard[s.ID]; {
+			t := heard[s.ID]
+			switch {
 			case s.ID == mine.id:
-			case t == nil:
+			case t == nil || !t.has(id): // or it holds the group no longer
 				silent = append(silent, string(s.ID))
 			case !t.doubts:
 				sure++
@@ -280,12 +283,11 @@ func (n *Node) answerTails() ([]byte, error) {
 	t := n.mu.tails
 	n.mu.Unlock()
 	if t == nil {
-		order := n.ordered()
-		if order == nil {
-			return nil, errDown // still starting
+		if !n.started.Load() {
+			return nil, errDown
 		}
 		t = &tails{id: n.raftID, groups: map[uint64]tail{}}
-		for _, g := range order {
+		for _, g := range n.ordered() {
 			x, err := tailOf(n.replicas.Log(), g.id, g.machine)
 			if err != nil {
 				return nil, err
@@ -365,7 +367,11 @@ func (n *Node) climb() {
 		}
 		left := map[uint64]place{}
 		for id, floor := range n.identity.get().Floors {
-			t, err := tailOf(n.replicas.Log(), id, n.group(id).machine)
+			g := n.group(id)
+			if g == nil {
+				continue // its replica has gone
+			}
+			t, err := tailOf(n.replicas.Log(), id, g.machine)
 			if err != nil || t.end.before(floor) {
 				left[id] = floor
 			}

@@ -49,7 +49,7 @@ func (n *Node) fetcher(shard uint64, from string) func(context.Context, string, 
 				}
 			}
 			cctx, cancel := context.WithTimeout(ctx, appendWait)
-			b, err = n.link(from).call(cctx, kindFetch, shard, req, false)
+			b, err = n.bulk(from).call(cctx, kindFetch, shard, req, false)
 			cancel()
 			if err == nil || try == fetchTries || !errors.Is(err, model.ErrUnavailable) || ctx.Err() != nil {
 				n.metrics.fetched.Add(float64(len(b)))

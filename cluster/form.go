@@ -16,7 +16,8 @@ const formWait = 200 * time.Millisecond // between rounds of asking
 // from their incarnations: each node comes to the same by itself. A peer that is a
 // member already says of which members; if this incarnation is among them, then this
 // node was seen by it as new, and takes the same. Otherwise the cluster formed with
-// an earlier folder of this node, or without it.
+// an earlier folder of this node, whose place it takes, or without it. A node that is
+// to join has no peers, and enters.
 func (n *Node) form(ctx context.Context) error {
 	var logged time.Time
 	for {
@@ -24,30 +25,12 @@ func (n *Node) form(ctx context.Context) error {
 		if me.Cluster != "" {
 			return nil
 		}
-		members := map[string]string{me.Name: me.Incarnation}
-		var missing []string
-		for _, name := range slices.Sorted(maps.Keys(n.opts.Peers)) {
-			if name == me.Name {
-				continue
-			}
-			peer, err := n.hello(ctx, n.opts.Peers[name])
-			if err != nil {
-				missing = append(missing, name)
-				continue
-			}
-			if peer.Name != name {
-				return fmt.Errorf("%w: at %s is node %q, not %q: look at cluster-peers", ErrIdentity, n.opts.Peers[name], peer.Name, name)
-			}
-			if peer.Cluster != "" {
-				return n.adopt(&me, &peer)
-			}
-			members[name] = peer.Incarnation
-		}
-		if len(missing) == 0 {
-			return n.become(members)
+		waits, err := n.tryForm(ctx, &me)
+		if err != nil || waits == nil {
+			return err
 		}
 		if time.Since(logged) > 5*time.Second {
-			n.opts.Logger.Info("cluster: waiting for the other nodes to form it", "missing", missing)
+			n.opts.Logger.Info("cluster: waiting to become part of one", "for", waits)
 			logged = time.Now()
 		}
 		select {
@@ -58,23 +41,48 @@ func (n *Node) form(ctx context.Context) error {
 	}
 }
 
-// adopt joins a cluster that has formed, with this node or with an earlier folder of it.
-func (n *Node) adopt(me, peer *self) error {
-	if clusterID(peer.Members) != peer.Cluster {
-		return fmt.Errorf("%w: node %s gives cluster id %s, which does not follow from its members", ErrIdentity, peer.Name, peer.Cluster)
+// tryForm returns what this node still waits for; nil when it belongs to a cluster.
+func (n *Node) tryForm(ctx context.Context, me *self) (waits []string, _ error) {
+	if n.opts.Join != "" {
+		return n.enter(ctx, me, n.opts.Join)
 	}
+	members := map[string]string{me.Name: me.Incarnation}
+	for _, name := range slices.Sorted(maps.Keys(n.opts.Peers)) {
+		if name == me.Name {
+			continue
+		}
+		peer, err := n.hello(ctx, name)
+		if err != nil {
+			waits = append(waits, name)
+			continue
+		}
+		if peer.Name != name {
+			return nil, fmt.Errorf("%w: at %s is node %q, not %q: look at cluster-peers", ErrIdentity, n.opts.Peers[name], peer.Name, name)
+		}
+		if peer.Cluster != "" {
+			return n.adopt(ctx, me, &peer)
+		}
+		members[name] = peer.Incarnation
+	}
+	if len(waits) > 0 {
+		return waits, nil
+	}
+	return nil, n.become(members)
+}
+
+// adopt joins a cluster that has formed, with this node or with an earlier folder of it.
+func (n *Node) adopt(ctx context.Context, me, peer *self) (waits []string, _ error) {
 	earlier, known := peer.Members[me.Name]
 	switch {
 	case earlier == me.Incarnation:
-		return n.become(peer.Members)
+		if clusterID(peer.Members) != peer.Cluster {
+			return nil, fmt.Errorf("%w: node %s gives cluster id %s, which does not follow from its members", ErrIdentity, peer.Name, peer.Cluster)
+		}
+		return nil, n.become(peer.Members)
 	case !known:
-		return fmt.Errorf("%w: cluster %s has formed without a node %s", ErrIdentity, peer.Cluster, me.Name)
-	case n.replicas.Log().Last(0) > 0:
-		return fmt.Errorf("%w: %s has a log, but is not the folder that node %s had in cluster %s: bring that back, or empty this one and start again",
-			ErrIdentity, n.opts.Dir, me.Name, peer.Cluster)
+		return nil, fmt.Errorf("%w: cluster %s has formed without a node %s: start it with cluster-join to enter", ErrIdentity, peer.Cluster, me.Name)
 	}
-	n.opts.Logger.Warn("cluster: this folder is new, the cluster knew another of this node; becoming a member again", "id", peer.Cluster, "was", earlier)
-	return n.identity.change(func(s *self) { s.Cluster, s.Members, s.Joining = peer.Cluster, peer.Members, true })
+	return n.enter(ctx, me, peer.Name)
 }
 
 func (n *Node) become(members map[string]string) error {
@@ -83,10 +91,10 @@ func (n *Node) become(members map[string]string) error {
 	return n.identity.change(func(s *self) { s.Cluster, s.Members = id, members })
 }
 
-func (n *Node) hello(ctx context.Context, addr string) (s self, err error) {
+func (n *Node) hello(ctx context.Context, to string) (s self, err error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	b, err := n.link(addr).call(ctx, kindHello, 0, nil, false)
+	b, err := n.link(to).call(ctx, kindHello, 0, nil, false)
 	if err != nil {
 		return s, err
 	}

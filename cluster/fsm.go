@@ -13,9 +13,10 @@ import (
 
 // fsm is a group's raft.BatchingFSM around its machine.
 type fsm struct {
-	m    machine
-	fail func(error)
-	mu   struct {
+	m      machine
+	fail   func(error)
+	marked func(index uint64, data []byte) error // takes a mark; see verify.go
+	mu     struct {
 		sync.Mutex
 		index, term uint64 // of the last entry that came by
 		moved       chan struct{}
@@ -57,7 +58,11 @@ func (f *fsm) Apply(l *raft.Log) any {
 	f.mu.Unlock()
 	a := applied{term: l.Term}
 	if err == nil && l.Type == raft.LogCommand {
-		a.result, err = f.m.apply(l.Index, l.Data)
+		if isMark(l.Data) {
+			err = f.marked(l.Index, l.Data)
+		} else {
+			a.result, err = f.m.apply(l.Index, l.Data)
+		}
 	}
 	if err != nil {
 		f.breakOff(fmt.Errorf("entry %d: %w", l.Index, err))

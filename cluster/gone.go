@@ -11,20 +11,20 @@ import (
 // a heartbeat would be missed. One follower of each group that it led stands for
 // election without waiting: the next voter in order, so that two do not split the
 // votes. The others, and this one if it loses, go by the heartbeat.
-func (n *Node) peerGone(addr string) {
+func (n *Node) peerGone(name string) {
 	for _, g := range n.ordered() {
-		if leader, _ := g.raft.LeaderWithID(); string(leader) == addr && g.next(addr) == n.raftID {
-			n.opts.Logger.Info("cluster: standing for election, the leader is gone", "group", g.name(), "leader", addr)
+		if leader, _ := g.raft.LeaderWithID(); string(leader) == name && g.next(name) == n.raftID {
+			n.opts.Logger.Info("cluster: standing for election, the leader is gone", "group", g.name(), "leader", name)
 			g.trans.standNow()
 		}
 	}
 }
 
-// next returns the voter that comes after the one at addr.
-func (g *group) next(addr string) raft.ServerID {
+// next returns the voter that comes after the named node.
+func (g *group) next(name string) raft.ServerID {
 	voters := g.voters()
 	for i, s := range voters {
-		if string(s.Address) == addr {
+		if string(s.Address) == name {
 			return voters[(i+1)%len(voters)].ID
 		}
 	}
@@ -50,7 +50,7 @@ func (g *group) voters() []raft.Server {
 // standNow makes this node's Raft stand for election, as a leader does that hands over.
 func (t *transport) standNow() {
 	rpc := raft.RPC{Command: &raft.TimeoutNowRequest{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax,
-		ID: []byte(t.node.raftID), Addr: []byte(t.node.addr)}}, RespChan: make(chan raft.RPCResponse, 1)}
+		ID: []byte(t.node.raftID), Addr: []byte(t.node.name)}}, RespChan: make(chan raft.RPCResponse, 1)}
 	select {
 	case t.rpcs <- rpc:
 	default: // it is busy: the heartbeat decides

@@ -21,6 +21,8 @@ const entriesAhead = 64
 // group is this node's member of one Raft group.
 type group struct {
 	node    *Node
+	ctx     context.Context // of the replica's life here
+	cancel  context.CancelFunc
 	id      uint64 // also the log's stream
 	machine machine
 	fsm     *fsm
@@ -28,6 +30,7 @@ type group struct {
 	snaps   *snapshots
 	trans   *transport
 	raft    *raft.Raft
+	marks   marks
 	ahead   chan *entry                 // proposed, not yet settled
 	join    func(dst, op []byte) []byte // how operations make an entry
 	torn    int                         // how often in a row unstick saw a candidate with a leader; its own
@@ -58,10 +61,12 @@ func newGroup(n *Node, id uint64, m machine, log *wal.Log) *group {
 		m = n.opts.tap.machine(id, m)
 		g.machine = m
 	}
+	g.ctx, g.cancel = context.WithCancel(n.ctx)
 	g.fsm = newFSM(m, n.fail)
+	g.fsm.marked = g.marked
 	g.store = &logStore{log: log, id: wal.StreamID(id), fail: n.fail, tap: n.opts.tap}
 	g.snaps = &snapshots{m: m, log: g.store}
-	g.trans = &transport{node: n, group: id, rpcs: make(chan raft.RPC, rpcQueue), consumed: g.fsm.consumed, covers: g.covers}
+	g.trans = &transport{node: n, ctx: g.ctx, group: id, rpcs: make(chan raft.RPC, rpcQueue), consumed: g.fsm.consumed, covers: g.covers}
 	g.join = engine.JoinPayload
 	return g
 }
@@ -77,6 +82,7 @@ func (g *group) start(first *raft.Configuration, joining bool) error {
 	c.BatchApplyCh = true
 	c.NoSnapshotRestoreOnStart = true
 	c.TrailingLogs = o.TrailingLogs
+	c.ShutdownOnRemove = false    // its files are this node's to delete; see leave
 	c.SnapshotThreshold = 1 << 62 // the engine says when
 	c.SnapshotInterval = 24 * time.Hour
 	c.NoLegacyTelemetry = true
@@ -151,7 +157,7 @@ func (g *group) transfer(to raft.Server) error {
 		if err != nil {
 			return raftError(err)
 		}
-	case <-g.node.ctx.Done(): // then Raft may never answer
+	case <-g.ctx.Done(): // then Raft may never answer
 		return model.ErrClosed
 	}
 	g.handing.Lock()
@@ -167,7 +173,7 @@ func (g *group) settle() {
 		case e := <-g.ahead:
 			g.settleEntry(e)
 			e.settled()
-		case <-g.node.ctx.Done():
+		case <-g.ctx.Done():
 			return
 		}
 	}
@@ -194,7 +200,7 @@ func (g *group) settleEntry(e *entry) {
 	g.announce(e.future.Index(), a.term, "", true)
 }
 
-// announce tells the followers, or the one at an address, that an entry of ours is
+// announce tells the followers, or the named one, that an entry of ours is
 // committed. Raft does so with
 // the next entry or after its CommitTimeout, which would have to be short, and many
 // messages, for followers to show a write soon. The message is an ordinary one of the
@@ -202,12 +208,12 @@ func (g *group) settleEntry(e *entry) {
 // has all before it.
 func (g *group) announce(index, term uint64, to string, lazy bool) {
 	req := &raft.AppendEntriesRequest{
-		RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(g.node.raftID), Addr: []byte(g.node.addr)},
+		RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(g.node.raftID), Addr: []byte(g.node.name)},
 		Term:      term, PrevLogEntry: index, PrevLogTerm: term, LeaderCommitIndex: index,
 	}
 	for _, s := range g.voters() {
-		if addr := string(s.Address); s.ID != g.node.raftID && (to == "" || to == addr) {
-			g.node.link(addr).start(kindAppend, g.id, putAppend(forMember(s.ID), req), lazy, func([]byte, error) {})
+		if name := string(s.Address); s.ID != g.node.raftID && (to == "" || to == name) {
+			g.node.link(name).start(kindAppend, g.id, putAppend(forMember(s.ID), req), lazy, func([]byte, error) {})
 		}
 	}
 }
@@ -252,21 +258,12 @@ func (g *group) send(p *proposal) {
 		g.submit(p)
 		return
 	}
-	addr, _ := g.raft.LeaderWithID()
-	if addr == "" || string(addr) == g.node.addr {
+	leader, _ := g.raft.LeaderWithID()
+	if leader == "" || string(leader) == g.node.name {
 		p.done(0, engine.Result{}, fmt.Errorf("%w: group %d has no leader", model.ErrUnavailable, g.id))
 		return
 	}
-	g.node.link(string(addr)).start(kindPropose, g.id, p.op, false, func(b []byte, err error) {
-		var index uint64
-		var r engine.Result
-		if err == nil {
-			d := &decoder{b: b}
-			index, r = d.outcome()
-			err = d.end()
-		}
-		p.done(index, r, err)
-	})
+	g.node.forward(string(leader), g.id, p)
 }
 
 // flush takes a Raft snapshot, if there is something new for one.
@@ -286,6 +283,8 @@ func (g *group) flush(ctx context.Context) error {
 			return raftError(err)
 		}
 		return nil
+	case <-g.ctx.Done():
+		return nil // the replica is gone, or the node closes
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
@@ -301,7 +300,7 @@ func (g *group) greetTerms() {
 			if lead {
 				g.raft.Apply(g.join(nil, nil), g.node.opts.CommitTimeout)
 			}
-		case <-g.node.ctx.Done():
+		case <-g.ctx.Done():
 			return
 		}
 	}

@@ -41,17 +41,42 @@ type self struct {
 	// name to incarnation.
 	Cluster string            `json:"cluster,omitempty"`
 	Members map[string]string `json:"members,omitempty"`
+	// Addresses are those of the nodes when this one entered.
+	Addresses map[string]string `json:"addresses,omitempty"`
 	// Started says that every group has its first configuration. Before that no vote
 	// was given and nothing acknowledged.
 	Started bool `json:"started,omitempty"`
-	// Joining says that this folder came later, and is becoming a member; Voter names
-	// the groups in which it may be one already.
-	Joining bool            `json:"joining,omitempty"`
-	Voter   map[uint64]bool `json:"voter,omitempty"`
 	// Floors, by group: see reassure.
 	Floors map[uint64]place `json:"floors,omitempty"`
 	// Lost says up to which entry the shards are empty that were damaged beyond use.
 	Lost map[uint64]uint64 `json:"lost,omitempty"`
+	// Groups are those of which this folder has a replica, or still has files.
+	Groups map[uint64]replicaState `json:"groups,omitempty"`
+}
+
+// replicaState is what a node must remember of its replica of a group.
+type replicaState string
+
+const (
+	learner replicaState = "learner" // it has no vote: it may begin with nothing
+	voter   replicaState = "voter"   // it may have a vote: it must never begin with nothing
+	leaving replicaState = "leaving" // it is a replica no longer, and its files go
+)
+
+// setGroup notes what has become of a replica; "" when nothing is left of it.
+func (id *identity) setGroup(group uint64, state replicaState) error {
+	if id.get().Groups[group] == state {
+		return nil
+	}
+	return id.change(func(s *self) {
+		s.Groups = maps.Clone(s.Groups)
+		if s.Groups == nil {
+			s.Groups = map[uint64]replicaState{}
+		}
+		if s.Groups[group] = state; state == "" {
+			delete(s.Groups, group)
+		}
+	})
 }
 
 // identity guards self.
@@ -134,12 +159,14 @@ func clusterID(members map[string]string) string {
 type greeting struct {
 	Name    string `json:"name"`
 	Cluster string `json:"cluster,omitempty"`
+	Address string `json:"address,omitempty"` // where it listens
+	To      string `json:"to,omitempty"`      // whom it means to reach; empty: whoever is there
 }
 
 // greet opens a connection: preface, length (2 bytes), greeting as JSON.
-func (id *identity) greet(conn net.Conn) error {
+func (id *identity) greet(conn net.Conn, address, to string) error {
 	s := id.get()
-	b, err := json.Marshal(greeting{Name: s.Name, Cluster: s.Cluster})
+	b, err := json.Marshal(greeting{Name: s.Name, Cluster: s.Cluster, Address: address, To: to})
 	if err != nil {
 		return err
 	}
@@ -182,8 +209,11 @@ var errForming = fmt.Errorf("%w: the cluster is forming", errDown)
 
 // admits returns nil if a greeted node is of our cluster.
 func (id *identity) admits(g *greeting) error {
-	ours := id.get().Cluster
+	s := id.get()
+	ours := s.Cluster
 	switch {
+	case g.To != "" && g.To != s.Name:
+		return fmt.Errorf("%w: node %s looks for %s here, which is %s", ErrIdentity, g.Name, g.To, s.Name)
 	case ours == "" || g.Cluster == "":
 		return errForming
 	case ours != g.Cluster:

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -23,10 +25,11 @@ const silence = 3 * time.Second
 // link is the connection to one peer on which our requests go. It connects again by
 // itself; what waits when a connection ends fails with errDown.
 type link struct {
-	node *Node
-	addr string
-	gone bool // nobody listens there; run's own
-	mu   struct {
+	node  *Node
+	to    string        // a node's name, or an address
+	gone  bool          // nobody listens there; run's own
+	tried chan struct{} // closed when the first attempt to connect has ended
+	mu    struct {
 		sync.Mutex
 		w       *wire // nil: not connected
 		next    uint64
@@ -35,8 +38,8 @@ type link struct {
 	}
 }
 
-func newLink(n *Node, addr string) *link {
-	l := &link{node: n, addr: addr}
+func newLink(n *Node, to string) *link {
+	l := &link{node: n, to: to, tried: make(chan struct{})}
 	l.mu.pending = map[uint64]func([]byte, error){}
 	return l
 }
@@ -45,11 +48,14 @@ func newLink(n *Node, addr string) *link {
 func (l *link) run(ctx context.Context) {
 	const first, most = 20 * time.Millisecond, 500 * time.Millisecond
 	wait := first
+	tried := sync.OnceFunc(func() { close(l.tried) })
+	defer tried()
 	for ctx.Err() == nil {
 		began := time.Now()
-		err := l.session(ctx)
+		err := l.session(ctx, tried)
+		tried()
 		if refused := errors.Is(err, syscall.ECONNREFUSED); refused && !l.gone {
-			l.node.peerGone(l.addr)
+			l.node.peerGone(l.to)
 			l.gone = true
 		} else if !refused {
 			l.gone = false
@@ -57,7 +63,7 @@ func (l *link) run(ctx context.Context) {
 		if time.Since(began) > most {
 			wait = first
 		}
-		l.node.opts.Logger.Debug("cluster: connection ended", "peer", l.addr, "err", err)
+		l.node.opts.Logger.Debug("cluster: connection ended", "peer", l.to, "err", err)
 		select {
 		case <-ctx.Done():
 		case <-time.After(wait):
@@ -66,17 +72,15 @@ func (l *link) run(ctx context.Context) {
 	}
 }
 
-// session is one connection from dial to end.
-func (l *link) session(ctx context.Context) error {
-	dctx, cancel := context.WithTimeout(ctx, time.Second)
-	conn, err := l.node.opts.Network.Dial(dctx, l.addr)
-	cancel()
+// session is one connection from dial to end; tried is called when it stands.
+func (l *link) session(ctx context.Context, tried func()) error {
+	conn, name, err := l.dial(ctx)
 	if err != nil {
 		return err
 	}
 	w := newWire(conn)
 	defer w.close()
-	if err := l.node.identity.greet(conn); err != nil {
+	if err := l.node.identity.greet(conn, l.node.addr, name); err != nil {
 		return err
 	}
 	stop := context.AfterFunc(ctx, w.close)
@@ -84,6 +88,7 @@ func (l *link) session(ctx context.Context) error {
 	l.mu.Lock()
 	l.mu.w = w
 	l.mu.Unlock()
+	tried()
 	wrote := make(chan error, 1)
 	go func() { wrote <- w.write(); w.close() }()
 	watched := make(chan struct{})
@@ -102,6 +107,29 @@ func (l *link) session(ctx context.Context) error {
 		done(nil, errDown)
 	}
 	return errors.Join(err, <-wrote)
+}
+
+// dial connects to the first address that answers. The error is ECONNREFUSED only if
+// nobody listens at any of them.
+func (l *link) dial(ctx context.Context) (_ net.Conn, name string, err error) {
+	if !strings.Contains(l.to, ":") {
+		name = l.to
+	}
+	for _, addr := range l.node.book.of(l.to) {
+		dctx, cancel := context.WithTimeout(ctx, time.Second)
+		conn, derr := l.node.opts.Network.Dial(dctx, name, addr)
+		cancel()
+		if derr == nil {
+			return conn, name, nil
+		}
+		if err == nil || !errors.Is(derr, syscall.ECONNREFUSED) {
+			err = derr
+		}
+	}
+	if err == nil {
+		err = fmt.Errorf("%w: no address of node %s is known", errDown, l.to)
+	}
+	return nil, name, err
 }
 
 // watch closes a connection on which requests wait and no answer comes: after a
@@ -142,7 +170,7 @@ func (l *link) answer(m *message) {
 
 // remoteError gives a peer's error its type back where callers ask for it.
 func remoteError(text string) error {
-	for _, e := range []error{model.ErrUnavailable, model.ErrOverloaded, model.ErrFailed, model.ErrReadOnly} {
+	for _, e := range []error{model.ErrUnavailable, model.ErrOverloaded, model.ErrFailed, model.ErrReadOnly, model.ErrConflict, ErrIdentity, errBehind} {
 		if len(text) >= len(e.Error()) && text[:len(e.Error())] == e.Error() {
 			return fmt.Errorf("%w%s (from another node)", e, text[len(e.Error()):])
 		}
@@ -190,6 +218,10 @@ type reply struct {
 
 // call sends a request and waits for the answer, or for ctx.
 func (l *link) call(ctx context.Context, k kind, group uint64, data []byte, lazy bool) ([]byte, error) {
+	select {
+	case <-l.tried: // a new link is given the time to connect
+	case <-ctx.Done():
+	}
 	ch := make(chan reply, 1)
 	id := l.start(k, group, data, lazy, func(b []byte, err error) { ch <- reply{b, err} })
 	select {
@@ -197,7 +229,7 @@ func (l *link) call(ctx context.Context, k kind, group uint64, data []byte, lazy
 		return r.data, r.err
 	case <-ctx.Done():
 		l.forget(id)
-		return nil, fmt.Errorf("%w: no answer from %s: %w", model.ErrUnavailable, l.addr, context.Cause(ctx))
+		return nil, fmt.Errorf("%w: no answer from %s: %w", model.ErrUnavailable, l.to, context.Cause(ctx))
 	}
 }
 

@@ -1,7 +1,6 @@
 package cluster
 
 import (
-	"context"
 	"encoding/binary"
 	"fmt"
 	"maps"
@@ -13,7 +12,7 @@ import (
 // A shard whose manifest or table was damaged begins empty, while its log goes on
 // behind what the manifest covered. Its vote must not change: the end of its log
 // becomes a floor (see reassure). Then the log is dropped, so that Raft installs the
-// leader's state. Until that is here no read is answered.
+// leader's state. Until that is here reads of it are answered by other nodes.
 
 // dropLost finds such shards and prepares them. The floors are durable first; done
 // twice it changes nothing.
@@ -24,7 +23,8 @@ func (n *Node) dropLost() error {
 	for i := range n.replicas.Len() {
 		id, stream := uint64(i), wal.StreamID(i)
 		base := log.Base(stream)
-		if base <= n.replicas.Shard(i).Manifest().Applied {
+		state := n.identity.get().Groups[id]
+		if base <= n.replicas.Shard(i).Manifest().Applied || state == leaving || state == "" { // or its log was about to go
 			continue
 		}
 		t, err := tailOf(log, id, &shardMachine{node: n, id: id, r: n.replicas.Shard(i)})
@@ -62,20 +62,10 @@ func (n *Node) dropLost() error {
 	return nil
 }
 
-// waitLost returns when no shard is empty here for having been lost.
-func (n *Node) waitLost(ctx context.Context) error {
-	for id, until := range n.identity.get().Lost {
-		if err := n.group(id).fsm.wait(ctx, until, 0); err != nil {
-			return fmt.Errorf("shard %d is being fetched from another node: %w", id, err)
-		}
-	}
-	return nil
-}
-
 // anyLost is the answer to whether this node is ready.
 func (n *Node) anyLost() error {
 	for id, until := range n.identity.get().Lost {
-		if n.group(id).fsm.consumed() < until {
+		if g := n.group(id); g != nil && g.fsm.consumed() < until {
 			return fmt.Errorf("%w: shard %d is being fetched from another node", model.ErrUnavailable, id)
 		}
 	}
@@ -87,7 +77,9 @@ func (n *Node) found() error {
 	lost := n.identity.get().Lost
 	left := map[uint64]uint64{}
 	for id, until := range lost {
-		if n.group(id).fsm.consumed() < until {
+		if g := n.group(id); g == nil {
+			continue // it is no longer here
+		} else if g.fsm.consumed() < until {
 			left[id] = until
 		} else {
 			n.metrics.repairs.Inc()

@@ -52,7 +52,7 @@ func (m *shardMachine) mark() (engine.Mark, bool) {
 	return engine.Mark{Applied: x.Applied, Term: x.Term, Configuration: x.Configuration, ConfigurationIndex: x.ConfigurationIndex}, len(x.Configuration) > 0
 }
 
-// offer's data: the address to fetch blocks from, behind its length, and the engine's offer.
+// offer's data: the node to fetch blocks from, behind its length, and the engine's offer.
 func (m *shardMachine) offer() ([]byte, engine.Mark, func(), error) {
 	o, err := m.r.Offer()
 	if err != nil {
@@ -65,7 +65,7 @@ func (m *shardMachine) offer() ([]byte, engine.Mark, func(), error) {
 		}
 	}
 	at := engine.Mark{Applied: x.Applied, Term: x.Term, Configuration: x.Configuration, ConfigurationIndex: x.ConfigurationIndex}
-	return append(putBytes(nil, m.node.addr), o.Data...), at, release, nil
+	return append(putBytes(nil, m.node.name), o.Data...), at, release, nil
 }
 
 func (m *shardMachine) restore(at engine.Mark, data []byte) error {

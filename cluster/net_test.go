@@ -90,7 +90,7 @@ func (h memHost) Listen(addr string) (net.Listener, error) {
 	return l, nil
 }
 
-func (h memHost) Dial(ctx context.Context, addr string) (net.Conn, error) {
+func (h memHost) Dial(ctx context.Context, _, addr string) (net.Conn, error) {
 	h.n.mu.Lock()
 	l, cut := h.n.mu.listeners[addr], h.n.mu.cut[addr] || h.n.mu.cut[h.addr]
 	h.n.mu.Unlock()

@@ -15,12 +15,17 @@ import (
 	"github.com/strandline-db/strandline/wal/vfs"
 )
 
-// Options configure a node. Name, Listen and Peers are required.
+// Options configure a node. Name, Listen, and Peers or Join are required.
 type Options struct {
-	Name   string            // of this node
-	Listen string            // host:port for the other nodes; must be that of Peers
-	Peers  map[string]string // all nodes of the cluster, this one included: name to host:port
-	Dir    string            // of the engine; the node's identity lies in it
+	Name      string // of this node
+	Listen    string // host:port for the other nodes
+	Advertise string // host:port at which they reach it. Default: that of Peers, or Listen
+	// Peers are the nodes that form the cluster, this one included: name to host:port.
+	// Once it has formed, they are merely where the others may be.
+	Peers map[string]string
+	Join  string // host:port of any node of a cluster that this one is to enter, instead of Peers
+	HTTP  string // where clients reach this node; for status alone
+	Dir   string // of the engine; the node's identity lies in it
 
 	FS      vfs.FS      // the machine's file system
 	Clock   clock.Clock // the machine's clock; Raft's own timers do not use it
@@ -41,13 +46,15 @@ type Options struct {
 	// Registerer takes the node's metrics. Nil: none.
 	Registerer prometheus.Registerer
 
-	tap tap // nil outside tests
+	tap     tap         // nil outside tests
+	onPhase func(*Move) // tests hear of a move before its next phase is written down
 }
 
 // Network makes connections. Safe for concurrent use.
 type Network interface {
 	Listen(addr string) (net.Listener, error)
-	Dial(ctx context.Context, addr string) (net.Conn, error)
+	// Dial connects to a node at an address. The name is empty if it is not known yet.
+	Dial(ctx context.Context, name, addr string) (net.Conn, error)
 }
 
 // TCP is the machine's network.
@@ -57,7 +64,7 @@ type TCP struct{}
 func (TCP) Listen(addr string) (net.Listener, error) { return net.Listen("tcp", addr) }
 
 // Dial implements Network.
-func (TCP) Dial(ctx context.Context, addr string) (net.Conn, error) {
+func (TCP) Dial(ctx context.Context, _, addr string) (net.Conn, error) {
 	var d net.Dialer
 	return d.DialContext(ctx, "tcp", addr)
 }
@@ -76,6 +83,11 @@ func (o *Options) EnsureDefaults() {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
+	if o.Advertise == "" {
+		if o.Advertise = o.Peers[o.Name]; o.Advertise == "" {
+			o.Advertise = o.Listen
+		}
+	}
 	if o.Heartbeat == 0 {
 		o.Heartbeat = 500 * time.Millisecond
 	}
@@ -90,19 +102,27 @@ func (o *Options) EnsureDefaults() {
 // Validate reports every fault at once.
 func (o *Options) Validate() error {
 	var errs []error
-	if o.Name == "" || strings.ContainsAny(o.Name, "@=, ") {
+	if o.Name == "" || strings.ContainsAny(o.Name, "@=,:/ ") {
 		errs = append(errs, fmt.Errorf("cluster-node: %q is no name for a node", o.Name))
 	}
-	if o.Peers[o.Name] == "" {
+	switch {
+	case o.Join != "" && len(o.Peers) > 0:
+		errs = append(errs, errors.New("cluster-join: it goes without cluster-peers: a node enters a cluster that runs, or forms one"))
+	case o.Join == "" && o.Peers[o.Name] == "":
 		errs = append(errs, fmt.Errorf("cluster-peers: node %q is not among them", o.Name))
+	}
+	if host, _, err := net.SplitHostPort(o.Advertise); err != nil {
+		errs = append(errs, fmt.Errorf("cluster-advertise: %w", err))
+	} else if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		errs = append(errs, fmt.Errorf("cluster-advertise: %s is no address that another node could dial", o.Advertise))
 	}
 	for name, addr := range o.Peers {
 		if _, _, err := net.SplitHostPort(addr); err != nil {
 			errs = append(errs, fmt.Errorf("cluster-peers: %s: %w", name, err))
 		}
 	}
-	if n := len(o.Peers); n > 0 && n%2 == 0 {
-		errs = append(errs, fmt.Errorf("cluster-peers: %d nodes; an even number survives no more failures than one less", n))
+	if len(o.Peers) == 2 {
+		errs = append(errs, errors.New("cluster-peers: two nodes survive no failure; begin with three, or with one and add others"))
 	}
 	if o.Heartbeat < 50*time.Millisecond || o.CommitTimeout <= 0 {
 		errs = append(errs, errors.New("cluster-heartbeat must be at least 50 ms, cluster-commit-timeout positive"))

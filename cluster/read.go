@@ -44,53 +44,62 @@ type Wanted struct {
 	// MaxStaleness bounds how old a Stale read may be; what is older is read as at
 	// level Leader. 0: any age.
 	MaxStaleness time.Duration
-	// Applied are entries that must have been applied here.
+	// Applied are entries that must have been applied.
 	Applied model.Applied
+	// Partial lets a read leave out shards that nobody can be asked for; see Warnings.
+	Partial bool
 }
 
-// Sync returns once a read at this node gives what is wanted, and how old at most
-// its data is. It fails with model.ErrUnavailable when a group has no leader or no
-// majority within ctx and the commit timeout.
-func (n *Node) Sync(ctx context.Context, w Wanted) (time.Duration, error) {
-	ctx, cancel := context.WithTimeout(ctx, n.opts.CommitTimeout)
+// Sync returns once a read with the context that it returns gives what is wanted, and how
+// old at most its data is. It fails with model.ErrUnavailable when a group has no leader
+// or no majority within ctx and the commit timeout, and Partial does not allow for it.
+func (n *Node) Sync(ctx context.Context, w Wanted) (context.Context, time.Duration, error) {
+	p := &reading{n: n, wanted: w}
+	sctx, cancel := context.WithTimeout(ctx, n.opts.CommitTimeout)
 	defer cancel()
-	if err := n.waitLost(ctx); err != nil {
-		return 0, err
-	}
+	age, err := p.sync(sctx)
+	return context.WithValue(ctx, readingKey{}, p), age, err
+}
+
+// syncGroups is Sync for some of the groups that have a replica here.
+func (n *Node) syncGroups(ctx context.Context, w *Wanted, groups []*group) (time.Duration, error) {
 	for _, a := range w.Applied {
-		if g := n.group(uint64(a.Shard)); g != nil {
+		for _, g := range groups {
+			if g.id != uint64(a.Shard) {
+				continue
+			}
 			if err := g.fsm.wait(ctx, a.Index, 0); err != nil {
 				return 0, err
 			}
 		}
 	}
-	if w.Level == Stale {
-		age := n.Staleness()
+	level := w.Level
+	if level == Stale {
+		age := stalest(groups)
 		if w.MaxStaleness == 0 || age <= w.MaxStaleness {
 			return age, nil
 		}
-		w.Level = Leader
+		level = Leader
 	}
-	return 0, n.catchUp(ctx, w.Level)
+	return 0, n.catchUp(ctx, level, groups)
 }
 
-// catchUp brings every group here to where its leader says that the level is reached.
+// catchUp brings groups here to where their leaders say that the level is reached.
 // It asks each leading node once for all of its groups, and again for those of which
 // it was none.
-func (n *Node) catchUp(ctx context.Context, level Level) error {
-	open := n.ordered()
+func (n *Node) catchUp(ctx context.Context, level Level, open []*group) error {
 	for {
 		byLeader := map[string][]*group{}
 		for _, g := range open {
-			addr, _ := g.raft.LeaderWithID()
-			byLeader[string(addr)] = append(byLeader[string(addr)], g)
+			leader, _ := g.raft.LeaderWithID()
+			byLeader[string(leader)] = append(byLeader[string(leader)], g)
 		}
 		var mu sync.Mutex
 		var left []*group
 		eg, ectx := errgroup.WithContext(ctx)
-		for addr, groups := range byLeader {
+		for leader, groups := range byLeader {
 			eg.Go(func() error {
-				indexes := n.askReadIndexes(ectx, addr, groups, level)
+				indexes := n.askReadIndexes(ectx, leader, groups, level)
 				for i, g := range groups {
 					if i >= len(indexes) || indexes[i] == 0 {
 						mu.Lock()
@@ -115,23 +124,23 @@ func (n *Node) catchUp(ctx context.Context, level Level) error {
 	}
 }
 
-// askReadIndexes asks the node at addr for the indexes of groups that it leads. A 0, or
+// askReadIndexes asks a node for the indexes of groups that it leads. A 0, or
 // nothing, stands for a group of which it can't tell.
-func (n *Node) askReadIndexes(ctx context.Context, addr string, groups []*group, level Level) []uint64 {
+func (n *Node) askReadIndexes(ctx context.Context, leader string, groups []*group, level Level) []uint64 {
 	ctx, cancel := context.WithTimeout(ctx, attemptWait)
 	defer cancel()
-	switch addr {
+	switch leader {
 	case "":
 		return nil
-	case n.addr:
+	case n.name:
 		indexes, _ := n.readIndexes(ctx, groups, level)
 		return indexes
 	}
-	req := putBytes(putUvarints(nil, uint64(level)), n.addr)
+	req := putBytes(putUvarints(nil, uint64(level)), n.name)
 	for _, g := range groups {
 		req = putUvarints(req, g.id)
 	}
-	b, err := n.link(addr).call(ctx, kindReadIndex, 0, req, false)
+	b, err := n.link(leader).call(ctx, kindReadIndex, 0, req, false)
 	if err != nil {
 		return nil
 	}
@@ -151,7 +160,7 @@ func (n *Node) answerReadIndexes(ctx context.Context, data []byte) ([]byte, erro
 	for len(d.b) > 0 {
 		g := n.group(d.uvarint())
 		if g == nil {
-			return nil, errMessage
+			return nil, errNoReplica
 		}
 		groups = append(groups, g)
 	}
@@ -194,7 +203,7 @@ func (n *Node) readIndexes(ctx context.Context, groups []*group, level Level) (i
 // newest. It asks each peer once for all groups.
 func (n *Node) confirm(ctx context.Context, groups []*group, terms, indexes []uint64) {
 	missing := make([]int, len(groups)) // votes to a majority
-	asked := map[string][]int{}         // by address
+	asked := map[string][]int{}         // by node
 	for i, g := range groups {
 		if indexes[i] == 0 {
 			continue
@@ -214,13 +223,13 @@ func (n *Node) confirm(ctx context.Context, groups []*group, terms, indexes []ui
 		members []progress
 	}
 	answers := make(chan answer, len(asked))
-	for addr, of := range asked {
+	for name, of := range asked {
 		go func() {
 			ids := make([]uint64, len(of))
 			for k, i := range of {
 				ids[k] = groups[i].id
 			}
-			ts, err := n.askTerms(ctx, addr, ids...)
+			ts, err := n.askTerms(ctx, name, ids...)
 			if err != nil {
 				ts = nil
 			}
@@ -257,8 +266,9 @@ func (n *Node) answerTerms(data []byte) ([]byte, error) {
 	var out []byte
 	for d := (decoder{b: data}); len(d.b) > 0; {
 		g := n.group(d.uvarint())
-		if g == nil {
-			return nil, errMessage
+		if g == nil { // nothing can be said; no leader has term 0
+			out = putBool(putUvarints(out, 0, 0), true)
+			continue
 		}
 		out = putUvarints(out, g.raft.CurrentTerm(), g.fsm.consumed())
 		out = putBool(out, n.draining.Load())
@@ -267,8 +277,8 @@ func (n *Node) answerTerms(data []byte) ([]byte, error) {
 }
 
 // askTerms asks a node how far it is in each of the groups.
-func (n *Node) askTerms(ctx context.Context, addr string, groups ...uint64) ([]progress, error) {
-	b, err := n.link(addr).call(ctx, kindTerms, 0, putUvarints(nil, groups...), false)
+func (n *Node) askTerms(ctx context.Context, name string, groups ...uint64) ([]progress, error) {
+	b, err := n.link(name).call(ctx, kindTerms, 0, putUvarints(nil, groups...), false)
 	if err != nil {
 		return nil, err
 	}
@@ -323,12 +333,25 @@ func (g *group) staleness(now time.Time) time.Duration {
 	return g.trans.fresh.age(now, g.fsm.consumed())
 }
 
-// Staleness returns how old the data of this node may be; very much before it has
-// heard of a leader.
-func (n *Node) Staleness() time.Duration {
+// Staleness returns how old the data of the replicas here may be; very much before they
+// have heard of a leader.
+func (n *Node) Staleness() time.Duration { return stalest(n.serving()) }
+
+func stalest(groups []*group) time.Duration {
 	now, most := time.Now(), time.Duration(0)
-	for _, g := range n.ordered() {
+	for _, g := range groups {
 		most = max(most, g.staleness(now))
 	}
 	return most
+}
+
+// serving returns the groups from whose replicas here reads are answered.
+func (n *Node) serving() []*group {
+	var out []*group
+	for _, g := range n.ordered() {
+		if g.id == uint64(metaStream) || n.holdsShard(int(g.id)) {
+			out = append(out, g)
+		}
+	}
+	return out
 }

@@ -64,10 +64,10 @@ func (c *trio) sameRecords(n int) {
 	defer cancel()
 	var first []model.Record
 	for name, m := range c.nodes {
-		if _, err := m.node.Sync(ctx, Wanted{Level: Linearizable}); err != nil {
+		if _, _, err := m.node.Sync(ctx, Wanted{Level: Linearizable}); err != nil {
 			c.t.Fatal(err)
 		}
-		got := m.db.Records("")
+		got := append(m.db.Records("k"), m.db.Records("lock")...)
 		if first == nil {
 			first = got
 		}

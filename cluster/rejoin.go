@@ -2,11 +2,9 @@ package cluster
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -20,161 +18,195 @@ const (
 	nearEntries = 8               // behind the leader, for one that is to become a voter
 )
 
-// rejoin makes a node with an empty folder a member of every group of a cluster that
-// knew it under another incarnation: the old one is removed, the new one added without
-// a vote, and given one when it has caught up. It runs beside everything else and is
-// taken up again after a restart.
-func (n *Node) rejoin() {
-	for _, g := range n.ordered() {
-		for n.ctx.Err() == nil {
-			err := n.rejoinGroup(g)
-			if err == nil {
-				break
-			}
-			n.opts.Logger.Debug("cluster: not yet a member again", "group", g.name(), "err", err)
-			select {
-			case <-time.After(rejoinPause):
-			case <-n.ctx.Done():
-			}
-		}
-	}
-	if n.ctx.Err() != nil {
-		return
-	}
-	if err := n.identity.change(func(s *self) { s.Joining, s.Voter, s.Started = false, nil, true }); err != nil {
-		n.fail(err)
-		return
-	}
-	n.opts.Logger.Info("cluster: this node is a member of every group again")
-}
+var errBehind = errors.New("the node has not caught up")
 
-func (n *Node) rejoinGroup(g *group) error {
+// rejoinGroup makes this node a voter of a group that has it on its list without having
+// it as a member, or with an earlier folder: the old member is removed, the new one added
+// without a vote, and given one when it has caught up. It is taken up again until it
+// succeeds.
+func (n *Node) rejoinGroup(id uint64) error {
+	g := n.group(id)
+	if g == nil {
+		return errNoReplica
+	}
 	ctx, cancel := context.WithTimeout(n.ctx, 2*changeWait)
 	defer cancel()
+	if !g.votes(n.raftID) {
+		if err := n.joinGroup(id); err != nil {
+			return err
+		}
+		if err := g.fsm.wait(ctx, 1, 0); err != nil { // it has heard of the group's state
+			return err
+		}
+	}
+	// Noted before it may be true: a voter that loses its log must never start empty.
+	if err := n.identity.setGroup(id, voter); err != nil {
+		return err
+	}
 	if g.votes(n.raftID) {
 		return nil
 	}
-	me := n.identity.get()
-	leader, err := n.findLeader(ctx, g.id)
+	err := n.changeGroup(ctx, id, &groupChange{Promote: n.raftID})
+	if err != nil {
+		return errors.Join(err, n.identity.setGroup(id, learner)) // to be taken up again
+	}
+	return nil
+}
+
+// joinGroup makes this node a member without a vote, in the place of an earlier folder
+// of it.
+func (n *Node) joinGroup(id uint64) error {
+	ctx, cancel := context.WithTimeout(n.ctx, changeWait)
+	defer cancel()
+	v, err := n.askConfig(ctx, id)
 	if err != nil {
 		return err
 	}
-	req := putBytes(putBytes(nil, me.Incarnation), n.addr)
-	if _, err := n.link(leader).call(ctx, kindJoin, g.id, putBytes(req, me.Name), false); err != nil {
-		return err
-	}
-	if err := g.fsm.wait(ctx, 1, 0); err != nil { // it has heard of the group's state
-		return err
-	}
-	// Noted before it may be true: a voter that loses its log must never start empty.
-	if err := n.identity.change(func(s *self) {
-		s.Voter = maps.Clone(s.Voter)
-		if s.Voter == nil {
-			s.Voter = map[uint64]bool{}
+	for _, s := range v.Servers {
+		if s.Node == n.name && s.ID != n.raftID {
+			n.opts.Logger.Warn("cluster: having the member removed whose folder is lost", "group", groupName(id), "id", s.ID)
+			return errors.Join(errBehind, n.changeGroup(ctx, id, &groupChange{Remove: s.ID, Prev: v.Index}))
 		}
-		s.Voter[g.id] = true
-	}); err != nil {
-		return err
 	}
-	if _, err := n.link(leader).call(ctx, kindPromote, g.id, putBytes(req, me.Name), false); err != nil {
-		return err
+	if v.find(n.raftID) != nil {
+		return nil
 	}
-	if !g.votes(n.raftID) {
-		return errBehind // the change is on its way here
-	}
-	return nil
+	return n.changeGroup(ctx, id, &groupChange{Add: n.raftID, Prev: v.Index})
 }
 
 // votes tells whether a member is a voter, as far as this node knows.
 func (g *group) votes(id raft.ServerID) bool {
-	return slices.ContainsFunc(g.voters(), func(s raft.Server) bool { return s.ID == id })
-}
-
-// findLeader asks the peers who leads a group.
-func (n *Node) findLeader(ctx context.Context, group uint64) (string, error) {
-	for _, addr := range n.opts.Peers {
-		if addr == n.addr {
-			continue
-		}
-		b, err := n.link(addr).call(ctx, kindLeader, group, nil, false)
-		if err == nil && len(b) > 0 {
-			return string(b), nil
+	for _, s := range g.voters() {
+		if s.ID == id {
+			return true
 		}
 	}
-	return "", fmt.Errorf("%w: no peer knows a leader", model.ErrUnavailable)
+	return false
 }
 
-// memberRequest is what a node says of itself when it wants to be in a group.
-type memberRequest struct {
-	id   raft.ServerID
-	addr raft.ServerAddress
-	name string
+// groupView is what a group's leader says of it.
+type groupView struct {
+	Index    uint64       `json:"index"` // of the configuration
+	Term     uint64       `json:"term"`
+	Consumed uint64       `json:"consumed"` // by the leader's state machine
+	Leader   string       `json:"leader"`
+	Servers  []serverView `json:"servers"`
 }
 
-func parseMember(data []byte) (m memberRequest, err error) {
-	d := &decoder{b: data}
-	incarnation, addr, name := string(d.bytes()), string(d.bytes()), string(d.bytes())
-	m = memberRequest{serverID(name, incarnation), raft.ServerAddress(addr), name}
-	return m, d.end()
+type serverView struct {
+	ID    raft.ServerID `json:"id"`
+	Node  string        `json:"node"`
+	Voter bool          `json:"voter"`
 }
 
-// admit adds a node without a vote, in the place of its earlier incarnation. Only the
-// leader can.
-func (g *group) admit(data []byte) error {
-	m, err := parseMember(data)
+func (v *groupView) find(id raft.ServerID) *serverView {
+	for i := range v.Servers {
+		if v.Servers[i].ID == id {
+			return &v.Servers[i]
+		}
+	}
+	return nil
+}
+
+func (v *groupView) votes(id raft.ServerID) bool {
+	s := v.find(id)
+	return s != nil && s.Voter
+}
+
+// askConfig asks a group's leader for its members.
+func (n *Node) askConfig(ctx context.Context, id uint64) (*groupView, error) {
+	b, err := n.callLeader(ctx, kindConfig, id, nil)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if want := g.node.opts.Peers[m.name]; want != string(m.addr) {
-		return fmt.Errorf("%w: node %s is at %s here, not at %s", ErrIdentity, m.name, want, m.addr)
-	}
-	if !g.leads() {
-		return errNotLeader
+	v := &groupView{}
+	return v, json.Unmarshal(b, v)
+}
+
+// answerConfig is the other side: only a leader that a majority has followed in its term
+// can tell.
+func (g *group) answerConfig(ctx context.Context) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, attemptWait)
+	defer cancel()
+	indexes, terms := g.node.readIndexes(ctx, []*group{g}, Linearizable)
+	if indexes[0] == 0 {
+		return nil, errNotLeader
 	}
 	f := g.raft.GetConfiguration()
 	if err := f.Error(); err != nil {
-		return raftError(err)
+		return nil, raftError(err)
 	}
+	v := groupView{Index: f.Index(), Term: terms[0], Consumed: g.fsm.consumed(), Leader: g.node.name}
 	for _, s := range f.Configuration().Servers {
-		if s.ID == m.id {
-			return nil
-		}
+		v.Servers = append(v.Servers, serverView{ID: s.ID, Node: string(s.Address), Voter: s.Suffrage == raft.Voter})
 	}
-	for _, s := range f.Configuration().Servers {
-		if !strings.HasPrefix(string(s.ID), m.name+"@") {
-			continue
-		}
-		g.node.opts.Logger.Warn("cluster: removing a member whose folder is lost", "group", g.name(), "id", s.ID)
-		if err := g.raft.RemoveServer(s.ID, 0, changeWait).Error(); err != nil {
-			return raftError(err)
-		}
-	}
-	if err := g.raft.AddNonvoter(m.id, m.addr, 0, changeWait).Error(); err != nil {
-		return raftError(err)
-	}
-	return nil
+	return json.Marshal(&v)
 }
 
-// promote gives a vote to a node that has caught up.
-func (g *group) promote(ctx context.Context, data []byte) error {
-	m, err := parseMember(data)
+// groupChange is one change of a group's members: one of its fields is set.
+type groupChange struct {
+	Add      raft.ServerID `json:"add,omitempty"`     // without a vote
+	Promote  raft.ServerID `json:"promote,omitempty"` // if it has caught up
+	Demote   raft.ServerID `json:"demote,omitempty"`
+	Remove   raft.ServerID `json:"remove,omitempty"`
+	Transfer string        `json:"transfer,omitempty"` // the leadership to a node; "*": to any
+	// Prev is the configuration that the change is meant for; 0: any.
+	Prev uint64 `json:"prev,omitempty"`
+}
+
+// changeGroup has a group's leader change its members.
+func (n *Node) changeGroup(ctx context.Context, id uint64, c *groupChange) error {
+	b, err := json.Marshal(c)
 	if err != nil {
 		return err
+	}
+	_, err = n.callLeader(ctx, kindChange, id, b)
+	return err
+}
+
+// answerChange is the other side of changeGroup.
+func (g *group) answerChange(ctx context.Context, data []byte) error {
+	var c groupChange
+	if err := json.Unmarshal(data, &c); err != nil {
+		return fmt.Errorf("%w: %w", errMessage, err)
 	}
 	if !g.leads() {
 		return errNotLeader
 	}
-	t, err := g.node.askTerms(ctx, string(m.addr), g.id)
-	if err != nil {
-		return err
+	var f raft.Future
+	switch {
+	case c.Add != "":
+		f = g.raft.AddNonvoter(c.Add, raft.ServerAddress(nodeOf(c.Add)), c.Prev, changeWait)
+	case c.Promote != "":
+		t, err := g.node.askTerms(ctx, nodeOf(c.Promote), g.id)
+		if err != nil {
+			return err
+		}
+		if t[0].consumed+nearEntries < g.fsm.consumed() {
+			return fmt.Errorf("%w: at entry %d of %d", errBehind, t[0].consumed, g.fsm.consumed())
+		}
+		f = g.raft.AddVoter(c.Promote, raft.ServerAddress(nodeOf(c.Promote)), c.Prev, changeWait)
+	case c.Demote != "":
+		f = g.raft.DemoteVoter(c.Demote, c.Prev, changeWait)
+	case c.Remove != "":
+		f = g.raft.RemoveServer(c.Remove, c.Prev, changeWait)
+	case c.Transfer != "":
+		return g.handTo(c.Transfer)
+	default:
+		return errMessage
 	}
-	if t[0].consumed+nearEntries < g.fsm.consumed() {
-		return fmt.Errorf("%w: at entry %d of %d", errBehind, t[0].consumed, g.fsm.consumed())
-	}
-	if err := g.raft.AddVoter(m.id, m.addr, 0, changeWait).Error(); err != nil {
+	if err := f.Error(); err != nil {
 		return raftError(err)
 	}
 	return nil
 }
 
-var errBehind = errors.New("the node has not caught up")
+// handTo gives the leadership to the named voter; "*": to any other.
+func (g *group) handTo(name string) error {
+	for _, s := range g.voters() {
+		if to := string(s.Address); to != g.node.name && (name == "*" || name == to) && g.node.transfer(g, s) {
+			return nil
+		}
+	}
+	return fmt.Errorf("%w: %s can't take the leadership of %s now", model.ErrUnavailable, name, g.name())
+}

@@ -28,7 +28,7 @@ func (n *Node) repairs() {
 
 func (n *Node) repair(d *engine.Damage) {
 	g := n.group(uint64(d.Shard))
-	for n.ctx.Err() == nil {
+	for g != nil && g.ctx.Err() == nil { // until the replica is gone, or the node
 		err := n.repairFromAny(g, d.Block)
 		if err == nil {
 			n.metrics.repairs.Inc()
@@ -42,7 +42,7 @@ func (n *Node) repair(d *engine.Damage) {
 		n.opts.Logger.Info("cluster: a damaged block can't be repaired yet", "shard", d.Shard, "block", d.Block, "err", err)
 		select {
 		case <-time.After(10 * rejoinPause):
-		case <-n.ctx.Done():
+		case <-g.ctx.Done():
 		}
 	}
 }

@@ -38,6 +38,9 @@ func (n *Node) serve(ctx context.Context, conn net.Conn) error {
 		n.opts.Logger.Warn("cluster: refused a connection", "from", conn.RemoteAddr(), "err", err)
 		return err
 	}
+	if from.Cluster != "" && from.Address != "" && n.identity.admits(&from) == nil {
+		n.book.says(from.Name, from.Address)
+	}
 	wrote := make(chan error, 1)
 	go func() { wrote <- w.write(); w.close() }()
 	err = w.read(func(m *message) {
@@ -51,30 +54,56 @@ func (n *Node) serve(ctx context.Context, conn net.Conn) error {
 		}
 		if m.kind == kindHello {
 			respond(n.identity.answerHello())
+		} else if m.kind == kindEnter {
+			data := m.data
+			go func() { respond(n.answerEnter(ctx, data)) }()
 		} else if err := n.identity.admits(&from); err != nil {
 			respond(nil, err)
 		} else {
-			n.handle(ctx, m, respond)
+			n.handle(ctx, w, m, respond)
 		}
 	})
 	w.close()
+	n.selections.end(0, w)
 	return errors.Join(err, <-wrote)
 }
 
-// handle starts the work of a request and returns; respond is called once, when it
+// handle starts the work of a request that came by a connection and returns; respond is called once, when it
 // is done. It must not block: it runs on the connection's reader.
-func (n *Node) handle(ctx context.Context, m *message, respond func([]byte, error)) {
+func (n *Node) handle(ctx context.Context, from *wire, m *message, respond func([]byte, error)) {
 	if m.kind == kindTails {
 		go func() { respond(n.answerTails()) }()
 		return
 	}
-	if n.ordered() == nil {
-		respond(nil, errDown) // still starting
+	if !n.started.Load() {
+		respond(nil, errDown)
 		return
 	}
 	switch m.kind {
 	case kindTerms:
 		respond(n.answerTerms(m.data))
+		return
+	case kindSelect:
+		go func() { respond(n.answerSelect(ctx, from, m.data)) }()
+		return
+	case kindRead:
+		go func() { respond(n.answerRead(from, m.data)) }()
+		return
+	case kindNames:
+		go func() { respond(n.answerNames(ctx, m.data)) }()
+		return
+	case kindSync:
+		go func() { respond(n.answerSync(ctx, m.data)) }()
+		return
+	case kindClose:
+		d := &decoder{b: m.data}
+		if id := d.uvarint(); id != 0 {
+			go n.selections.end(id, from)
+		}
+		respond(nil, d.end())
+		return
+	case kindHolds:
+		respond(putBool(nil, n.identity.get().Groups[m.group] != ""), nil)
 		return
 	case kindReadIndex:
 		go func() { respond(n.answerReadIndexes(ctx, m.data)) }()
@@ -82,7 +111,7 @@ func (n *Node) handle(ctx context.Context, m *message, respond func([]byte, erro
 	}
 	g := n.group(m.group)
 	if g == nil {
-		respond(nil, errMessage)
+		respond(nil, errNoReplica)
 		return
 	}
 	switch m.kind {
@@ -101,10 +130,16 @@ func (n *Node) handle(ctx context.Context, m *message, respond func([]byte, erro
 	case kindLeader:
 		addr, _ := g.raft.LeaderWithID()
 		respond([]byte(addr), nil)
-	case kindJoin:
-		go func() { respond(nil, g.admit(m.data)) }()
-	case kindPromote:
-		go func() { respond(nil, g.promote(ctx, m.data)) }()
+	case kindConfig:
+		go func() { respond(g.answerConfig(ctx)) }()
+	case kindChange:
+		go func() { respond(nil, g.answerChange(ctx, m.data)) }()
+	case kindVerify:
+		go func() { respond(nil, g.answerVerify(m.data)) }()
+	case kindHashOf:
+		respond(g.answerHash(m.data))
+	case kindAllow:
+		go func() { respond(nil, n.answerAllow(m.group)) }()
 	default:
 		respond(nil, errMessage)
 	}

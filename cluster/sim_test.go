@@ -369,11 +369,12 @@ func (s *sim) registerRead(client int, r *simRun) {
 	ctx, cancel := context.WithTimeout(r.ctx, simPatient)
 	defer cancel()
 	op := porcupine.Operation{ClientId: client, Input: registerInput{-1}, Call: int64(time.Since(s.trace.began))}
-	if _, err := r.node.Sync(ctx, Wanted{Level: Linearizable}); err != nil {
+	ctx, _, err := r.node.Sync(ctx, Wanted{Level: Linearizable})
+	if err != nil {
 		return
 	}
 	seen := uint64(0)
-	err := r.read("reg", func(_ labels.Labels, c *model.Columns) {
+	err = r.read(ctx, "reg", func(_ labels.Labels, c *model.Columns) {
 		for _, t := range c.T {
 			seen |= 1 << t
 		}
@@ -388,8 +389,8 @@ func (s *sim) registerRead(client int, r *simRun) {
 }
 
 // read gives fn every series of a metric.
-func (r *simRun) read(name string, fn func(labels.Labels, *model.Columns)) error {
-	sel, err := r.db.Select(context.Background(), &model.SelectRequest{MinT: math.MinInt64, MaxT: math.MaxInt64,
+func (r *simRun) read(ctx context.Context, name string, fn func(labels.Labels, *model.Columns)) error {
+	sel, err := r.node.Reader().Select(ctx, &model.SelectRequest{MinT: math.MinInt64, MaxT: math.MaxInt64,
 		Matchers: []*labels.Matcher{labels.MustNewMatcher(labels.MatchEqual, "__name__", name)}})
 	if err != nil {
 		return err

@@ -142,7 +142,7 @@ func (s *sim) slowNet(name string) func() {
 // loseFolder empties a node's disk, unless another has not recovered from that yet.
 func (s *sim) loseFolder(name string) func() {
 	for _, other := range s.names() {
-		if r := s.run(other); r == nil || !r.up.Load() || r.node.identity.get().Joining {
+		if r := s.run(other); r == nil || !r.up.Load() || !r.node.whole() {
 			return nil
 		}
 	}
@@ -238,7 +238,7 @@ func (s *sim) equal() error {
 	var first []Hash
 	for _, name := range s.names() {
 		r := s.run(name)
-		if r.node.identity.get().Joining {
+		if !r.node.whole() {
 			return fmt.Errorf("%w: %s is not a member of every group again", errApart, name)
 		}
 		hs, err := r.node.Hashes(context.Background())
@@ -264,7 +264,7 @@ func (s *sim) equal() error {
 func (s *sim) judge() {
 	for _, name := range s.names() {
 		got := map[int64]int{}
-		if err := s.run(name).read("m", func(ls labels.Labels, c *model.Columns) {
+		if err := s.run(name).read(context.Background(), "m", func(ls labels.Labels, c *model.Columns) {
 			for i, t := range c.T {
 				n := t / 1000
 				if want := fmt.Sprint(n % 4); !s.ledger.sent[n] || ls.Get("w") != want || fmt.Sprint(c.V[i]) != fmt.Sprint(float64(n)*10+float64(ls.Get("s")[0]-'0')) {

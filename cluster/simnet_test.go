@@ -100,7 +100,7 @@ func (p *simProc) Listen(addr string) (net.Listener, error) {
 }
 
 // Dial implements Network. A host without power, or behind a cut, does not answer.
-func (p *simProc) Dial(ctx context.Context, addr string) (net.Conn, error) {
+func (p *simProc) Dial(ctx context.Context, _, addr string) (net.Conn, error) {
 	for {
 		p.n.mu.Lock()
 		l, changed := p.n.mu.listeners[addr], p.n.mu.changed

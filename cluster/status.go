@@ -67,11 +67,13 @@ func (n *Node) Status() Status {
 	return s
 }
 
-func (g *group) name() string {
-	if g.id == uint64(metaStream) {
+func (g *group) name() string { return groupName(g.id) }
+
+func groupName(id uint64) string {
+	if id == uint64(metaStream) {
 		return "metadata"
 	}
-	return fmt.Sprintf("shard %d", g.id)
+	return fmt.Sprintf("shard %d", id)
 }
 
 func (g *group) status(now time.Time) GroupStatus {
@@ -90,18 +92,28 @@ func (g *group) status(now time.Time) GroupStatus {
 // readyAge is how old a node's data may be for it to count as ready.
 const readyAge = 5 * time.Second
 
-// Ready returns nil when every group has a leader and this node is not far behind it.
+// Ready returns nil when every group with a replica here has a leader that this node is
+// not far behind, and the node has the replicas that it should.
 func (n *Node) Ready() error {
 	if err := n.anyLost(); err != nil {
 		return err
 	}
+	if n.gone.Load() {
+		return fmt.Errorf("%w: this node was removed from the cluster", model.ErrUnavailable)
+	}
 	now := time.Now()
-	for _, g := range n.ordered() {
+	for _, g := range n.serving() {
 		if addr, _ := g.raft.LeaderWithID(); addr == "" {
 			return fmt.Errorf("%w: %s has no leader", model.ErrUnavailable, g.name())
 		}
 		if age := g.staleness(now); age > readyAge {
 			return fmt.Errorf("%w: %s is behind its leader", model.ErrUnavailable, g.name())
+		}
+	}
+	m := n.currentMap()
+	for i := range m.shards {
+		if m.shards[i].on(n.name) && !n.holdsShard(i) {
+			return fmt.Errorf("%w: the replica of shard %d is not complete yet", model.ErrUnavailable, i)
 		}
 	}
 	return nil
@@ -136,15 +148,20 @@ type Hash struct {
 	Hash  string `json:"hash"`
 }
 
-// Hashes reads all shards, one after another.
+// Hashes reads all shards that lie here, one after another.
 func (n *Node) Hashes(ctx context.Context) ([]Hash, error) {
-	out := make([]Hash, n.replicas.Len())
-	for i := range out {
+	out := []Hash{}
+	for i := range n.replicas.Len() {
+		if !n.holdsShard(i) {
+			continue
+		}
 		index, sum, err := n.replicas.Shard(i).Hash(ctx)
 		if err != nil {
 			return nil, err
 		}
-		out[i] = Hash{Shard: i, Index: index, Hash: fmt.Sprintf("%016x", sum)}
+		if n.holdsShard(i) {
+			out = append(out, Hash{Shard: i, Index: index, Hash: fmt.Sprintf("%016x", sum)})
+		}
 	}
 	return out, nil
 }

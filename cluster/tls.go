@@ -15,10 +15,12 @@ var ErrTLS = errors.New("cluster certificates")
 
 // MutualTLS returns a network over which both ends must show a certificate of the
 // authority in caFile: the dialling node the one that is made out to its own name,
-// the listening node one made out to the name by which peers knows its address.
+// the listening node one made out to the name by which it is dialled; of a node that is
+// asked to let this one join no name is known, so that any certificate of the authority
+// will do.
 // Certificate and key are read again for each connection, so that they can be
 // replaced without a restart.
-func MutualTLS(inner Network, peers map[string]string, certFile, keyFile, caFile string) (Network, error) {
+func MutualTLS(inner Network, certFile, keyFile, caFile string) (Network, error) {
 	pem, err := os.ReadFile(caFile)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrTLS, err)
@@ -37,11 +39,7 @@ func MutualTLS(inner Network, peers map[string]string, certFile, keyFile, caFile
 	if _, err := load(); err != nil {
 		return nil, err
 	}
-	names := map[string]string{}
-	for name, addr := range peers {
-		names[addr] = name
-	}
-	return &mutualTLS{inner: inner, names: names, conf: &tls.Config{
+	return &mutualTLS{inner: inner, pool: pool, conf: &tls.Config{
 		MinVersion: tls.VersionTLS13, RootCAs: pool, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert,
 		GetCertificate:       func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return load() },
 		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return load() },
@@ -50,7 +48,7 @@ func MutualTLS(inner Network, peers map[string]string, certFile, keyFile, caFile
 
 type mutualTLS struct {
 	inner Network
-	names map[string]string // by address
+	pool  *x509.CertPool
 	conf  *tls.Config
 }
 
@@ -64,22 +62,31 @@ func (m *mutualTLS) Listen(addr string) (net.Listener, error) {
 }
 
 // Dial implements Network.
-func (m *mutualTLS) Dial(ctx context.Context, addr string) (net.Conn, error) {
-	name, known := m.names[addr]
-	if !known {
-		return nil, fmt.Errorf("%w: no node is known at %s", ErrTLS, addr)
-	}
-	conn, err := m.inner.Dial(ctx, addr)
+func (m *mutualTLS) Dial(ctx context.Context, name, addr string) (net.Conn, error) {
+	conn, err := m.inner.Dial(ctx, name, addr)
 	if err != nil {
 		return nil, err
 	}
 	conf := m.conf.Clone()
 	conf.ServerName = name
+	if name == "" {
+		conf.InsecureSkipVerify = true // of the name: the chain is verified here
+		conf.VerifyConnection = m.verifyChain
+	}
 	c := tls.Client(conn, conf)
 	if err := c.HandshakeContext(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("%w: %s: %w", ErrTLS, addr, err), conn.Close())
 	}
 	return c, nil
+}
+
+func (m *mutualTLS) verifyChain(s tls.ConnectionState) error {
+	o := x509.VerifyOptions{Roots: m.pool, Intermediates: x509.NewCertPool(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}
+	for _, c := range s.PeerCertificates[1:] {
+		o.Intermediates.AddCert(c)
+	}
+	_, err := s.PeerCertificates[0].Verify(o)
+	return err
 }
 
 // checkName compares what a dialling node calls itself with its certificate.

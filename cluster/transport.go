@@ -23,6 +23,7 @@ const (
 // transport is one group's raft.Transport over the node's links.
 type transport struct {
 	node      *Node
+	ctx       context.Context // the group's
 	group     uint64
 	rpcs      chan raft.RPC
 	heartbeat atomic.Pointer[func(raft.RPC)]
@@ -45,7 +46,7 @@ var errBusy = errors.New("too many requests wait for this group")
 func (t *transport) Consumer() <-chan raft.RPC { return t.rpcs }
 
 // LocalAddr implements raft.Transport.
-func (t *transport) LocalAddr() raft.ServerAddress { return raft.ServerAddress(t.node.addr) }
+func (t *transport) LocalAddr() raft.ServerAddress { return raft.ServerAddress(t.node.name) }
 
 // EncodePeer implements raft.Transport.
 func (t *transport) EncodePeer(_ raft.ServerID, addr raft.ServerAddress) []byte { return []byte(addr) }
@@ -64,7 +65,7 @@ func (t *transport) call(target raft.ServerAddress, wait time.Duration, k kind, 
 	if t.node.stalled() {
 		return nil, errStalled
 	}
-	ctx, cancel := context.WithTimeout(t.node.ctx, wait)
+	ctx, cancel := context.WithTimeout(t.ctx, wait)
 	defer cancel()
 	b, err := t.node.link(string(target)).call(ctx, k, t.group, data, k == kindHeartbeat)
 	return &decoder{b: b}, err
@@ -167,7 +168,7 @@ func (t *transport) InstallSnapshot(id raft.ServerID, target raft.ServerAddress,
 	if err != nil {
 		return err
 	}
-	b, err := t.node.link(string(target)).call(t.node.ctx, kindInstall, t.group, putInstall(forMember(id), args, body), false)
+	b, err := t.node.link(string(target)).call(t.ctx, kindInstall, t.group, putInstall(forMember(id), args, body), false)
 	if err != nil {
 		return err
 	}
@@ -245,7 +246,7 @@ func (t *transport) settle(answers <-chan raft.RPCResponse, respond func([]byte,
 	var a raft.RPCResponse
 	select {
 	case a = <-answers:
-	case <-t.node.ctx.Done():
+	case <-t.ctx.Done():
 		return nil
 	}
 	var b []byte

@@ -50,8 +50,19 @@ const (
 	kindTerms
 	kindReadIndex
 	kindLeader
-	kindJoin
-	kindPromote
+	kindConfig
+	kindChange
+	kindEnter
+	kindAllow
+	kindVerify
+	kindHashOf
+	kindSync
+	kindSelect
+	kindRead
+	kindClose
+	kindNames
+	kindStatus
+	kindHolds
 	kindTails
 	kindOffer
 	kindRelease
@@ -205,6 +216,13 @@ func eachMessage(body []byte, fn func(*message)) error {
 		fn(&m)
 	}
 	return nil
+}
+
+// ended tells whether the connection has been closed.
+func (w *wire) ended() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.mu.closed
 }
 
 // close ends both directions. Idempotent.

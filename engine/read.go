@@ -13,14 +13,25 @@ import (
 	"github.com/strandline-db/strandline/wal"
 )
 
-var _ model.Reader = (*DB)(nil)
+var (
+	_ model.Reader = (*DB)(nil)
+	_ model.Reader = (*part)(nil)
+)
+
+// part reads some of the shards.
+type part struct {
+	db     *DB
+	shards []*shard.Shard
+}
+
+func (db *DB) whole() *part { return &part{db, db.shards} }
 
 // fanOut runs fn on every shard, in parallel, and returns the first error.
-func fanOut[T any](ctx context.Context, db *DB, fn func(context.Context, *shard.Shard) (T, error)) ([]T, error) {
-	out := make([]T, len(db.shards))
+func fanOut[T any](ctx context.Context, p *part, fn func(context.Context, *shard.Shard) (T, error)) ([]T, error) {
+	out := make([]T, len(p.shards))
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(runtime.GOMAXPROCS(0))
-	for i, s := range db.shards {
+	for i, s := range p.shards {
 		g.Go(func() error {
 			if err := ctx.Err(); err != nil {
 				return context.Cause(ctx)
@@ -35,16 +46,36 @@ func fanOut[T any](ctx context.Context, db *DB, fn func(context.Context, *shard.
 
 // Select implements model.Reader.
 func (db *DB) Select(ctx context.Context, req *model.SelectRequest) (*model.Selection, error) {
-	parts, err := fanOut(ctx, db, func(ctx context.Context, s *shard.Shard) (*shard.Selection, error) {
+	return db.whole().Select(ctx, req)
+}
+
+// LabelNames implements model.Reader.
+func (db *DB) LabelNames(ctx context.Context, req *model.SelectRequest) ([]string, error) {
+	return db.whole().LabelNames(ctx, req)
+}
+
+// LabelValues implements model.Reader.
+func (db *DB) LabelValues(ctx context.Context, name string, req *model.SelectRequest) ([]string, error) {
+	return db.whole().LabelValues(ctx, name, req)
+}
+
+// Exemplars implements model.Reader.
+func (db *DB) Exemplars(ctx context.Context, req *model.SelectRequest) ([]model.SeriesExemplars, error) {
+	return db.whole().Exemplars(ctx, req)
+}
+
+// Select implements model.Reader.
+func (p *part) Select(ctx context.Context, req *model.SelectRequest) (*model.Selection, error) {
+	parts, err := fanOut(ctx, p, func(ctx context.Context, s *shard.Shard) (*shard.Selection, error) {
 		return s.Select(ctx, req)
 	})
 	release := func() {
-		for _, p := range parts {
-			if p == nil {
+		for _, x := range parts {
+			if x == nil {
 				continue
 			}
-			if err := p.Close(); err != nil {
-				db.opts.Logger.Error("closing a block", "err", err)
+			if err := x.Close(); err != nil {
+				p.db.opts.Logger.Error("closing a block", "err", err)
 			}
 		}
 	}
@@ -53,8 +84,8 @@ func (db *DB) Select(ctx context.Context, req *model.SelectRequest) (*model.Sele
 		return nil, err
 	}
 	sel := &model.Selection{Release: release}
-	for _, p := range parts {
-		sel.Series = append(sel.Series, p.Series...)
+	for _, x := range parts {
+		sel.Series = append(sel.Series, x.Series...)
 	}
 	if req.MaxSeries > 0 && len(sel.Series) > req.MaxSeries {
 		sel.Close()
@@ -65,16 +96,16 @@ func (db *DB) Select(ctx context.Context, req *model.SelectRequest) (*model.Sele
 }
 
 // LabelNames implements model.Reader.
-func (db *DB) LabelNames(ctx context.Context, req *model.SelectRequest) ([]string, error) {
-	parts, err := fanOut(ctx, db, func(ctx context.Context, s *shard.Shard) ([]string, error) {
+func (p *part) LabelNames(ctx context.Context, req *model.SelectRequest) ([]string, error) {
+	parts, err := fanOut(ctx, p, func(ctx context.Context, s *shard.Shard) ([]string, error) {
 		return s.LabelNames(ctx, req)
 	})
 	return union(parts), err
 }
 
 // LabelValues implements model.Reader.
-func (db *DB) LabelValues(ctx context.Context, name string, req *model.SelectRequest) ([]string, error) {
-	parts, err := fanOut(ctx, db, func(ctx context.Context, s *shard.Shard) ([]string, error) {
+func (p *part) LabelValues(ctx context.Context, name string, req *model.SelectRequest) ([]string, error) {
+	parts, err := fanOut(ctx, p, func(ctx context.Context, s *shard.Shard) ([]string, error) {
 		return s.LabelValues(ctx, name, req)
 	})
 	return union(parts), err
@@ -87,13 +118,18 @@ func union(parts [][]string) []string {
 }
 
 // Exemplars implements model.Reader.
-func (db *DB) Exemplars(ctx context.Context, req *model.SelectRequest) ([]model.SeriesExemplars, error) {
-	parts, err := fanOut(ctx, db, func(ctx context.Context, s *shard.Shard) ([]model.SeriesExemplars, error) {
+func (p *part) Exemplars(ctx context.Context, req *model.SelectRequest) ([]model.SeriesExemplars, error) {
+	parts, err := fanOut(ctx, p, func(ctx context.Context, s *shard.Shard) ([]model.SeriesExemplars, error) {
 		return s.Exemplars(ctx, req)
 	})
 	out := slices.Concat(parts...)
 	slices.SortFunc(out, func(a, b model.SeriesExemplars) int { return labels.Compare(a.Labels, b.Labels) })
 	return out, err
+}
+
+// Metadata implements model.Reader.
+func (p *part) Metadata(ctx context.Context, metric string) ([]model.Metadata, error) {
+	return p.db.Metadata(ctx, metric)
 }
 
 // Metadata implements model.Reader.

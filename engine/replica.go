@@ -38,6 +38,15 @@ func (r *Replicas) StoreMetadata(mds []model.Metadata) error {
 	return r.db.meta.put(fresh)
 }
 
+// Reader reads the replicas here of some shards.
+func (r *Replicas) Reader(shards []int) model.Reader {
+	p := &part{db: r.db}
+	for _, i := range shards {
+		p.shards = append(p.shards, r.db.shards[i])
+	}
+	return p
+}
+
 // Replica is this node's copy of one shard.
 type Replica struct {
 	s   *shard.Shard
@@ -100,6 +109,14 @@ func (r *Replica) Repair(ctx context.Context, block string, data []byte, fetch s
 // Hash returns a hash of everything the replica holds, and the entry it has come to.
 func (r *Replica) Hash(ctx context.Context) (index, sum uint64, err error) { return r.s.Hash(ctx) }
 
+// BeginHash fixes, quickly, what finish hashes, which is to be called once.
+func (r *Replica) BeginHash() (finish func(context.Context) (index, sum uint64, err error), _ error) {
+	return r.s.BeginHash()
+}
+
+// Wipe makes the replica empty and deletes its files. The caller resets the log.
+func (r *Replica) Wipe() error { return r.s.Wipe() }
+
 // Manifest returns the durable state; the caller must not change what it points to.
 func (r *Replica) Manifest() Manifest { return r.s.Manifest() }
 
@@ -110,4 +127,14 @@ func JoinPayload(dst []byte, op []byte) []byte {
 		dst = shard.PayloadHeader(dst)
 	}
 	return append(dst, op...)
+}
+
+// AppendHistogram encodes a histogram as a shard's log does, without its times.
+func AppendHistogram(dst []byte, h *model.HistogramSample) []byte {
+	return shard.AppendHistogram(dst, h)
+}
+
+// DecodeHistogram is the inverse of AppendHistogram, for a sample at t with the start time st.
+func DecodeHistogram(b []byte, t, st int64) (model.HistogramSample, error) {
+	return shard.DecodeHistogram(b, t, st)
 }

@@ -27,8 +27,8 @@ func f64(dst []byte, v float64) []byte {
 	return binary.LittleEndian.AppendUint64(dst, math.Float64bits(v))
 }
 
-// appendHistogram encodes h.
-func appendHistogram(dst []byte, h *model.HistogramSample) []byte {
+// AppendHistogram encodes h, without its times.
+func AppendHistogram(dst []byte, h *model.HistogramSample) []byte {
 	if h.FH != nil {
 		return appendFloatHistogram(dst, h.FH)
 	}
@@ -88,8 +88,8 @@ func appendCustom(dst []byte, vs []float64) []byte {
 	return dst
 }
 
-// decodeHistogram is the inverse of appendHistogram.
-func decodeHistogram(b []byte, t, st int64) (model.HistogramSample, error) {
+// DecodeHistogram is the inverse of AppendHistogram.
+func DecodeHistogram(b []byte, t, st int64) (model.HistogramSample, error) {
 	r := &reader{b: b}
 	out := model.HistogramSample{T: t, ST: st}
 	flags, hint := r.byte(), histogram.CounterResetHint(r.byte())

@@ -138,15 +138,15 @@ func FuzzManifest(f *testing.F) {
 }
 
 func FuzzHistogram(f *testing.F) {
-	f.Add(appendHistogram(nil, &model.HistogramSample{H: tsdbutil.GenerateTestHistogram(1)}))
-	f.Add(appendHistogram(nil, &model.HistogramSample{FH: tsdbutil.GenerateTestFloatHistogram(1)}))
+	f.Add(AppendHistogram(nil, &model.HistogramSample{H: tsdbutil.GenerateTestHistogram(1)}))
+	f.Add(AppendHistogram(nil, &model.HistogramSample{FH: tsdbutil.GenerateTestFloatHistogram(1)}))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		h, err := decodeHistogram(b, 1, 0)
+		h, err := DecodeHistogram(b, 1, 0)
 		if err != nil {
 			return
 		}
-		enc := appendHistogram(nil, &h)
-		if h, err = decodeHistogram(enc, 1, 0); err != nil || !bytes.Equal(appendHistogram(nil, &h), enc) {
+		enc := AppendHistogram(nil, &h)
+		if h, err = DecodeHistogram(enc, 1, 0); err != nil || !bytes.Equal(AppendHistogram(nil, &h), enc) {
 			t.Fatalf("%v: does not survive the way there and back", err)
 		}
 	})

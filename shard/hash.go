@@ -14,7 +14,25 @@ import (
 // it together with the index of the last applied entry. Replicas at the same index
 // have the same hash, however their samples are stored.
 func (s *Shard) Hash(ctx context.Context) (index, sum uint64, err error) {
-	sel, err := s.Select(ctx, &model.SelectRequest{MinT: math.MinInt64, MaxT: math.MaxInt64})
+	finish, err := s.BeginHash()
+	if err != nil {
+		return 0, 0, err
+	}
+	return finish(ctx)
+}
+
+// BeginHash fixes, quickly, what finish hashes, which is to be called once: in apply, to
+// hash what the shard holds at one entry.
+func (s *Shard) BeginHash() (finish func(context.Context) (index, sum uint64, err error), _ error) {
+	sel, err := s.beginSelect(&model.SelectRequest{MinT: math.MinInt64, MaxT: math.MaxInt64}, true)
+	if err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context) (uint64, uint64, error) { return hashSelection(ctx, sel) }, nil
+}
+
+func hashSelection(ctx context.Context, finish func(context.Context) (*Selection, error)) (index, sum uint64, err error) {
+	sel, err := finish(ctx)
 	if err != nil {
 		return 0, 0, err
 	}

@@ -49,13 +49,27 @@ func (s *Shard) Select(ctx context.Context, req *model.SelectRequest) (*Selectio
 	return s.selectKinds(ctx, req, true)
 }
 
-func (s *Shard) selectKinds(ctx context.Context, req *model.SelectRequest, samples bool) (_ *Selection, err error) {
+func (s *Shard) selectKinds(ctx context.Context, req *model.SelectRequest, samples bool) (*Selection, error) {
+	finish, err := s.beginSelect(req, samples)
+	if err != nil {
+		return nil, err
+	}
+	return finish(ctx)
+}
+
+// beginSelect fixes what a selection shows, quickly; finish, to be called once, reads
+// the blocks' indexes.
+func (s *Shard) beginSelect(req *model.SelectRequest, samples bool) (finish func(context.Context) (*Selection, error), _ error) {
 	sel := &Selection{s: s, minT: req.MinT, maxT: req.MaxT}
 	sel.readers.New = func() any { return &seriesReader{} }
 	byKey := map[string]*selected{}
 	if err := s.selectHead(sel, req, byKey, samples); err != nil {
 		return nil, err
 	}
+	return func(ctx context.Context) (*Selection, error) { return s.finishSelect(ctx, sel, req, byKey) }, nil
+}
+
+func (s *Shard) finishSelect(ctx context.Context, sel *Selection, req *model.SelectRequest, byKey map[string]*selected) (_ *Selection, err error) {
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("shard %d: %w", s.opts.ID, err)
@@ -181,7 +195,7 @@ func (x *selected) Read(dst *model.Columns) error {
 		dst.ST = append(dst.ST, c.ST...)
 	}
 	for _, b := range r.m.hist {
-		h, err := decodeHistogram(b.data, b.t, b.st)
+		h, err := DecodeHistogram(b.data, b.t, b.st)
 		if err != nil {
 			return err
 		}

@@ -225,7 +225,7 @@ func (h *head) gatherLocked(x *series, t, st int64, v float64, hist *model.Histo
 // gatherBlobLocked notes a histogram of a watched series. One that can't be decoded,
 // which no encoder of ours makes, sends the watchers to the storage for it.
 func (h *head) gatherBlobLocked(x *series, b *blob) {
-	hist, err := decodeHistogram(b.data, b.t, b.st)
+	hist, err := DecodeHistogram(b.data, b.t, b.st)
 	if err == nil {
 		h.gatherLocked(x, b.t, b.st, 0, &hist)
 		return

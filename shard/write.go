@@ -136,7 +136,7 @@ func (o *Op) addHistograms(hs []model.HistogramSample, n int, l *Limits) {
 	o.w.body = binary.AppendUvarint(o.w.body, uint64(n))
 	for i := range hs {
 		if h := &hs[i]; h.T >= l.MinT && h.T <= l.MaxT {
-			o.blob = appendHistogram(o.blob[:0], h)
+			o.blob = AppendHistogram(o.blob[:0], h)
 			o.w.blob(h.T, h.ST, o.blob)
 		}
 	}

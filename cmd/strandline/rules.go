@@ -99,7 +99,7 @@ func (n *node) startRules(q *query.Engine) (r *ruling, err error) {
 		r.leads = watchLeadership(n.cluster)
 		o.Leadership = r.leads
 		o.Sync = func(ctx context.Context, w model.Applied) error {
-			_, err := n.cluster.Sync(ctx, cluster.Wanted{Level: cluster.Leader, Applied: w})
+			_, _, err := n.cluster.Sync(ctx, cluster.Wanted{Level: cluster.Leader, Applied: w})
 			return err
 		}
 	}

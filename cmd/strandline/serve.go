@@ -206,9 +206,12 @@ func (n *node) open() error {
 	if err != nil {
 		return err
 	}
-	var reader model.Reader = db
+	reader := model.Reader(db)
+	if n.cluster != nil {
+		reader = n.cluster.Reader()
+	}
 	if n.cfg.ReplicaLabel != "" {
-		reader = query.NewPairReader(db, n.cfg.ReplicaLabel)
+		reader = query.NewPairReader(reader, n.cfg.ReplicaLabel)
 	}
 	q, err := query.New(reader, &query.Options{
 		Timeout: n.cfg.QueryTimeout, MaxSamples: n.cfg.QueryMaxSamples, MaxSeries: n.cfg.QueryMaxSeries,

@@ -93,18 +93,21 @@ func replicate(n *node) func(*engine.Replicas) (engine.Committer, error) {
 		return nil
 	}
 	return func(r *engine.Replicas) (engine.Committer, error) {
-		o := &cluster.Options{Name: c.ClusterNode, Listen: c.ClusterListen, Dir: c.Data, Logger: n.log,
-			Heartbeat: c.ClusterHeartbeat, CommitTimeout: c.ClusterCommitTimeout, FetchRate: c.ClusterFetchRate, Registerer: n.reg}
+		o := &cluster.Options{Name: c.ClusterNode, Listen: c.ClusterListen, Advertise: c.ClusterAdvertise, Join: c.ClusterJoin, HTTP: n.addr,
+			Dir: c.Data, Logger: n.log, Heartbeat: c.ClusterHeartbeat, CommitTimeout: c.ClusterCommitTimeout, FetchRate: c.ClusterFetchRate,
+			Registerer: n.reg}
 		var err error
-		if o.Peers, err = cluster.ParsePeers(c.ClusterPeers); err != nil {
-			return nil, err
+		if c.ClusterPeers != "" {
+			if o.Peers, err = cluster.ParsePeers(c.ClusterPeers); err != nil {
+				return nil, err
+			}
 		}
 		if o.Listen == "" {
 			o.Listen = o.Peers[o.Name]
 		}
 		switch {
 		case c.ClusterTLSCert != "":
-			o.Network, err = cluster.MutualTLS(cluster.TCP{}, o.Peers, c.ClusterTLSCert, c.ClusterTLSKey, c.ClusterTLSCA)
+			o.Network, err = cluster.MutualTLS(cluster.TCP{}, c.ClusterTLSCert, c.ClusterTLSKey, c.ClusterTLSCA)
 			if err != nil {
 				return nil, err
 			}
@@ -133,13 +136,17 @@ func apiOptions(n *node) *api.Options {
 	if c := n.cluster; c != nil {
 		o.Cluster = func() any { return c.Status() }
 		o.Hashes = func(ctx context.Context) (any, error) { return c.Hashes(ctx) }
-		o.Sync = func(ctx context.Context, w api.Freshness) (time.Duration, error) {
+		o.Administer = func(ctx context.Context, what string, param func(string) string) (any, error) {
+			return administer(ctx, c, what, param)
+		}
+		o.Sync = func(ctx context.Context, w api.Freshness) (context.Context, time.Duration, error) {
 			level, err := cluster.ParseLevel(w.Level)
 			if err != nil {
-				return 0, err
+				return ctx, 0, err
 			}
-			return c.Sync(ctx, cluster.Wanted{Level: level, MaxStaleness: w.MaxStaleness, Applied: w.Applied})
+			return c.Sync(ctx, cluster.Wanted{Level: level, MaxStaleness: w.MaxStaleness, Applied: w.Applied, Partial: w.Partial})
 		}
+		o.Warnings = cluster.Warnings
 	}
 	return o
 }

@@ -33,6 +33,7 @@ type handler func(ctx context.Context, f *form) (*answer, error)
 type route struct {
 	handle handler
 	post   bool // POST is allowed beside GET
+	noGet  bool // GET is not allowed
 	reads  bool // stored data
 }
 
@@ -42,23 +43,27 @@ func New(r model.Reader, q *query.Engine, opts *Options) *API {
 	a := &API{r: r, q: q, opts: opts.EnsureDefaults()}
 	a.base, a.stop = context.WithCancelCause(context.Background())
 	a.routes = map[string]route{
-		"query":              {a.query, true, true},
-		"query_range":        {a.queryRange, true, true},
-		"query_exemplars":    {a.exemplars, true, true},
-		"format_query":       {a.formatQuery, true, false},
-		"parse_query":        {a.parseQuery, true, false},
-		"labels":             {a.labelNames, true, true},
-		"series":             {a.series, true, true},
-		"metadata":           {a.metadata, false, true},
-		"status/buildinfo":   {a.buildInfo, false, false},
-		"status/config":      {a.config, false, false},
-		"status/flags":       {a.flags, false, false},
-		"status/runtimeinfo": {a.runtimeInfo, false, false},
-		"cluster/status":     {a.cluster, true, false},
-		"admin/cluster/hash": {a.hashes, true, true},
+		"query":              {handle: a.query, post: true, reads: true},
+		"query_range":        {handle: a.queryRange, post: true, reads: true},
+		"query_exemplars":    {handle: a.exemplars, post: true, reads: true},
+		"format_query":       {handle: a.formatQuery, post: true},
+		"parse_query":        {handle: a.parseQuery, post: true},
+		"labels":             {handle: a.labelNames, post: true, reads: true},
+		"series":             {handle: a.series, post: true, reads: true},
+		"metadata":           {handle: a.metadata, reads: true},
+		"status/buildinfo":   {handle: a.buildInfo},
+		"status/config":      {handle: a.config},
+		"status/flags":       {handle: a.flags},
+		"status/runtimeinfo": {handle: a.runtimeInfo},
+		"cluster/status":     {handle: a.cluster, post: true},
+		"admin/cluster/hash": {handle: a.hashes, post: true, reads: true},
 	}
+	for _, what := range []string{"move", "rebalance", "drain", "add", "remove", "transfer-leader", "pause", "resume", "cancel"} {
+		a.routes["admin/cluster/"+what] = route{handle: a.administer(what), post: true, noGet: true}
+	}
+	a.routes["admin/cluster/plan"] = route{handle: a.administer("plan"), post: true}
 	if a.opts.TSDB != nil {
-		a.routes["status/tsdb"] = route{a.tsdb, false, false}
+		a.routes["status/tsdb"] = route{handle: a.tsdb}
 	}
 	return a
 }
@@ -90,12 +95,15 @@ func (a *API) Handle(rc *fasthttp.RequestCtx) bool {
 	switch {
 	case rc.IsOptions():
 		rc.SetStatusCode(fasthttp.StatusNoContent)
-	case rc.IsGet(), rc.IsPost() && rt.post:
+	case rc.IsGet() && !rt.noGet, rc.IsPost() && rt.post:
 		a.serve(rc, f, rt)
 	default:
 		allow := "GET, OPTIONS"
 		if rt.post {
 			allow = "GET, OPTIONS, POST"
+		}
+		if rt.noGet {
+			allow = "OPTIONS, POST"
 		}
 		NotAllowed(rc, allow)
 	}
@@ -119,7 +127,7 @@ func (a *API) serve(rc *fasthttp.RequestCtx, f *form, rt route) {
 	var ans *answer
 	var err error
 	if rt.reads {
-		err = a.sync(ctx, f)
+		ctx, err = a.sync(ctx, f)
 	}
 	if err == nil {
 		ans, err = rt.handle(ctx, f)
@@ -129,6 +137,9 @@ func (a *API) serve(rc *fasthttp.RequestCtx, f *form, rt route) {
 	}
 	if err == nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
+	}
+	if ans != nil && a.opts.Warnings != nil {
+		ans.warnings = a.opts.Warnings(ctx)
 	}
 	if err == nil && ans == nil {
 		rc.SetStatusCode(fasthttp.StatusNoContent)

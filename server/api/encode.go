@@ -28,7 +28,9 @@ type answer struct {
 	data  func(*encoder) error
 	notes annotations.Annotations
 	expr  string // that the notes point into
-	done  func() // called when the answer is encoded
+	// warnings tell what parts are missing
+	warnings []string
+	done     func() // called when the answer is encoded
 }
 
 // encoder appends JSON to a buffer of bounded size.
@@ -70,6 +72,7 @@ func (e *encoder) envelope(a *answer) error {
 		return err
 	}
 	warnings, infos := query.Notes(a.expr, a.notes, maxNotes)
+	warnings = append(warnings, a.warnings...)
 	for _, n := range []struct {
 		name string
 		list []string

@@ -33,15 +33,19 @@ type Options struct {
 	// TSDB returns figures about the series, at most limit entries a list. Without
 	// it status/tsdb is not served.
 	TSDB func(limit int) (TSDBStatus, error)
-	// Sync returns once the data is as fresh as a request wants it, and how old it is
-	// at most. Nil: it always is.
-	Sync func(ctx context.Context, w Freshness) (time.Duration, error)
+	// Sync returns once the data is as fresh as a request wants it, a context to read it
+	// with, and how old it is at most. Nil: it always is.
+	Sync func(ctx context.Context, w Freshness) (context.Context, time.Duration, error)
+	// Warnings tells what a read with a context of Sync left out. Nil: nothing.
+	Warnings func(context.Context) []string
 	// Consistency is the level of requests that name none. Default: stale.
 	Consistency string
 	// Cluster describes the cluster. Nil: this is a single node.
 	Cluster func() any
 	// Hashes returns the hashes of what this node holds, for admin/cluster/hash.
 	Hashes func(context.Context) (any, error)
+	// Administer changes the cluster: what is to be done, and its parameters by name.
+	Administer func(ctx context.Context, what string, param func(name string) string) (any, error)
 	// Logger gets faults of answering. Default: none.
 	Logger *slog.Logger
 	// Clock tells the default evaluation time. Default the machine's.
@@ -53,6 +57,7 @@ type Freshness struct {
 	Level        string        // stale, leader or linearizable
 	MaxStaleness time.Duration // 0: any age
 	Applied      model.Applied // writes that it must see
+	Partial      bool          // parts that can't be reached may be left out
 }
 
 // BuildInfo describes the build. There is no list of features: one would make

@@ -29,14 +29,16 @@ func (a *API) Fresh(ctx context.Context, rc *fasthttp.RequestCtx) (bool, error) 
 		return false, err
 	}
 	asked := w.Level != "stale" || w.MaxStaleness > 0 || len(w.Applied) > 0
-	return asked, a.await(ctx, rc, w)
+	_, err = a.await(ctx, rc, w)
+	return asked, err
 }
 
-// sync waits until the data is as fresh as the request asks for.
-func (a *API) sync(ctx context.Context, f *form) error {
+// sync waits until the data is as fresh as the request asks for, and returns the context
+// to read it with.
+func (a *API) sync(ctx context.Context, f *form) (context.Context, error) {
 	w, err := a.freshness(f)
 	if err != nil {
-		return err
+		return ctx, err
 	}
 	return a.await(ctx, f.rc, w)
 }
@@ -64,22 +66,29 @@ func (a *API) freshness(f *form) (Freshness, error) {
 			return w, badParam(err, headerApplied)
 		}
 	}
+	switch s := f.get("partial"); s {
+	case "", "false":
+	case "true":
+		w.Partial = true
+	default:
+		return w, badParam(errors.New("want true or false"), "partial")
+	}
 	return w, nil
 }
 
-func (a *API) await(ctx context.Context, rc *fasthttp.RequestCtx, w Freshness) error {
+func (a *API) await(ctx context.Context, rc *fasthttp.RequestCtx, w Freshness) (context.Context, error) {
 	if a.opts.Sync == nil {
-		return nil
+		return ctx, nil
 	}
-	age, err := a.opts.Sync(ctx, w)
+	ctx, age, err := a.opts.Sync(ctx, w)
 	if err == nil && w.Level == "stale" {
 		rc.Response.Header.Set(headerStaleness, strconv.FormatFloat(age.Seconds(), 'f', 3, 64))
 	}
-	return err
+	return ctx, err
 }
 
 // errNoCluster: there is nothing to say about a cluster.
-var errNoCluster = errors.New("this server is a single node: give it cluster-node and cluster-peers to make it one of a cluster")
+var errNoCluster = errors.New("this server is a single node: give it cluster-node, and cluster-peers or cluster-join, to make it one of a cluster")
 
 func (a *API) cluster(context.Context, *form) (*answer, error) {
 	if a.opts.Cluster == nil {
@@ -97,6 +106,20 @@ func (a *API) hashes(ctx context.Context, _ *form) (*answer, error) {
 		return nil, err
 	}
 	return plain(v)
+}
+
+// administer serves one change of the cluster, or the look at a plan for one.
+func (a *API) administer(what string) handler {
+	return func(ctx context.Context, f *form) (*answer, error) {
+		if a.opts.Administer == nil {
+			return nil, badData(errNoCluster)
+		}
+		v, err := a.opts.Administer(ctx, what, f.get)
+		if err != nil {
+			return nil, err
+		}
+		return plain(v)
+	}
 }
 
 // plain answers with v as JSON.

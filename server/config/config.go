@@ -47,10 +47,10 @@ type Config struct {
 	LiveOrigins                                                             []string
 	LiveCompression                                                         bool
 
-	ClusterNode, ClusterPeers, ClusterListen, Consistency string
-	ClusterTLSCert, ClusterTLSKey, ClusterTLSCA           string
-	ClusterHeartbeat, ClusterCommitTimeout                time.Duration
-	ClusterFetchRate                                      int64
+	ClusterNode, ClusterPeers, ClusterJoin, ClusterListen, ClusterAdvertise, Consistency string
+	ClusterTLSCert, ClusterTLSKey, ClusterTLSCA                                          string
+	ClusterHeartbeat, ClusterCommitTimeout                                               time.Duration
+	ClusterFetchRate                                                                     int64
 
 	Objectives []slo.Objective
 
@@ -103,8 +103,11 @@ func (c *Config) relations() (errs []error) {
 	if (c.TLSCert == "") != (c.TLSKey == "") {
 		errs = append(errs, fmt.Errorf("tls-cert and tls-key: %w: give both or none", ErrBadValue))
 	}
-	if (c.ClusterNode == "") != (c.ClusterPeers == "") {
-		errs = append(errs, fmt.Errorf("cluster-node and cluster-peers: %w: give both or none", ErrBadValue))
+	if (c.ClusterNode == "") != (c.ClusterPeers+c.ClusterJoin == "") {
+		errs = append(errs, fmt.Errorf("cluster-node and cluster-peers or cluster-join: %w: give both or none", ErrBadValue))
+	}
+	if c.ClusterJoin != "" && (c.ClusterPeers != "" || c.ClusterListen == "") {
+		errs = append(errs, fmt.Errorf("cluster-join: %w: it goes with cluster-listen and without cluster-peers", ErrBadValue))
 	}
 	if given := c.ClusterTLSCert != ""; given != (c.ClusterTLSKey != "") || given != (c.ClusterTLSCA != "") {
 		errs = append(errs, fmt.Errorf("cluster-tls-cert, cluster-tls-key and cluster-tls-ca: %w: give all or none", ErrBadValue))

@@ -42,7 +42,9 @@ func clustering() []Setting {
 	return []Setting{
 		{Name: "cluster-node", Help: "name of this node; empty: no cluster", set: text(func(c *Config) *string { return &c.ClusterNode }, true)},
 		{Name: "cluster-peers", Help: "all nodes that form the cluster, this one too, the same list on each: `n1=host:port,n2=host:port,n3=host:port`", set: text(func(c *Config) *string { return &c.ClusterPeers }, true)},
+		{Name: "cluster-join", Help: "host and port (cluster-listen) of any node of a running cluster that this one is to enter, instead of cluster-peers", set: text(func(c *Config) *string { return &c.ClusterJoin }, true)},
 		{Name: "cluster-listen", Help: "host and port for the other nodes; empty: that of cluster-peers", set: text(func(c *Config) *string { return &c.ClusterListen }, true)},
+		{Name: "cluster-advertise", Help: "host and port at which the other nodes reach this one; empty: that of cluster-peers, or cluster-listen", set: text(func(c *Config) *string { return &c.ClusterAdvertise }, true)},
 		{Name: "cluster-tls-cert", Help: "file with this node's certificate (PEM), made out to its name; it and the key may be replaced at any time", set: text(func(c *Config) *string { return &c.ClusterTLSCert }, true)},
 		{Name: "cluster-tls-key", Help: "file with the certificate's private key (PEM)", set: text(func(c *Config) *string { return &c.ClusterTLSKey }, true)},
 		{Name: "cluster-tls-ca", Help: "file with the authority of all nodes' certificates (PEM)", set: text(func(c *Config) *string { return &c.ClusterTLSCA }, true)},

@@ -1,0 +1,249 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/strandline-db/strandline/shard/model"
+)
+
+// ErrRefused: the cluster is not in the state that the request needs.
+var ErrRefused = errors.New("refused")
+
+// Any node takes the requests below; what they change is in the map, which the node
+// that leads the metadata acts on.
+
+// freshMap returns the map with all that was acknowledged before the call.
+func (n *Node) freshMap(ctx context.Context) (*clusterMap, error) {
+	ctx, cancel := context.WithTimeout(ctx, n.opts.CommitTimeout)
+	defer cancel()
+	if _, err := n.syncGroups(ctx, &Wanted{Level: Linearizable}, []*group{n.meta()}); err != nil {
+		return nil, err
+	}
+	m, err := readMap(n.replicas.Records(mapPrefix), n.replicas.Len())
+	if err == nil && !m.seeded {
+		err = errForming
+	}
+	return m, err
+}
+
+// Propose returns the moves that would bring every shard to where it should lie.
+func (n *Node) Propose(ctx context.Context) (*Proposal, error) {
+	m, err := n.freshMap(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return propose(m)
+}
+
+// Rebalance begins to carry out the moves that Propose returned under this id; "" is for
+// whatever they are now. It fails with ErrRefused when others would be needed by now, or
+// a plan is under way.
+func (n *Node) Rebalance(ctx context.Context, id, why string) (*Proposal, error) {
+	m, err := n.freshMap(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if m.plan.open() {
+		return nil, fmt.Errorf("%w: a plan is under way (%s, %s): wait for it or cancel it", ErrRefused, m.plan.ID, m.plan.State)
+	}
+	p, err := propose(m)
+	if err != nil {
+		return nil, err
+	}
+	if id != "" && id != p.ID {
+		return nil, fmt.Errorf("%w: the plan has changed meanwhile, from %s to %s", ErrRefused, id, p.ID)
+	}
+	return p, n.begin(m, p, why)
+}
+
+// MoveShard begins to bring one replica from a node to another.
+func (n *Node) MoveShard(ctx context.Context, shard int, from, to string) error {
+	m, err := n.freshMap(ctx)
+	switch {
+	case err != nil:
+		return err
+	case shard < 0 || shard >= len(m.shards):
+		return fmt.Errorf("%w: there is no shard %d", ErrRefused, shard)
+	case m.plan.open():
+		return fmt.Errorf("%w: a plan is under way (%s, %s): wait for it or cancel it", ErrRefused, m.plan.ID, m.plan.State)
+	case from != "" && !m.shards[shard].on(from):
+		return fmt.Errorf("%w: shard %d is not on node %s", ErrRefused, shard, from)
+	case to != "" && (m.shards[shard].on(to) || m.nodes[to].State != stateMember):
+		return fmt.Errorf("%w: node %s has shard %d already, or is no member", ErrRefused, to, shard)
+	case from == "" && to == "", to == "" && len(m.shards[shard].Replicas) == 1:
+		return fmt.Errorf("%w: that would leave no replica", ErrRefused)
+	}
+	return n.begin(m, &Proposal{Moves: []Move{{Shard: shard, From: from, To: to, Phase: PhasePlanned}}}, "one move")
+}
+
+// begin writes a plan down in the place of the last one.
+func (n *Node) begin(m *clusterMap, p *Proposal, why string) error {
+	if len(p.Moves) == 0 {
+		return nil
+	}
+	now := time.Now().UTC()
+	plan := Plan{ID: now.Format("20060102-150405.000"), Why: why, State: PlanRunning, Made: now, Moves: len(p.Moves)}
+	err := n.changeMap(func(c *model.RecordChange) error {
+		rev := uint64(0)
+		if m.plan != nil {
+			rev = m.plan.rev
+		}
+		if err := put(c, planKey, rev, &plan); err != nil {
+			return err
+		}
+		for i := range max(len(p.Moves), len(m.moves)) {
+			switch {
+			case i >= len(p.Moves):
+				c.Changes = append(c.Changes, model.Change{Key: moveKey(i), Delete: true})
+			case i >= len(m.moves):
+				if err := put(c, moveKey(i), 0, &p.Moves[i]); err != nil {
+					return err
+				}
+			default:
+				if err := put(c, moveKey(i), m.moves[i].rev, &p.Moves[i]); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+	if errors.Is(err, model.ErrConflict) {
+		return fmt.Errorf("%w: %w", ErrRefused, err)
+	}
+	return err
+}
+
+// SetPlan pauses, resumes or cancels the plan under way: the state is PlanPaused,
+// PlanRunning or PlanCancelling. What is cancelled is undone as far as the move under way
+// goes, unless its source has left the group already; moves that are done stay done.
+func (n *Node) SetPlan(ctx context.Context, state PlanState) error {
+	m, err := n.freshMap(ctx)
+	if err != nil {
+		return err
+	}
+	if !m.plan.open() {
+		return fmt.Errorf("%w: no plan is under way", ErrRefused)
+	}
+	if m.plan.State == PlanCancelling && state != PlanCancelling {
+		return fmt.Errorf("%w: the plan is being cancelled", ErrRefused)
+	}
+	p := *m.plan
+	p.State = state
+	err = n.changeMap(func(c *model.RecordChange) error { return put(c, planKey, p.rev, &p) })
+	if errors.Is(err, model.ErrConflict) {
+		return fmt.Errorf("%w: %w", ErrRefused, err)
+	}
+	return err
+}
+
+// DrainNode marks a node as one that is to hold nothing, and begins to move its replicas
+// to others.
+func (n *Node) DrainNode(ctx context.Context, name string) (*Proposal, error) {
+	if err := n.setNode(ctx, name, stateDraining); err != nil {
+		return nil, err
+	}
+	return n.Rebalance(ctx, "", "drain "+name)
+}
+
+// AddNode gives a node that has entered, or that was to be drained, its part of the shards.
+func (n *Node) AddNode(ctx context.Context, name string) (*Proposal, error) {
+	if err := n.setNode(ctx, name, stateMember); err != nil {
+		return nil, err
+	}
+	return n.Rebalance(ctx, "", "add "+name)
+}
+
+func (n *Node) setNode(ctx context.Context, name string, state NodeState) error {
+	m, err := n.freshMap(ctx)
+	if err != nil {
+		return err
+	}
+	x, known := m.nodes[name]
+	switch {
+	case !known || x.State == stateRemoved:
+		return fmt.Errorf("%w: there is no node %q in the cluster", ErrRefused, name)
+	case m.plan.open():
+		return fmt.Errorf("%w: a plan is under way (%s, %s): wait for it or cancel it", ErrRefused, m.plan.ID, m.plan.State)
+	case state == stateDraining && len(without(m.members(stateMember), name)) == 0:
+		return fmt.Errorf("%w: %s is the only member", ErrRefused, name)
+	}
+	if x.State == state {
+		return nil
+	}
+	x.State = state
+	return n.changeMap(func(c *model.RecordChange) error { return put(c, nodePrefix+name, x.rev, &x) })
+}
+
+// RemoveNode takes a node out of the cluster for good. Without force it must hold
+// nothing: see DrainNode. With force it must be one that can't be reached, whose
+// replicas are given up; it fails when that would leave a shard none.
+func (n *Node) RemoveNode(ctx context.Context, name string, force bool) error {
+	m, err := n.freshMap(ctx)
+	if err != nil {
+		return err
+	}
+	x, known := m.nodes[name]
+	if !known || x.State == stateRemoved {
+		return fmt.Errorf("%w: there is no node %q in the cluster", ErrRefused, name)
+	}
+	var held []string
+	for i := range m.shards {
+		if m.shards[i].on(name) || m.shards[i].Learner == name {
+			held = append(held, fmt.Sprint(i))
+		}
+	}
+	switch {
+	case len(held) > 0 && !force:
+		return fmt.Errorf("%w: node %s holds shards %s: drain it first, or, if it is dead, remove it by force", ErrRefused, name, strings.Join(held, ", "))
+	case m.plan.open() && len(held) > 0:
+		return fmt.Errorf("%w: a plan is under way (%s, %s): cancel it first", ErrRefused, m.plan.ID, m.plan.State)
+	case len(without(m.members(stateMember, stateDraining), name)) == 0:
+		return fmt.Errorf("%w: it is the only node", ErrRefused)
+	}
+	if force && len(held) > 0 {
+		if _, err := n.hello(ctx, name); name == n.name || err == nil {
+			return fmt.Errorf("%w: node %s answers: drain it instead", ErrRefused, name)
+		}
+	}
+	x.State = stateRemoved
+	return n.changeMap(func(c *model.RecordChange) error {
+		for i := range m.shards {
+			s := m.shards[i]
+			if s.on(name) && len(s.Replicas) == 1 {
+				return fmt.Errorf("%w: the only replica of shard %d is on %s: its data would be lost", ErrRefused, i, name)
+			}
+			if s.on(name) || s.Learner == name {
+				s.Replicas = without(s.Replicas, name)
+				if s.Learner == name {
+					s.Learner = ""
+				}
+				if err := put(c, shardKey(i), s.rev, &s); err != nil {
+					return err
+				}
+			}
+		}
+		return put(c, nodePrefix+name, x.rev, &x)
+	})
+}
+
+// TransferLeader makes a node the one that should lead a shard, or, with "", leaves it
+// to the cluster again. The leadership follows once the node has caught up.
+func (n *Node) TransferLeader(ctx context.Context, shard int, to string) error {
+	m, err := n.freshMap(ctx)
+	switch {
+	case err != nil:
+		return err
+	case shard < 0 || shard >= len(m.shards):
+		return fmt.Errorf("%w: there is no shard %d", ErrRefused, shard)
+	case to != "" && !slices.Contains(m.shards[shard].Replicas, to):
+		return fmt.Errorf("%w: shard %d has no replica on node %q", ErrRefused, shard, to)
+	}
+	s := m.shards[shard]
+	s.Leader = to
+	return n.changeMap(func(c *model.RecordChange) error { return put(c, shardKey(shard), s.rev, &s) })
+}

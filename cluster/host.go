@@ -1,0 +1,154 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/strandline-db/strandline/shard/model"
+)
+
+// hostEvery is how often a node looks for what the map wants of it, besides whenever
+// the map changes.
+const hostEvery = 2 * time.Second
+
+// host is the goroutine that does at this node what the map says: enters the node into
+// it, and starts and ends replicas.
+func (n *Node) host() {
+	for {
+		wait := hostEvery
+		registering, reconciling := n.register(), n.reconcile()
+		if registering || reconciling {
+			wait = rejoinPause
+		}
+		if !n.mapped.wait(n.ctx, &n.hostSaw, wait) {
+			return
+		}
+	}
+}
+
+// register keeps what the map says of this node true; again if it is not yet.
+func (n *Node) register() (again bool) {
+	m := n.currentMap()
+	if !m.seeded {
+		return true // by the metadata's leader, soon
+	}
+	me := n.identity.get()
+	was := m.nodes[n.name]
+	now := NodeRecord{Name: n.name, Incarnation: me.Incarnation, Address: n.addr, HTTP: n.opts.HTTP, State: was.State, rev: was.rev}
+	if now == was {
+		return false
+	}
+	switch {
+	case was.State == stateRemoved:
+		n.gone.Store(true)
+		return false
+	case was.rev == 0:
+		now.State = stateMember
+	case was.Incarnation != me.Incarnation && n.hasVoted(&me):
+		n.fail(fmt.Errorf("%w: the cluster knows node %s by another folder since (%s, this one is %s): empty this folder to take the node back in",
+			ErrIdentity, n.name, was.Incarnation, me.Incarnation))
+		return false
+	}
+	if err := n.changeMap(func(c *model.RecordChange) error { return put(c, nodePrefix+n.name, was.rev, &now) }); err != nil {
+		n.opts.Logger.Debug("cluster: this node's address is not in the map yet", "err", err)
+	}
+	return true
+}
+
+// hasVoted tells whether this folder may have voted in a group.
+func (n *Node) hasVoted(me *self) bool {
+	for _, state := range me.Groups {
+		if state == voter {
+			return true
+		}
+	}
+	return false
+}
+
+// changeMap commits a change to the map.
+func (n *Node) changeMap(build func(*model.RecordChange) error) error {
+	var c model.RecordChange
+	if err := build(&c); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(n.ctx, n.opts.CommitTimeout)
+	defer cancel()
+	return n.ChangeRecords(ctx, &c)
+}
+
+// reconcile starts and ends replicas here so that they become those of the map; again
+// if they are not yet.
+func (n *Node) reconcile() (again bool) {
+	m, me := n.currentMap(), n.identity.get()
+	step := func(id uint64, err error) {
+		if err != nil && n.ctx.Err() == nil {
+			again = true
+			n.opts.Logger.Debug("cluster: a replica is not yet what it should be", "group", groupName(id), "err", err)
+		}
+	}
+	if !n.meta().has(n.raftID) && me.Groups[uint64(metaStream)] == learner {
+		step(uint64(metaStream), n.joinGroup(uint64(metaStream)))
+	}
+	for i := range m.shards {
+		id, s := uint64(i), &m.shards[i]
+		state := me.Groups[id]
+		switch placed := s.on(n.name) || s.Learner == n.name; {
+		case placed && state == "":
+			step(id, n.beginLearning(id))
+			again = true
+		case state == leaving, !placed && state != "" && m.seeded:
+			step(id, n.leaveIfGone(id))
+		case s.on(n.name) && state == learner:
+			step(id, n.rejoinGroup(id))
+		}
+	}
+	return again
+}
+
+// beginLearning starts an empty replica, which hears of its group when a leader has
+// added it.
+func (n *Node) beginLearning(id uint64) error {
+	if err := n.identity.setGroup(id, learner); err != nil {
+		return err
+	}
+	return n.startGroup(id, nil, true)
+}
+
+// leaveIfGone ends a replica, once the group's leader says that it is no member.
+func (n *Node) leaveIfGone(id uint64) error {
+	ctx, cancel := context.WithTimeout(n.ctx, changeWait)
+	defer cancel()
+	v, err := n.askConfig(ctx, id)
+	if err != nil {
+		return err
+	}
+	if v.find(n.raftID) != nil {
+		return fmt.Errorf("%w: it is a member still", errBehind)
+	}
+	n.opts.Logger.Info("cluster: this node holds a shard no longer", "group", groupName(id))
+	if err := n.leave(id); err != nil {
+		n.fail(fmt.Errorf("%s: %w", groupName(id), err))
+		return err
+	}
+	return nil
+}
+
+// has tells whether a group's configuration, as known here, has a member.
+func (g *group) has(id raft.ServerID) bool {
+	f := g.raft.GetConfiguration()
+	if f.Error() != nil {
+		return false
+	}
+	c := f.Configuration()
+	return suffrageIn(&c, id) != nil
+}
+
+// holdsShard tells whether reads of a shard are answered by the replica here.
+func (n *Node) holdsShard(i int) bool {
+	me := n.identity.get()
+	_, lost := me.Lost[uint64(i)]
+	return n.currentMap().shards[i].on(n.name) && n.group(uint64(i)) != nil && me.Groups[uint64(i)] == voter && !lost
+}

@@ -1,0 +1,130 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+)
+
+// whole tells whether a node is a voter of all groups that the map gives it, and of the
+// metadata.
+func (n *Node) whole() bool {
+	m := n.currentMap()
+	for i := range m.shards {
+		if m.shards[i].on(n.name) && !(n.holdsShard(i) && n.group(uint64(i)).votes(n.raftID)) {
+			return false
+		}
+	}
+	return m.seeded && n.meta().votes(n.raftID)
+}
+
+// join starts a node that enters the cluster by another.
+func (c *trio) join(name, by string) {
+	c.t.Helper()
+	c.mu.Lock()
+	c.peers[name] = name + ":1"
+	c.mu.Unlock()
+	c.joining[name] = c.peers[by]
+	c.start(name)
+}
+
+// await waits until what is asked for is so.
+func (c *trio) await(what string, ok func() error) {
+	c.t.Helper()
+	var err error
+	for deadline := time.Now().Add(40 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		if err = ok(); err == nil {
+			return
+		}
+	}
+	c.t.Fatalf("%s: %v", what, err)
+}
+
+// planEnds waits for the plan under way.
+func (c *trio) planEnds(want PlanState) {
+	c.t.Helper()
+	c.await("the plan's end", func() error {
+		for _, m := range c.nodes {
+			x := m.node.currentMap()
+			switch {
+			case x.plan == nil || x.plan.State != want:
+				return fmt.Errorf("%s: plan %+v, moves %+v", m.node.name, x.plan, x.moves)
+			}
+		}
+		return nil
+	})
+}
+
+// sameHashes compares all replicas of every shard at the same index, and those with the
+// map.
+func (c *trio) sameHashes() {
+	c.t.Helper()
+	c.await("equal hashes", func() error {
+		seen := map[int]Hash{}
+		count := map[int]int{}
+		for name, m := range c.nodes {
+			hs, err := m.node.Hashes(context.Background())
+			if err != nil {
+				return err
+			}
+			for _, h := range hs {
+				if x, ok := seen[h.Shard]; ok && x.Index != h.Index {
+					return fmt.Errorf("shard %d: %s is at %d, another at %d", h.Shard, name, h.Index, x.Index)
+				} else if ok && x != h {
+					c.t.Fatalf("shard %d at %d: %s has %s, another %s", h.Shard, h.Index, name, h.Hash, x.Hash)
+				}
+				seen[h.Shard] = h
+				count[h.Shard]++
+			}
+		}
+		for name, m := range c.nodes {
+			for i, s := range m.node.currentMap().shards {
+				if len(s.Replicas) != count[i] {
+					return fmt.Errorf("%s: shard %d is on %v, and %d nodes have it", name, i, s.Replicas, count[i])
+				}
+			}
+		}
+		return nil
+	})
+}
+
+// TestFourthNode: a node enters, holds nothing, serves all; gets a shard by a move, and
+// the one that gave it away has nothing left of it and serves it as well.
+func TestFourthNode(t *testing.T) {
+	c := newTrio(t, Options{})
+	c.mustWrite("n1", 0, 50)
+	c.flush("n1")
+	c.mustWrite("n2", 50, 10)
+	c.join("n4", "n2")
+	if near, _ := c.nodes["n4"].node.split(); len(near) > 0 {
+		t.Fatalf("the new node holds %v", near)
+	}
+	c.mustWrite("n4", 60, 10)
+	c.checkAll()
+	if err := c.nodes["n4"].node.MoveShard(t.Context(), 2, "n1", "n4"); err != nil {
+		t.Fatal(err)
+	}
+	c.mustWrite("n4", 70, 10)
+	c.planEnds(PlanDone)
+	c.checkAll()
+	c.sameHashes()
+	if near, _ := c.nodes["n4"].node.split(); !slices.Equal(near, []int{2}) {
+		t.Errorf("the new node holds %v", near)
+	}
+	c.await("the files' end", func() error {
+		if s := c.nodes["n1"].node.identity.get().Groups[2]; s != "" {
+			return fmt.Errorf("n1 has a replica of state %s", s)
+		}
+		return nil
+	})
+	for _, name := range []string{"n4", "n1"} {
+		c.stop(name)
+		c.mustWrite("n2", 80, 10)
+		c.start(name)
+		c.mustWrite(name, 90, 10)
+	}
+	c.checkAll()
+	c.sameHashes()
+}

@@ -1,0 +1,446 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/prometheus/prometheus/model/labels"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/strandline-db/strandline/shard/model"
+)
+
+// Reader reads the whole cluster: shards with a replica here from it, the others at
+// nodes that hold them. With a context of Sync it gives what was asked for there; with
+// any other what is here, and of the rest what the leaders have.
+func (n *Node) Reader() model.Reader { return (*clusterReader)(n) }
+
+type clusterReader Node
+
+var _ model.Reader = (*clusterReader)(nil)
+
+type readingKey struct{}
+
+// reading is one read: which node is asked for each shard that is not here.
+type reading struct {
+	n      *Node
+	wanted Wanted
+	// here are the replicas that Sync brought to what is wanted; nil without a Sync. One
+	// that is complete only since then is read elsewhere.
+	here map[int]*group
+	mu   struct {
+		sync.Mutex
+		at       map[int]string  // shard -> node that is as fresh as is wanted
+		bad      map[string]bool // nodes that failed
+		lax      bool            // what is wanted could not be had, and the read goes on without
+		warnings []string
+	}
+}
+
+// readingOf returns the read that a context belongs to.
+func (n *Node) readingOf(ctx context.Context) *reading {
+	if p, ok := ctx.Value(readingKey{}).(*reading); ok {
+		return p
+	}
+	return &reading{n: n, wanted: Wanted{Level: Leader}}
+}
+
+// Warnings tells what a read with a context of Sync left out.
+func Warnings(ctx context.Context) []string {
+	p, ok := ctx.Value(readingKey{}).(*reading)
+	if !ok {
+		return nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.mu.warnings)
+}
+
+func (p *reading) warn(text string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !slices.Contains(p.mu.warnings, text) {
+		p.mu.warnings = append(p.mu.warnings, text)
+	}
+}
+
+// split tells the shards with a replica here from the others.
+func (n *Node) split() (here, elsewhere []int) {
+	for i := range n.replicas.Len() {
+		if n.holdsShard(i) {
+			here = append(here, i)
+		} else {
+			elsewhere = append(elsewhere, i)
+		}
+	}
+	return here, elsewhere
+}
+
+// sync brings what is here, and at the nodes that are asked for the rest, to where the
+// read wants it, and returns how old it may be.
+func (p *reading) sync(ctx context.Context) (time.Duration, error) {
+	groups := p.n.serving()
+	p.here = map[int]*group{}
+	for _, g := range groups {
+		p.here[int(g.id)] = g
+	}
+	var elsewhere []int
+	for s := range p.n.replicas.Len() {
+		if p.here[s] == nil {
+			elsewhere = append(elsewhere, s)
+		}
+	}
+	var age, far time.Duration
+	eg, ctx := errgroup.WithContext(ctx)
+	eg.Go(func() (err error) {
+		age, err = p.n.syncGroups(ctx, &p.wanted, groups)
+		return err
+	})
+	if len(elsewhere) > 0 {
+		eg.Go(func() (err error) {
+			far, err = p.syncAt(ctx, elsewhere)
+			return err
+		})
+	}
+	err := eg.Wait()
+	if p.wanted.Partial && errors.Is(err, model.ErrUnavailable) {
+		p.warn("the data may be older than was asked for: " + err.Error())
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.mu.lax = true
+		return p.n.Staleness(), nil
+	}
+	return max(age, far), err
+}
+
+// syncAt finds, for each shard, a node that holds it and comes to be as fresh as is wanted.
+func (p *reading) syncAt(ctx context.Context, shards []int) (time.Duration, error) {
+	var mu sync.Mutex
+	var most time.Duration
+	err := p.each(ctx, shards, func(ctx context.Context, name string, of []int) error {
+		age, err := p.n.askSync(ctx, name, &p.wanted, of)
+		if err != nil {
+			return err
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		most = max(most, age)
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if p.mu.at == nil {
+			p.mu.at = map[int]string{}
+		}
+		for _, s := range of {
+			p.mu.at[s] = name
+		}
+		return nil
+	})
+	return most, err
+}
+
+// each calls fn for every node of a set that holds the shards between them; those of one
+// that can't be reached are asked of others, until there are none.
+func (p *reading) each(ctx context.Context, shards []int, fn func(context.Context, string, []int) error) error {
+	for open := shards; len(open) > 0; {
+		byNode, orphans := p.assign(open)
+		if len(orphans) > 0 {
+			err := fmt.Errorf("%w: no node with a replica of shards %v can be reached", model.ErrUnavailable, orphans)
+			if !p.wanted.Partial {
+				return err
+			}
+			p.warn(fmt.Sprintf("shards %v are missing: no node with a replica can be reached", orphans))
+		}
+		var mu sync.Mutex
+		open = nil
+		eg, ectx := errgroup.WithContext(ctx)
+		for name, of := range byNode {
+			eg.Go(func() error {
+				err := fn(ectx, name, of)
+				if !errors.Is(err, model.ErrUnavailable) && !errors.Is(err, model.ErrOverloaded) || ectx.Err() != nil {
+					return err
+				}
+				p.n.opts.Logger.Debug("cluster: a read goes to another node", "failed", name, "err", err)
+				p.fail(name, of)
+				mu.Lock()
+				defer mu.Unlock()
+				open = append(open, of...)
+				return nil
+			})
+		}
+		if err := eg.Wait(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *reading) fail(name string, of []int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.mu.bad == nil {
+		p.mu.bad = map[string]bool{}
+	}
+	p.mu.bad[name] = true
+	for _, s := range of {
+		delete(p.mu.at, s)
+	}
+}
+
+// assign gives each shard to a node that holds it: to that which Sync chose; otherwise
+// to one with a connection, and of those to the one that has most of them, so that few
+// are asked.
+func (p *reading) assign(shards []int) (byNode map[string][]int, orphans []int) {
+	m := p.n.currentMap()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	score := map[string]int{}
+	for _, s := range shards {
+		for _, name := range m.shards[s].Replicas {
+			score[name]++
+		}
+	}
+	for name := range score {
+		if p.mu.bad[name] || name == p.n.name {
+			delete(score, name)
+		} else if p.n.link(name).up() {
+			score[name] += len(m.shards)
+		}
+	}
+	byNode = map[string][]int{}
+	for _, s := range shards {
+		best := p.mu.at[s]
+		if best == "" {
+			for _, name := range m.shards[s].Replicas {
+				if score[name] > 0 && (best == "" || score[name] > score[best]) {
+					best = name
+				}
+			}
+		}
+		if best == "" {
+			orphans = append(orphans, s)
+			continue
+		}
+		byNode[best] = append(byNode[best], s)
+	}
+	return byNode, orphans
+}
+
+// run calls here for the shards that lie here, and at for the others, by node. A node
+// that Sync did not choose is brought to what is wanted first.
+func (p *reading) run(ctx context.Context, here func(context.Context, []int) error, at func(context.Context, string, []int) error) error {
+	near, far := p.n.split()
+	if p.here != nil {
+		near = slices.DeleteFunc(near, func(s int) bool {
+			if p.here[s] != nil && p.here[s] == p.n.group(uint64(s)) {
+				return false
+			}
+			far = append(far, s)
+			return true
+		})
+	}
+	elsewhere := func(ctx context.Context, name string, of []int) error {
+		if late := p.notSynced(name, of); len(late) > 0 {
+			if _, err := p.n.askSync(ctx, name, &p.wanted, late); err != nil {
+				return err
+			}
+		}
+		return at(ctx, name, of)
+	}
+	eg, ctx := errgroup.WithContext(ctx)
+	eg.Go(func() error { return p.each(ctx, far, elsewhere) })
+	eg.Go(func() error {
+		for {
+			err := here(ctx, near)
+			if !errors.Is(err, errNoReplica) || ctx.Err() != nil {
+				return err
+			}
+			var lost []int // moved away meanwhile
+			near = slices.DeleteFunc(near, func(s int) bool {
+				if p.n.holdsShard(s) {
+					return false
+				}
+				lost = append(lost, s)
+				return true
+			})
+			if err := p.each(ctx, lost, elsewhere); err != nil {
+				return err
+			}
+		}
+	})
+	return eg.Wait()
+}
+
+// notSynced returns the shards for which a node must first be brought to what is wanted.
+func (p *reading) notSynced(name string, of []int) (late []int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.mu.lax || p.wanted.Level == Stale && len(p.wanted.Applied) == 0 && p.wanted.MaxStaleness == 0 {
+		return nil
+	}
+	for _, s := range of {
+		if p.mu.at[s] != name {
+			late = append(late, s)
+		}
+	}
+	return late
+}
+
+// askSync brings replicas at another node to what is wanted.
+func (n *Node) askSync(ctx context.Context, name string, w *Wanted, shards []int) (time.Duration, error) {
+	req := putUvarints(nil, uint64(w.Level), uint64(w.MaxStaleness), uint64(len(w.Applied)))
+	for _, a := range w.Applied {
+		req = putUvarints(req, uint64(a.Shard), a.Index)
+	}
+	for _, s := range shards {
+		req = putUvarints(req, uint64(s))
+	}
+	b, err := n.link(name).call(ctx, kindSync, 0, req, false)
+	if err != nil {
+		return 0, err
+	}
+	d := &decoder{b: b}
+	age := time.Duration(d.uvarint())
+	return age, d.end()
+}
+
+// answerSync is the other side of askSync.
+func (n *Node) answerSync(ctx context.Context, data []byte) ([]byte, error) {
+	d := &decoder{b: data}
+	w := Wanted{Level: Level(d.uvarint()), MaxStaleness: time.Duration(d.uvarint())}
+	for k := d.uvarint(); k > 0 && !d.bad; k-- {
+		w.Applied = append(w.Applied, model.ShardIndex{Shard: int(d.uvarint()), Index: d.uvarint()})
+	}
+	var groups []*group
+	for len(d.b) > 0 {
+		s := d.uvarint()
+		if s >= uint64(n.replicas.Len()) || !n.holdsShard(int(s)) {
+			return nil, errNoReplica
+		}
+		if g := n.group(s); g != nil {
+			groups = append(groups, g)
+		}
+	}
+	if err := d.end(); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, n.opts.CommitTimeout)
+	defer cancel()
+	age, err := n.syncGroups(ctx, &w, groups)
+	return putUvarints(nil, uint64(age)), err
+}
+
+// Select implements model.Reader.
+func (r *clusterReader) Select(ctx context.Context, req *model.SelectRequest) (*model.Selection, error) {
+	n := (*Node)(r)
+	var mu sync.Mutex
+	var parts []*model.Selection
+	add := func(s *model.Selection, err error) error {
+		if err == nil {
+			mu.Lock()
+			defer mu.Unlock()
+			parts = append(parts, s)
+		}
+		return err
+	}
+	out := &model.Selection{Release: func() {
+		for _, s := range parts {
+			s.Close()
+		}
+	}}
+	// What is selected outlives the parallel calls: it ends with the caller's context.
+	err := n.readingOf(ctx).run(ctx,
+		func(_ context.Context, shards []int) error { return add(n.selectHere(ctx, shards, req)) },
+		func(_ context.Context, name string, shards []int) error {
+			return add(n.selectAt(ctx, name, shards, req))
+		})
+	if err != nil {
+		out.Close()
+		return nil, err
+	}
+	for _, s := range parts {
+		out.Series = append(out.Series, s.Series...)
+	}
+	if req.MaxSeries > 0 && len(out.Series) > req.MaxSeries {
+		out.Close()
+		return nil, &model.LimitError{What: "series", Limit: int64(req.MaxSeries), Flag: "query-max-series"}
+	}
+	if len(parts) > 1 {
+		slices.SortFunc(out.Series, func(a, b model.Series) int { return labels.Compare(a.Labels(), b.Labels()) })
+	}
+	return out, nil
+}
+
+// names gathers what kindNames gives from everywhere.
+func (r *clusterReader) names(ctx context.Context, what uint64, name string, req *model.SelectRequest,
+	here func(context.Context, model.Reader) error, add func(*decoder),
+) error {
+	n := (*Node)(r)
+	var mu sync.Mutex
+	return n.readingOf(ctx).run(ctx, func(ctx context.Context, shards []int) error {
+		err := here(ctx, n.replicas.Reader(shards))
+		if err == nil && !n.holdsAll(shards) {
+			err = errNoReplica
+		}
+		return err
+	}, func(ctx context.Context, node string, shards []int) error {
+		b, err := n.bulk(node).call(ctx, kindNames, 0, append(putBytes(putUvarints(nil, what), name), putSelect(nil, shards, req)...), false)
+		if err != nil {
+			return err
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		d := &decoder{b: b}
+		add(d)
+		return d.end()
+	})
+}
+
+func (r *clusterReader) strings(ctx context.Context, what uint64, name string, req *model.SelectRequest,
+	local func(context.Context, model.Reader) ([]string, error),
+) ([]string, error) {
+	var far, near []string
+	err := r.names(ctx, what, name, req, func(ctx context.Context, m model.Reader) (err error) {
+		near, err = local(ctx, m)
+		return err
+	}, func(d *decoder) { far = append(far, d.strings()...) })
+	if err != nil {
+		return nil, err
+	}
+	if len(far) == 0 {
+		return near, nil
+	}
+	out := append(far, near...)
+	slices.Sort(out)
+	return slices.Compact(out), nil
+}
+
+// LabelNames implements model.Reader.
+func (r *clusterReader) LabelNames(ctx context.Context, req *model.SelectRequest) ([]string, error) {
+	return r.strings(ctx, askNames, "", req, func(ctx context.Context, m model.Reader) ([]string, error) { return m.LabelNames(ctx, req) })
+}
+
+// LabelValues implements model.Reader.
+func (r *clusterReader) LabelValues(ctx context.Context, name string, req *model.SelectRequest) ([]string, error) {
+	return r.strings(ctx, askValues, name, req, func(ctx context.Context, m model.Reader) ([]string, error) { return m.LabelValues(ctx, name, req) })
+}
+
+// Exemplars implements model.Reader.
+func (r *clusterReader) Exemplars(ctx context.Context, req *model.SelectRequest) ([]model.SeriesExemplars, error) {
+	var far, near []model.SeriesExemplars
+	err := r.names(ctx, askExemplars, "", req, func(ctx context.Context, m model.Reader) (err error) {
+		near, err = m.Exemplars(ctx, req)
+		return err
+	}, func(d *decoder) { far = append(far, d.exemplars()...) })
+	out := append(far, near...)
+	slices.SortFunc(out, func(a, b model.SeriesExemplars) int { return labels.Compare(a.Labels, b.Labels) })
+	return out, err
+}
+
+// Metadata implements model.Reader: every node has it.
+func (r *clusterReader) Metadata(ctx context.Context, metric string) ([]model.Metadata, error) {
+	return (*Node)(r).replicas.Reader(nil).Metadata(ctx, metric)
+}

@@ -1,0 +1,217 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+
+	"github.com/strandline-db/strandline/shard/model"
+)
+
+const (
+	maxSelections = 1024    // of other nodes, open here
+	pieceBytes    = 1 << 20 // of keys or samples in one answer, roughly
+)
+
+// errSelection: a selection was closed, by its owner or with the connection.
+var errSelection = fmt.Errorf("%w: the selection is closed", model.ErrUnavailable)
+
+// selections are those that other nodes have open here. Each belongs to a connection
+// and ends with it.
+type selections struct {
+	mu struct {
+		sync.Mutex
+		open map[uint64]*selection
+	}
+}
+
+type selection struct {
+	owner *wire
+	busy  sync.Mutex // one request at a time
+	sel   *model.Selection
+	last  int           // the series in cols
+	cols  model.Columns // of that
+	piece []byte        // scratch
+}
+
+func (s *selections) add(x *selection) (uint64, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.mu.open == nil {
+		s.mu.open = map[uint64]*selection{}
+	}
+	if len(s.mu.open) >= maxSelections {
+		return 0, fmt.Errorf("%w: %d selections are open for other nodes", model.ErrOverloaded, maxSelections)
+	}
+	id := rand.Uint64()
+	s.mu.open[id] = x
+	return id, nil
+}
+
+func (s *selections) get(id uint64, owner *wire) *selection {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if x := s.mu.open[id]; x != nil && x.owner == owner {
+		return x
+	}
+	return nil
+}
+
+// end closes one selection, or with id 0 all of a connection.
+func (s *selections) end(id uint64, owner *wire) {
+	s.mu.Lock()
+	var ended []*selection
+	for k, x := range s.mu.open {
+		if x.owner == owner && (id == 0 || id == k) {
+			ended = append(ended, x)
+			delete(s.mu.open, k)
+		}
+	}
+	s.mu.Unlock()
+	for _, x := range ended {
+		x.busy.Lock()
+		x.sel.Close()
+		x.busy.Unlock()
+	}
+}
+
+// answerSelect opens a selection over shards that lie here: its number, how many series
+// it has, and the keys of the first.
+func (n *Node) answerSelect(ctx context.Context, from *wire, data []byte) ([]byte, error) {
+	d := &decoder{b: data}
+	shards, req := d.selectRequest()
+	if err := d.end(); err != nil {
+		return nil, err
+	}
+	sel, err := n.selectHere(ctx, shards, req)
+	var over *model.LimitError
+	if errors.As(err, &over) {
+		return putBool(nil, true), nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	x := &selection{owner: from, sel: sel, last: -1}
+	id, err := n.selections.add(x)
+	if err != nil {
+		sel.Close()
+		return nil, err
+	}
+	if from.ended() {
+		n.selections.end(id, from)
+		return nil, errSelection
+	}
+	out := putUvarints(putBool(nil, false), id, uint64(len(sel.Series)))
+	return x.keys(out, 0), nil
+}
+
+// keys appends the keys of series from a number on.
+func (x *selection) keys(dst []byte, from int) []byte {
+	end := len(dst) + pieceBytes
+	for _, s := range x.sel.Series[min(from, len(x.sel.Series)):] {
+		if dst = putBytes(dst, model.AppendKey(nil, s.Labels())); len(dst) > end {
+			break
+		}
+	}
+	return dst
+}
+
+// answerRead gives samples of a selection: those of a series from a place on, and of
+// the series behind it as there is room; or, asked for keys, more of them.
+func (n *Node) answerRead(from *wire, data []byte) ([]byte, error) {
+	d := &decoder{b: data}
+	id, keys, i := d.uvarint(), d.bool(), int(d.uvarint())
+	at := pieceOf{int(d.uvarint()), int(d.uvarint())}
+	if err := d.end(); err != nil {
+		return nil, err
+	}
+	x := n.selections.get(id, from)
+	if x == nil {
+		return nil, errSelection
+	}
+	x.busy.Lock()
+	defer x.busy.Unlock()
+	if keys {
+		return x.keys(nil, i), nil
+	}
+	var out []byte
+	for ; i >= 0 && i < len(x.sel.Series) && len(out) < pieceBytes; i, at = i+1, (pieceOf{}) {
+		if x.last != i {
+			x.cols.Reset()
+			x.last = -1
+			if err := x.sel.Series[i].Read(&x.cols); err != nil {
+				return nil, err
+			}
+			x.last = i
+		}
+		if at.floats > len(x.cols.T) || at.hists > len(x.cols.Hist) {
+			return nil, errMessage
+		}
+		piece, _, more := putColumns(x.piece[:0], &x.cols, at, pieceBytes-len(out))
+		x.piece, out = piece, putBytes(out, piece)
+		if more {
+			break
+		}
+	}
+	return out, nil
+}
+
+// answerNames answers for labels and exemplars of shards that lie here.
+func (n *Node) answerNames(ctx context.Context, data []byte) ([]byte, error) {
+	d := &decoder{b: data}
+	what, name := d.uvarint(), string(d.bytes())
+	shards, req := d.selectRequest()
+	if err := d.end(); err != nil {
+		return nil, err
+	}
+	if !n.holdsAll(shards) {
+		return nil, errNoReplica
+	}
+	r := n.replicas.Reader(shards)
+	var out []byte
+	var err error
+	var list []string
+	switch what {
+	case askNames:
+		list, err = r.LabelNames(ctx, req)
+		out = putStrings(nil, list)
+	case askValues:
+		list, err = r.LabelValues(ctx, name, req)
+		out = putStrings(nil, list)
+	default:
+		var exs []model.SeriesExemplars
+		exs, err = r.Exemplars(ctx, req)
+		out = putExemplars(nil, exs)
+	}
+	if err == nil && !n.holdsAll(shards) { // it may have been wiped meanwhile
+		err = errNoReplica
+	}
+	if err == nil && len(out) > maxFrame/2 {
+		err = fmt.Errorf("%w: the answer has %d bytes", model.ErrLimit, len(out))
+	}
+	return out, err
+}
+
+func (n *Node) holdsAll(shards []int) bool {
+	for _, s := range shards {
+		if s >= n.replicas.Len() || !n.holdsShard(s) {
+			return false
+		}
+	}
+	return true
+}
+
+// selectHere selects from replicas here, which must still be ones when it is done.
+func (n *Node) selectHere(ctx context.Context, shards []int, req *model.SelectRequest) (*model.Selection, error) {
+	if !n.holdsAll(shards) {
+		return nil, errNoReplica
+	}
+	sel, err := n.replicas.Reader(shards).Select(ctx, req)
+	if err == nil && !n.holdsAll(shards) {
+		sel.Close()
+		return nil, errNoReplica
+	}
+	return sel, err
+}
