@@ -19,8 +19,14 @@ type route struct {
 
 // routeOf places a path. What is not listed is for admin, so that a new route is
 // closed until it is.
-func routeOf(path string) route {
+func routeOf(method, path string) route {
 	switch {
+	case path == "/api/v1/alerts/subscribe" || strings.HasPrefix(path, "/api/v1/alerts/subscribe/"):
+		// Who subscribes makes this server evaluate for ever, and connect to where they say.
+		if method != fasthttp.MethodGet {
+			return route{"alerts", auth.Admin}
+		}
+		return route{"alerts", auth.Read}
 	case path == "/-/healthy" || path == "/-/ready":
 		return route{"health", ""}
 	case path == "/metrics":
@@ -46,7 +52,7 @@ func routeOf(path string) route {
 
 func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 	path := string(ctx.Path())
-	r := routeOf(path)
+	r := routeOf(string(ctx.Method()), path)
 	defer func() {
 		if p := recover(); p != nil {
 			s.o.Logger.Error("handler panicked", "path", path, "panic", p)

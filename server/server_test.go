@@ -56,13 +56,25 @@ func TestEveryRouteAgainstEveryRole(t *testing.T) {
 		"/api/v1/panic":        {401, 500, 403, 500},
 		"/api/v1/admin/x":      {401, 403, 403, 404},
 		"/debug/pprof/profile": {401, 403, 403, 0}, // to admins it answers, for seconds
+
+		"/api/v1/alerts/subscribe":              {401, 404, 403, 404},
+		"/api/v1/alerts/subscribe/x":            {401, 404, 403, 404},
+		"POST /api/v1/alerts/subscribe":         {401, 403, 403, 404},
+		"DELETE /api/v1/alerts/subscribe/x":     {401, 403, 403, 404},
+		"DELETE /api/v1/alerts//subscribe/x":    {401, 403, 403, 404},
+		"DELETE /api/v1/x/../alerts/subscribe/": {401, 403, 403, 404},
 	} {
 		for i, role := range []string{"", "read", "write", "admin"} {
 			if want[i] == 0 {
 				continue
 			}
 			ctx := &fasthttp.RequestCtx{}
-			ctx.Request.SetRequestURI(path)
+			method, uri, given := strings.Cut(path, " ")
+			if !given {
+				method, uri = "GET", path
+			}
+			ctx.Request.Header.SetMethod(method)
+			ctx.Request.SetRequestURI(uri)
 			ctx.Request.Header.Set("Authorization", "Bearer "+role)
 			s.handle(ctx)
 			if got := ctx.Response.StatusCode(); got != want[i] {

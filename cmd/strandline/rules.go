@@ -14,9 +14,11 @@ import (
 	"github.com/strandline-db/strandline/cluster"
 	"github.com/strandline-db/strandline/query"
 	"github.com/strandline-db/strandline/server/alertmanager"
+	"github.com/strandline-db/strandline/server/alerts"
 	"github.com/strandline-db/strandline/server/config"
 	"github.com/strandline-db/strandline/server/rules"
 	"github.com/strandline-db/strandline/server/slo"
+	"github.com/strandline-db/strandline/server/webhook"
 	"github.com/strandline-db/strandline/shard/model"
 )
 
@@ -70,6 +72,7 @@ type ruling struct {
 	manager *rules.Manager
 	api     *rules.API
 	sender  *alertmanager.Sender
+	alerts  *alerts.Service
 	leads   *leadership // nil: a single node
 }
 
@@ -96,8 +99,8 @@ func (n *node) startRules(q *query.Engine) (r *ruling, err error) {
 		}
 	}
 	if n.cluster != nil {
-		r.leads = watchLeadership(n.cluster)
-		o.Leadership = r.leads
+		r.leads = watchLeadership(n.cluster, 2)
+		o.Leadership = r.leads.listener(0)
 		o.Sync = func(ctx context.Context, w model.Applied) error {
 			_, _, err := n.cluster.Sync(ctx, cluster.Wanted{Level: cluster.Leader, Applied: w})
 			return err
@@ -107,11 +110,17 @@ func (n *node) startRules(q *query.Engine) (r *ruling, err error) {
 		return r, err
 	}
 	r.api = rules.NewAPI(r.manager, q.Parser(), r.sender.URLs)
-	return r, nil
+	r.alerts, err = alerts.New(&alerts.Options{Store: n.db, Query: rules.EngineQuery(q, "alerts"), Parser: q.Parser(), Sync: o.Sync,
+		Leadership: r.leads.listener(1), MaxSubscriptions: c.AlertMaxSubscriptions, Logger: n.log, Registerer: n.reg,
+		Webhook: webhook.Options{Policy: webhook.Policy{Allow: c.WebhookAllow}, Logger: n.log, Registerer: n.reg}})
+	return r, err
 }
 
 func (r *ruling) close() error {
 	var errs []error
+	if r.alerts != nil {
+		errs = append(errs, r.alerts.Close())
+	}
 	if r.manager != nil {
 		errs = append(errs, r.manager.Close())
 	}
@@ -130,14 +139,18 @@ const leadEvery = 200 * time.Millisecond
 // leadership tells whether this node leads the metadata group, and so evaluates rules.
 type leadership struct {
 	node    *cluster.Node
-	changed chan struct{}
+	changed []chan struct{} // one for each that listens
 	cancel  context.CancelFunc
 	done    chan struct{}
 }
 
-func watchLeadership(n *cluster.Node) *leadership {
+// watchLeadership watches for n listeners.
+func watchLeadership(node *cluster.Node, n int) *leadership {
 	ctx, cancel := context.WithCancel(context.Background())
-	l := &leadership{node: n, changed: make(chan struct{}, 1), cancel: cancel, done: make(chan struct{})}
+	l := &leadership{node: node, cancel: cancel, done: make(chan struct{})}
+	for range n {
+		l.changed = append(l.changed, make(chan struct{}, 1))
+	}
 	go l.watch(ctx)
 	return l
 }
@@ -146,27 +159,42 @@ func (l *leadership) watch(ctx context.Context) {
 	defer close(l.done)
 	tick := time.NewTicker(leadEvery)
 	defer tick.Stop()
-	last := l.Leads()
+	last := false
 	for {
+		if now := l.node.LeadsMetadata(); now != last {
+			last = now
+			for _, ch := range l.changed {
+				select {
+				case ch <- struct{}{}:
+				default:
+				}
+			}
+		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
-		if now := l.Leads(); now != last {
-			last = now
-			select {
-			case l.changed <- struct{}{}:
-			default:
-			}
-		}
 	}
 }
 
+func (l *leadership) close() { l.cancel(); <-l.done }
+
+// listener returns what the nth listener asks; nil: a single node.
+func (l *leadership) listener(n int) rules.Leadership {
+	if l == nil {
+		return nil
+	}
+	return listener{l, n}
+}
+
+type listener struct {
+	*leadership
+	n int
+}
+
 // Leads implements rules.Leadership.
-func (l *leadership) Leads() bool { return l.node.LeadsMetadata() }
+func (l listener) Leads() bool { return l.node.LeadsMetadata() }
 
 // Changed implements rules.Leadership.
-func (l *leadership) Changed() <-chan struct{} { return l.changed }
-
-func (l *leadership) close() { l.cancel(); <-l.done }
+func (l listener) Changed() <-chan struct{} { return l.changed[l.n] }

@@ -1,9 +1,11 @@
 package config
 
 import (
+	"net/netip"
 	"time"
 
 	"github.com/strandline-db/strandline/server/alertmanager"
+	"github.com/strandline-db/strandline/server/webhook"
 )
 
 // alerting are the settings of rules and alerts.
@@ -20,5 +22,26 @@ func alerting() []Setting {
 		{Name: "alert-resend-delay", Default: "1m", Help: "time before an Alertmanager is told again of an alert that fires", set: duration(func(c *Config) *time.Duration { return &c.AlertResendDelay }, false)},
 		{Name: "alert-outage-tolerance", Default: "1h", Help: "longest outage after which alerts go on from where they were", set: duration(func(c *Config) *time.Duration { return &c.AlertOutageTolerance }, false)},
 		{Name: "alert-grace-period", Default: "10m", Help: "least time between a restart and an alert that was pending before it to fire, if its `for` is as long", set: duration(func(c *Config) *time.Duration { return &c.AlertGracePeriod }, false)},
+		{Name: "alert-max-subscriptions", Default: "1000", Help: "most subscriptions to alerts", set: count(func(c *Config) *int { return &c.AlertMaxSubscriptions }, 1, 100_000)},
+		{Name: "webhook-allow", List: true, Help: "networks that are not public and that webhooks may connect to all the same, such as `10.1.0.0/16`, separated by commas (in YAML a list)", set: networks(func(c *Config) *[]netip.Prefix { return &c.WebhookAllow })},
+	}
+}
+
+func networks(field func(*Config) *[]netip.Prefix) setter {
+	return func(c *Config, s string) error {
+		var names []string
+		if err := texts(func(*Config) *[]string { return &names }, nil)(c, s); err != nil {
+			return err
+		}
+		list := make([]netip.Prefix, 0, len(names))
+		for _, name := range names {
+			p, err := webhook.ParseAllow(name)
+			if err != nil {
+				return err
+			}
+			list = append(list, p)
+		}
+		*field(c) = list
+		return nil
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -39,6 +40,8 @@ type Config struct {
 	RuleFiles, Alertmanagers                                []string
 	ExternalURL, AlertmanagerUser, AlertmanagerPasswordFile string
 	RuleInterval, RuleQueryOffset, AlertResendDelay         time.Duration
+	AlertMaxSubscriptions                                   int
+	WebhookAllow                                            []netip.Prefix
 	AlertOutageTolerance, AlertGracePeriod                  time.Duration
 
 	LiveMaxConnections, LiveMaxSubscriptions, LiveMaxSeries, LiveMaxQueries int

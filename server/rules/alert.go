@@ -248,7 +248,15 @@ func (r *Alerts) Put(list []Alert) {
 	}
 }
 
-// State returns the most urgent state of the instances.
+// Replace makes the instances those of the list.
+func (r *Alerts) Replace(list []Alert) {
+	r.mu.Lock()
+	r.mu.active = make(map[string]*Alert, len(list))
+	r.mu.Unlock()
+	r.Put(list)
+}
+
+// state returns the most urgent state of the instances.
 func (r *Alerts) state() State {
 	s := Inactive
 	for _, a := range r.Active() {

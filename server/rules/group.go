@@ -182,7 +182,7 @@ func (g *group) run(ctx context.Context, restore bool) {
 	if restore {
 		g.recall()
 	}
-	next := g.spec.slot(g.o.Clock.Now()).Add(g.spec.Interval)
+	next := Slot(g.spec.File, g.spec.Name, g.spec.Interval, g.o.Clock.Now()).Add(g.spec.Interval)
 	for n := 0; g.wait(ctx, next); n++ {
 		g.m.scheduled(g.spec.Key(), 1)
 		g.evaluate(ctx, next)

@@ -49,14 +49,14 @@ func (g *GroupSpec) equal(o *GroupSpec) bool {
 	return true
 }
 
-// slot returns the last of the group's evaluation times at or before now. They lie an interval
+// Slot returns the last of a group's evaluation times at or before now. They lie an interval
 // apart, at an offset that follows from the group's name, so that groups spread over time
 // and every run, on whatever node, evaluates at the same times.
-func (g *GroupSpec) slot(now time.Time) time.Time {
-	h := labels.FromStrings("name", g.Name, "file", g.File).Hash()
-	offset := int64(h % uint64(g.Interval))
+func Slot(file, name string, interval time.Duration, now time.Time) time.Time {
+	h := labels.FromStrings("name", name, "file", file).Hash()
+	offset := int64(h % uint64(interval))
 	t := now.UnixNano() - offset
-	return time.Unix(0, t-t%int64(g.Interval)+offset).UTC()
+	return time.Unix(0, t-t%int64(interval)+offset).UTC()
 }
 
 // merge returns the labels of both; the second's go before the first's.
