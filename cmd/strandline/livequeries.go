@@ -20,7 +20,7 @@ type living struct {
 // startLive starts live queries over the open storage.
 func (n *node) startLive(q *query.Engine) (*living, error) {
 	c := n.cfg
-	hub, err := qlive.New(feeder(n.db), n.db, q, &qlive.Options{
+	hub, err := qlive.New(n.db, n.db, q, &qlive.Options{
 		Delay: orNegative(c.LiveDelay), Horizon: orNegative(c.LiveHorizon), MaxBackfill: c.LiveMaxBackfill,
 		MaxSeries: c.LiveMaxSeries, MaxQueries: c.LiveMaxQueries, MaxSubscribers: c.LiveMaxConnections * c.LiveMaxSubscriptions,
 		Logger: n.log,
@@ -55,18 +55,4 @@ func (l *living) close() error {
 		err = nil
 	}
 	return errors.Join(err, l.hub.Close())
-}
-
-// feeder is db, once it tells of the samples that it applies.
-func feeder(db any) model.Feeder {
-	if f, ok := db.(model.Feeder); ok {
-		return f
-	}
-	return nothing{}
-}
-
-type nothing struct{}
-
-func (nothing) Subscribe(context.Context, *model.FeedRequest) (model.Feed, error) {
-	return nil, model.ErrClosed
 }
