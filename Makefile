@@ -10,6 +10,7 @@ PROMETHEUS := github.com/prometheus/prometheus/cmd/prometheus@v0.316.0
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 FUZZTIME := 60s
 SEEDS := 100000
+ROUNDS := 0
 export PATH := $(CACHE)/bin:$(PATH)
 
 .PHONY: help build run cluster setup test check race fuzz soak bench bench-cluster bench-live microbench
@@ -40,8 +41,10 @@ cluster: build ## build, then run three nodes on ./data/n1 to n3, at 127.0.0.1:9
 
 setup: ## fetch the programs that the tests run beside us, where that is possible
 	@mkdir -p $(CACHE)/bin
-	@if ! command -v prometheus-node-exporter >/dev/null && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-		(apt-get update -q && apt-get install -qy --no-install-recommends prometheus-node-exporter) || true; fi
+	@missing=; for p in prometheus-node-exporter ip:iproute2 strace mkfs.ext4:e2fsprogs losetup:mount; do \
+		command -v $${p%:*} >/dev/null || missing+=" $${p#*:}"; done; \
+	if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		(apt-get update -q && apt-get install -qy --no-install-recommends $$missing) || true; fi
 	@[ -x $(CACHE)/bin/prometheus ] || GOBIN=$(CACHE)/bin go install $(PROMETHEUS) || true
 
 # -count=1: the end-to-end tests build the binary themselves, which a cached result would not see.
@@ -76,7 +79,7 @@ fuzz: ## run every fuzz target for FUZZTIME (default 60s)
 
 soak: setup ## run the fault tests at full size: some hours
 	go test -count=1 -tags invariants -timeout 12h -run TestSimulation ./cluster -args -seeds $(SEEDS)
-	go test -count=1 -tags invariants -timeout 12h -v ./cmd/strandline/e2e -run 'TestKillUnderIngest|TestClusterFaults|TestLinearizable' -args -soak
+	go test -count=1 -tags invariants -timeout 12h -v ./cmd/strandline/e2e -run 'TestKillUnderIngest|TestClusterFaults|TestPartitions|TestLinks|TestLinearizable' -args -soak -rounds $(ROUNDS)
 
 bench: build setup ## measure the binary beside victoria-metrics and prometheus on the same bodies, then a restart
 	@command -v victoria-metrics >/dev/null || { echo "make bench needs victoria-metrics: apt-get install victoria-metrics"; exit 1; }

@@ -4,25 +4,24 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"math/rand/v2"
 	"net/http"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 )
 
-// trio is three real processes on loopback.
+// trio is three real processes, on loopback or each in a network namespace.
 type trio struct {
-	dir   string
-	peers string
-	addrs [3]string // of the HTTP servers
-	nodes [3]*strandline
-	more  func(name string) []string // arguments
+	dir     string
+	peers   string
+	addrs   [3]string // of the HTTP servers
+	command [3][]string
+	nodes   [3]*strandline
+	more    func(name string) []string // arguments
+	counts  map[string]int             // of faults
 }
 
 // newTrio starts a cluster; linearizable reads are the default, so that a check sees
@@ -36,13 +35,20 @@ func newTrio(t *testing.T, more func(name string) []string) *trio {
 		peers = append(peers, fmt.Sprintf("n%d=%s", i+1, freeAddr(t)))
 	}
 	c.peers = strings.Join(peers, ",")
+	c.form(t)
+	return c
+}
+
+// form starts all three and waits until they are ready.
+func (c *trio) form(t *testing.T) {
+	t.Helper()
+	c.counts = map[string]int{}
 	for i := range c.nodes {
 		c.launch(t, i)
 	}
 	for i := range c.nodes {
 		c.await(t, i)
 	}
-	return c
 }
 
 // throughCluster starts a cluster of one shard and returns a node that leads neither
@@ -81,80 +87,13 @@ func (c *trio) launch(t *testing.T, i int) {
 	if c.more != nil {
 		args = append(args, c.more(name)...)
 	}
-	c.nodes[i] = &strandline{child: start(t, program, args...), base: "http://" + c.addrs[i]}
+	args = append(append(slices.Clone(c.command[i]), program), args...)
+	c.nodes[i] = &strandline{child: start(t, args[0], args[1:]...), base: "http://" + c.addrs[i]}
 }
 
 func (c *trio) await(t *testing.T, i int) {
 	t.Helper()
 	awaitReady(t, c.nodes[i].child, c.nodes[i].base+"/-/ready")
-}
-
-// writeToAny sends requests until ctx ends: each to the node that took the last, and
-// to the others in turn while it does not.
-func (c *trio) writeToAny(ctx context.Context, l *ledger, writer int, ms int64, acked *atomic.Int64) int64 {
-	client := &http.Client{Timeout: 8 * time.Second}
-	defer client.CloseIdleConnections()
-	at := writer % len(c.addrs)
-	for ; ctx.Err() == nil; ms++ {
-		body, done := l.request(writer, crashSeries, ms)
-		for status := 0; status/100 != 2; {
-			var err error
-			status, _, err = post(ctx, client, "http://"+c.addrs[at], v1, body)
-			if ctx.Err() != nil {
-				return ms
-			}
-			if err != nil || status/100 != 2 {
-				at = (at + 1) % len(c.addrs)
-			}
-		}
-		done()
-		acked.Add(1)
-	}
-	return ms
-}
-
-// TestClusterFaults is fault 11 on loopback: nodes are killed and paused under writes
-// that go to every node; nothing acknowledged is lost, nothing is there that was not
-// sent, on any node.
-func TestClusterFaults(t *testing.T) {
-	const seed = 11
-	rnd := rand.New(rand.NewPCG(seed, 0))
-	c, l := newTrio(t, nil), newLedger()
-	first := time.Now().Add(-time.Hour).UnixMilli()
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	var writers sync.WaitGroup
-	var acked atomic.Int64
-	ends := make([]int64, crashWriters)
-	for w := range crashWriters {
-		writers.Go(func() { ends[w] = c.writeToAny(ctx, l, w, first, &acked) })
-	}
-	progress := func(what string) {
-		before := acked.Load()
-		await(t, "writes after "+what, func() error {
-			if acked.Load() < before+20 {
-				return fmt.Errorf("%d writes were acknowledged since (seed %d)", acked.Load()-before, seed)
-			}
-			return nil
-		})
-	}
-	for round := range rounds(10, 500) {
-		c.strike(t, rnd.IntN(len(c.nodes)), round, progress)
-	}
-	cancel()
-	writers.Wait()
-	next := first
-	for _, e := range ends {
-		next = max(next, e+1)
-	}
-	t.Logf("%d requests acknowledged", acked.Load())
-	for i := range c.nodes {
-		l.check(t, c.nodes[i].base, first, next)
-	}
-	c.sameHashes(t)
-	for i := range c.nodes {
-		c.nodes[i].terminate(t)
-	}
 }
 
 // sameHashes is fault 14: all replicas hold the same at the same index.

@@ -20,14 +20,20 @@ const (
 )
 
 // soak makes the fault tests long; see make soak.
-var soak = flag.Bool("soak", false, "run the fault tests at the size of a soak")
+var (
+	soak     = flag.Bool("soak", false, "run the fault tests at the size of a soak")
+	soakSize = flag.Int("rounds", 0, "how many rounds of faults a soak does; 0: as many as each test has")
+)
 
 // rounds is the number of faults: fast in make test, or of a soak.
 func rounds(fast, long int) int {
-	if *soak {
-		return long
+	switch {
+	case !*soak:
+		return fast
+	case *soakSize > 0:
+		return *soakSize
 	}
-	return fast
+	return long
 }
 
 // tinyFlush makes the server flush and merge all the time.

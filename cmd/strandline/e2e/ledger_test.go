@@ -195,32 +195,63 @@ func (l *ledger) check(t *testing.T, base string, from, to int64) {
 	}
 }
 
+// readWindow is how many milliseconds of a writer's samples are read at once.
+const readWindow = 20_000
+
 // readBack adds one writer's samples in [from, to] to stored, and fails on a repeated timestamp.
 func readBack(ctx context.Context, base, writer string, from, to int64, stored map[string]map[int64]uint64) error {
-	var m matrix
-	expr := fmt.Sprintf("ledger{writer=%q}[%dms]", writer, to-from+1)
-	at := strconv.FormatFloat(float64(to)/1000, 'f', 3, 64)
-	if err := query(ctx, base, "query", url.Values{"query": {expr}, "time": {at}}, &m); err != nil {
-		return fmt.Errorf("%s: %w", expr, err)
-	}
-	for _, s := range m {
-		k := s.Metric["writer"] + "/" + s.Metric["n"]
-		if stored[k] != nil {
-			return fmt.Errorf("series %v twice", s.Metric)
+	for ; from <= to; from += readWindow {
+		end := min(to, from+readWindow-1)
+		var m []struct {
+			Metric map[string]string
+			Values points
 		}
-		stored[k] = map[int64]uint64{}
-		for _, v := range s.Values {
-			ms, bits, err := parsePoint(v)
-			if err != nil {
-				return err
+		expr := fmt.Sprintf("ledger{writer=%q}[%dms]", writer, end-from+1)
+		at := strconv.FormatFloat(float64(end)/1000, 'f', 3, 64)
+		if err := query(ctx, base, "query", url.Values{"query": {expr}, "time": {at}}, &m); err != nil {
+			return fmt.Errorf("%s: %w", expr, err)
+		}
+		for _, s := range m {
+			k := s.Metric["writer"] + "/" + s.Metric["n"]
+			if stored[k] == nil {
+				stored[k] = map[int64]uint64{}
 			}
-			if _, ok := stored[k][ms]; ok {
-				return fmt.Errorf("%s at %d twice", k, ms)
+			for _, v := range s.Values {
+				if _, ok := stored[k][v.ms]; ok {
+					return fmt.Errorf("%s at %d twice", k, v.ms)
+				}
+				stored[k][v.ms] = v.bits
 			}
-			stored[k][ms] = bits
 		}
 	}
 	return nil
+}
+
+// points is a list like [[1.5,"2"],[2.5,"3"]], which can be long.
+type points []point
+
+type point struct {
+	ms   int64
+	bits uint64
+}
+
+// UnmarshalJSON implements json.Unmarshaler. What it gets is sound JSON.
+func (p *points) UnmarshalJSON(b []byte) error {
+	for rest := b[1:]; ; {
+		_, after, more := bytes.Cut(rest, []byte("["))
+		if !more {
+			return nil
+		}
+		pair, after, _ := bytes.Cut(after, []byte("]"))
+		sec, text, _ := bytes.Cut(pair, []byte(","))
+		s, err1 := strconv.ParseFloat(string(bytes.TrimSpace(sec)), 64)
+		v, err2 := strconv.ParseFloat(string(bytes.Trim(text, " \"")), 64)
+		if err := errors.Join(err1, err2); err != nil {
+			return err
+		}
+		*p = append(*p, point{int64(math.Round(s * 1000)), math.Float64bits(v)})
+		rest = after
+	}
 }
 
 func parsePoint(v [2]json.RawMessage) (int64, uint64, error) {
