@@ -54,6 +54,9 @@ func liveRuns() []struct {
 		name string
 		run  func(context.Context, *liveOptions) error
 	}{
+		{"latency", latencyRun},
+		{"fanout", fanoutRun},
+		{"cpu", cpuRun},
 		{"realtime", realtimeRun},
 	}
 }
@@ -130,11 +133,27 @@ func (o *liveOptions) serve(ctx context.Context, name string) (p *peers.Process,
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, nil, err
 	}
-	args := append([]string{"--self-scrape-interval", "0", "--max-connections", fmt.Sprint(max(4096, 2*o.fanout))}, strings.Fields(o.serveArgs)...)
+	args := append([]string{"--self-scrape-interval", "0", "--max-connections", fmt.Sprint(2*o.fanout + 4096),
+		"--live-max-connections", fmt.Sprint(o.fanout + 2048), "--live-max-queries", fmt.Sprint(o.subscribers + 100)}, strings.Fields(o.serveArgs)...)
 	if p, err = peers.Start(ctx, peers.Strandline(o.path, args...), dir); err != nil {
 		return nil, nil, err
 	}
 	return p, func() error { return errors.Join(p.Kill(), os.RemoveAll(dir)) }, nil
+}
+
+// usage waits for d and tells how the cores were used meanwhile.
+func (o *liveOptions) usage(ctx context.Context, p *peers.Process, d time.Duration) (string, error) {
+	before, err := live.Used(p)
+	if err != nil {
+		return "", err
+	}
+	select {
+	case <-ctx.Done():
+		return "", ctx.Err()
+	case <-time.After(d):
+	}
+	after, err := live.Used(p)
+	return after.Since(before), err
 }
 
 // stream makes the bodies of a stream; the time that takes is guessed from their number.

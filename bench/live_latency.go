@@ -1,0 +1,117 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/strandline-db/strandline/bench/live"
+	"github.com/strandline-db/strandline/bench/workload"
+)
+
+// arrivals are when the samples of one series came to one subscriber, by tick.
+type arrivals struct {
+	series int
+	at     []int64 // Unix nanoseconds; 0: not yet
+	last   int     // tick
+	first  atomic.Int64
+}
+
+// take notes a frame: it must hold the one sample that comes next.
+func (a *arrivals) take(s *live.Stream, f *live.Frame) error {
+	switch string(f.Type) {
+	case "data":
+	case "ack", "series", "heartbeat":
+		return nil
+	default:
+		return fmt.Errorf("%w: %s", live.ErrAnswer, f.Payload)
+	}
+	tick := int((f.T - s.Start.UnixMilli()) / s.Interval.Milliseconds())
+	value, ok := strings.CutSuffix(string(f.Values), `"]]`)
+	if i := strings.IndexByte(value, '"'); ok && i >= 0 {
+		value = value[i+1:]
+	}
+	v, err := strconv.ParseFloat(value, 64)
+	if err != nil || v != workload.SteadyValue(a.series, tick) || (a.last >= 0 && tick != a.last+1) {
+		return fmt.Errorf("%w: series %d, tick %d after %d: %s", live.ErrAnswer, a.series, tick, a.last, f.Payload)
+	}
+	a.last = tick
+	a.at[tick] = f.At.UnixNano()
+	a.first.CompareAndSwap(0, int64(tick+1))
+	return nil
+}
+
+// latencyRun measures from the acknowledgement of a write to the frames that it causes.
+func latencyRun(ctx context.Context, o *liveOptions) (err error) {
+	p, done, err := o.serve(ctx, "latency")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, done()) }()
+	s, err := o.stream(p.Dir, o.length)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	all := make([]arrivals, o.subscribers)
+	for i := range all {
+		all[i].series, all[i].at, all[i].last = i*o.series/o.subscribers, make([]int64, s.Ticks), -1
+	}
+	var sent live.Sent
+	var used string
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() (err error) { sent, err = s.Run(gctx, p.Base); return err })
+	g.Go(func() error {
+		time.Sleep(time.Until(s.Start.Add(o.warm / 2))) // so that the series are known
+		crowd, err := live.Gather(gctx, strings.TrimPrefix(p.Base, "http://"), len(all), func(i int) string {
+			return fmt.Sprintf(`{"op":"subscribe","id":"a","mode":"samples","query":%q}`, steadySelector(all[i].series))
+		}, func(i int, f *live.Frame) error { return all[i].take(s, f) })
+		if err != nil {
+			return err
+		}
+		time.Sleep(time.Until(s.Start.Add(o.warm)))
+		used, err = o.usage(gctx, p, time.Until(s.End()))
+		time.Sleep(time.Second) // what is still on its way
+		return errors.Join(err, crowd.Leave())
+	})
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	lat, err := latencies(s, all, o.warm)
+	if err != nil {
+		return err
+	}
+	p50, p99 := lat.At(0.5), lat.At(0.99)
+	o.report(p50 < 5*time.Millisecond && p99 < 50*time.Millisecond, fmt.Sprintf("from acknowledgement to frame, samples mode, %d subscribers", o.subscribers), "p50 5 ms, p99 50 ms",
+		"p50 %v, p99 %v, worst %v over %d frames, all in order; ingest %.0f samples/s, acknowledged p50 %v, p99 %v; %s",
+		ms(p50), ms(p99), ms(lat.At(1)), len(lat), sent.PerSec, ms(sent.Ack.At(0.5)), ms(sent.Ack.At(0.99)), used)
+	return nil
+}
+
+// latencies of the ticks after the warm-up. A frame that came before the acknowledgement
+// counts as 0. A tick that did not come fails.
+func latencies(s *live.Stream, all []arrivals, warm time.Duration) (live.Latencies, error) {
+	var out live.Latencies
+	for i := range all {
+		for tick := int(warm / s.Interval); tick < s.Ticks; tick++ {
+			if all[i].at[tick] == 0 {
+				return nil, fmt.Errorf("%w: tick %d of %d never came to subscriber %d, whose first was %d", live.ErrAnswer, tick, s.Ticks, i, all[i].first.Load()-1)
+			}
+			out = append(out, max(0, time.Unix(0, all[i].at[tick]).Sub(s.Acked(all[i].series, tick))))
+		}
+	}
+	slices.Sort(out)
+	return out, nil
+}
+
+// steadySelector selects one series of the stream.
+func steadySelector(i int) string {
+	return fmt.Sprintf(`%s{n="%d"}`, workload.SteadyName(i%workload.SteadyNames), i/workload.SteadyNames)
+}
