@@ -1,10 +1,12 @@
 // Package engine is the library that Go programs embed, and the storage under the
-// server: Open a folder, Append batches, Select series, Close.
+// server: Open a folder, Append batches, Select series, Subscribe to what is applied,
+// Close.
 //
 // In come batches. Append validates them, splits them by the hash of the series'
 // labels, encodes each part once as an operation of its shard, and hands the
 // operations to a Committer, which makes them durable and applies them in the order
-// of the log. Out go selections over all shards (model.Reader).
+// of the log. Out go selections over all shards (model.Reader), and feeds of samples as
+// they are applied (model.Feeder, made by engine/live).
 //
 // Two parts of the design page are simpler here than there, for a reason: numbers of
 // series are never used again, so an entry need not carry the index up to which its

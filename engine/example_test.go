@@ -88,3 +88,50 @@ func ExampleDB_Append() {
 	// stored 1
 	// series 0 bad labels: label "a" is repeated or out of order
 }
+
+// Subscribe to a selector, and be told of what is stored from then on.
+func ExampleDB_Subscribe() {
+	dir, err := os.MkdirTemp("", "strandline")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	db, err := engine.Open(dir, &engine.Options{Retention: -1})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer db.Close()
+
+	ctx := context.Background()
+	feed, err := db.Subscribe(ctx, &model.FeedRequest{
+		Matchers: []*labels.Matcher{labels.MustNewMatcher(labels.MatchEqual, "__name__", "temperature")},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer feed.Close()
+
+	ls := labels.FromStrings("__name__", "temperature", "room", "attic")
+	if _, err := db.Append(ctx, &model.Batch{
+		Series: []model.BatchSeries{{Key: model.AppendKey(nil, ls), From: 0, To: 2}},
+		T:      []int64{1_700_000_000_000, 1_700_000_015_000},
+		V:      []float64{21.5, 21.7},
+	}); err != nil {
+		log.Fatal(err)
+	}
+
+	var batch model.FeedBatch
+	names := map[uint32]labels.Labels{} // a series is told once, under a number
+	if err := feed.Next(ctx, &batch); err != nil {
+		log.Fatal(err)
+	}
+	for _, s := range batch.Series {
+		names[s.ID] = s.Labels
+	}
+	for _, s := range batch.Samples {
+		fmt.Println(names[s.Series], s.T, s.V)
+	}
+	// Output:
+	// {__name__="temperature", room="attic"} 1700000000000 21.5
+	// {__name__="temperature", room="attic"} 1700000015000 21.7
+}

@@ -68,7 +68,7 @@ func (s state) take(t *testing.T, names map[uint32]labels.Labels, b *model.FeedB
 // the storage holds, at whatever moment the subscription begins, and while series
 // leave the head and come back.
 func TestFeedAndSelect(t *testing.T) {
-	for seed := range uint64(20) {
+	for seed := range uint64(8) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			rng := rand.New(rand.NewPCG(seed, 9))
 			f := newFixture(t, Options{Retention: -1, Shards: 1 + rng.IntN(3), FlushInterval: math.MaxInt64})

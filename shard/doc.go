@@ -15,6 +15,9 @@
 //   - Maintain merges blocks and carries them through the tiers (compact.go).
 //   - Offer, Install and Repair carry state and blocks between replicas (install.go,
 //     fetch.go, repair.go). What is found damaged is in quarantine until then.
+//   - Watch hands what is applied to matching series to a sink (watch.go): under the
+//     lock, since that alone makes it exact what a Select may show before, and only to
+//     be copied. The sink is woken after the lock.
 //   - Select reads an immutable view of the blocks together with a copy of the
 //     head's part (select.go, view.go, merge.go).
 //

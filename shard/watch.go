@@ -266,6 +266,12 @@ func (h *head) rewatchLocked() {
 	})
 }
 
+// resetWatchesLocked tells the watchers that samples have come by another way than
+// apply. deliver follows.
+func (h *head) resetWatchesLocked() {
+	h.eachWatchLocked(func(w *Watch) { w.delta.Reset = true })
+}
+
 // takeLocked hands what was gathered to the sinks and returns those to wake.
 func (h *head) takeLocked() (wake []Sink) {
 	for i, w := range h.mu.watch.dirty {

@@ -128,13 +128,15 @@ func (e *evaluation) subscribe(req *Request) (*Subscription, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if limit := e.hub.opts.MaxSubscribers; len(e.mu.subs) >= limit {
-		return nil, full("subscribers of a live query", limit, "live-max-subscribers")
+		return nil, full("subscribers of a live query", limit, "live-max-connections")
 	}
 	e.placeLocked(s, req, now)
 	s.at = len(e.mu.subs)
 	e.mu.subs = append(e.mu.subs, s)
 	e.mu.idle = time.Time{}
-	e.hub.sched.kick(e)
+	if s.at == 0 {
+		e.hub.sched.kick(e) // it may be new
+	}
 	return s, nil
 }
 

@@ -3,6 +3,7 @@ package live
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"math"
 	"slices"
 	"time"
@@ -188,7 +189,7 @@ func (s *sampler) read(ctx context.Context, from int64) ([]stored, error) {
 			list = append(list, stored{c.Hist[i].T, row{labels: ls, value: Value{H: c.Hist[i].Float()}}})
 		}
 		if len(list) > o.MaxSamples {
-			return nil, &model.LimitError{What: "samples", Limit: int64(o.MaxSamples), Flag: "live-max-samples"}
+			return nil, fmt.Errorf("%w: the backfill has more than %d samples; ask for a shorter one", model.ErrLimit, o.MaxSamples)
 		}
 	}
 	slices.SortStableFunc(list, func(a, b stored) int { return cmp.Compare(a.t, b.t) })

@@ -60,20 +60,20 @@ func newScheduler(ctx context.Context, c clock.Clock, workers [classes]int) *sch
 			go s.worker(class(c))
 		}
 	}
-	context.AfterFunc(ctx, func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		for _, w := range s.work {
-			w.Broadcast()
-		}
-	})
 	s.wg.Add(1)
 	go s.watch()
 	return s
 }
 
 // wait joins the goroutines, whose context has ended.
-func (s *scheduler) wait() { s.wg.Wait() }
+func (s *scheduler) wait() {
+	s.mu.Lock()
+	for _, w := range s.work {
+		w.Broadcast()
+	}
+	s.mu.Unlock()
+	s.wg.Wait()
+}
 
 // kick makes a task run soon: at once, or once more after the run it is in.
 func (s *scheduler) kick(t task) {
