@@ -60,6 +60,13 @@ func (m *member) sync(op vfs.Op) error {
 func newTrio(t *testing.T, o Options) *trio { return newTrioOn(t, o, nil) }
 
 func newTrioOn(t *testing.T, o Options, disk func(name string) vfs.FS) *trio {
+	c := emptyTrio(t, o, disk)
+	c.startAll()
+	return c
+}
+
+// emptyTrio has started no node.
+func emptyTrio(t *testing.T, o Options, disk func(name string) vfs.FS) *trio {
 	c := &trio{disk: disk, t: t, dir: t.TempDir(), net: newMemNetwork(), opts: o, joining: map[string]string{}, nodes: map[string]*member{}, acked: map[string]map[int64]uint64{}, sent: map[string]map[int64]uint64{}}
 	c.peers = map[string]string{"n1": "n1:1", "n2": "n2:1", "n3": "n3:1"}
 	t.Cleanup(func() {
@@ -67,7 +74,6 @@ func newTrioOn(t *testing.T, o Options, disk func(name string) vfs.FS) *trio {
 			c.stop(name)
 		}
 	})
-	c.startAll()
 	return c
 }
 

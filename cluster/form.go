@@ -79,7 +79,7 @@ func (n *Node) adopt(ctx context.Context, me, peer *self) (waits []string, _ err
 			return nil, fmt.Errorf("%w: node %s gives cluster id %s, which does not follow from its members", ErrIdentity, peer.Name, peer.Cluster)
 		}
 		return nil, n.become(peer.Members)
-	case !known:
+	case !known && !peer.Grown:
 		return nil, fmt.Errorf("%w: cluster %s has formed without a node %s: start it with cluster-join to enter", ErrIdentity, peer.Cluster, me.Name)
 	}
 	return n.enter(ctx, me, peer.Name)

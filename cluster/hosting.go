@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"cmp"
-	"fmt"
 	"slices"
 
 	"github.com/hashicorp/raft"
@@ -17,10 +16,6 @@ func (n *Node) startGroups() error {
 	me := n.identity.get()
 	var first func(uint64) *raft.Configuration
 	if !me.Started && me.Groups == nil {
-		if last := n.replicas.Log().Last(0); last > 0 && n.notOurs() {
-			return fmt.Errorf("%w: %s holds the data of a single node (its log reaches entry %d); start the cluster on new folders, and use export and import",
-				ErrIdentity, n.opts.Dir, last)
-		}
 		first = func(id uint64) *raft.Configuration { return firstConfiguration(me.Members, id, n.replicas.Len()) }
 		me.Groups = map[uint64]replicaState{}
 		for id := range n.allGroups() {
@@ -110,12 +105,6 @@ func suffrageIn(c *raft.Configuration, id raft.ServerID) *replicaState {
 		}
 	}
 	return nil
-}
-
-// notOurs tells whether the log has entries and no group of Raft's.
-func (n *Node) notOurs() bool {
-	_, voted := n.replicas.Log().Value(0, "CurrentTerm")
-	return !voted
 }
 
 // startGroup begins to run this node's replica of a group.

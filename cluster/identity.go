@@ -43,6 +43,11 @@ type self struct {
 	Members map[string]string `json:"members,omitempty"`
 	// Addresses are those of the nodes when this one entered.
 	Addresses map[string]string `json:"addresses,omitempty"`
+	// Grown says that the cluster began with the folder of a single node, and that the
+	// others come into it with empty ones.
+	Grown bool `json:"grown,omitempty"`
+	// Recovering says that Recover has begun and not ended.
+	Recovering bool `json:"recovering,omitempty"`
 	// Started says that every group has its first configuration. Before that no vote
 	// was given and nothing acknowledged.
 	Started bool `json:"started,omitempty"`
@@ -112,6 +117,8 @@ func loadIdentity(o *Options) (*identity, error) {
 	switch s := id.get(); {
 	case s.Version != identityVersion:
 		return nil, fmt.Errorf("%w: %s: version %d is not known to this binary", ErrIdentity, file, s.Version)
+	case s.Recovering && !o.recovering:
+		return nil, fmt.Errorf("%w: %s: `strandline cluster recover` has begun here and not ended; run it again", ErrIdentity, file)
 	case s.Name != o.Name:
 		return nil, fmt.Errorf("%w: %s is the folder of node %q, not of %q", ErrIdentity, o.Dir, s.Name, o.Name)
 	}

@@ -149,7 +149,11 @@ func (n *Node) loadMap() error {
 	if !m.seeded {
 		me := n.identity.get()
 		names := slices.Sorted(maps.Keys(me.Members))
-		for i, replicas := range rendezvous(names, len(m.shards)) {
+		on := names
+		if me.Grown && len(n.opts.Peers) <= replication { // those that are to come
+			on = slices.Sorted(maps.Keys(n.opts.Peers))
+		}
+		for i, replicas := range rendezvous(on, len(m.shards)) {
 			m.shards[i] = ShardRecord{Replicas: replicas}
 		}
 		for _, name := range names {

@@ -78,6 +78,9 @@ func Start(ctx context.Context, o *Options, r *engine.Replicas) (_ *Node, err er
 	if n.identity, err = loadIdentity(&n.opts); err != nil {
 		return nil, err
 	}
+	if err := n.adoptSingle(); err != nil {
+		return nil, err
+	}
 	me := n.identity.get()
 	n.raftID = serverID(me.Name, me.Incarnation)
 	n.ctx, n.cancel = context.WithCancel(context.WithoutCancel(ctx))
@@ -107,6 +110,9 @@ func Start(ctx context.Context, o *Options, r *engine.Replicas) (_ *Node, err er
 		return nil, err
 	}
 	if err := n.dropLost(); err != nil {
+		return nil, err
+	}
+	if err := n.grow(ctx); err != nil {
 		return nil, err
 	}
 	if err := n.startGroups(); err != nil {

@@ -46,6 +46,8 @@ type Options struct {
 	// Registerer takes the node's metrics. Nil: none.
 	Registerer prometheus.Registerer
 
+	recovering bool // see Recover
+
 	tap     tap         // nil outside tests
 	onPhase func(*Move) // tests hear of a move before its next phase is written down
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"path"
 	"sync"
 	"sync/atomic"
@@ -281,7 +282,16 @@ func (db *DB) replay() error {
 				close(ch)
 			}
 		}()
-		return db.log.Replay(func(s wal.StreamID) uint64 { return starts[s] }, func(e *wal.Entry) error {
+		from := func(s wal.StreamID) uint64 {
+			if int(s) >= len(starts) {
+				return math.MaxUint64 // not a shard's
+			}
+			return starts[s]
+		}
+		return db.log.Replay(from, func(e *wal.Entry) error {
+			if e.Type != 0 { // Raft's own
+				return nil
+			}
 			n++
 			var buf []byte
 			select {

@@ -171,7 +171,7 @@ func (s *Shard) persistLocked(ctx context.Context, c *Cut, m Mark) error {
 	if !s.head.current(c) {
 		return ErrSuperseded
 	}
-	if len(c.series) == 0 && m.Applied == s.manifest.Applied {
+	if len(c.series) == 0 && m.Applied == s.manifest.Applied && bytes.Equal(m.Configuration, s.manifest.Configuration) {
 		return nil
 	}
 	if err := s.flushCut(ctx, c, m); err != nil {
