@@ -75,7 +75,7 @@ func orNegative[T int | int64 | time.Duration](v T) T {
 
 func engineOptions(n *node) *engine.Options {
 	c := n.cfg
-	return &engine.Options{
+	o := &engine.Options{
 		Logger: n.log, Registerer: n.reg,
 		Shards: c.Shards, Retention: orNegative(c.Retention), RetentionBytes: c.RetentionBytes,
 		WarmAfter: c.WarmAfter, ColdAfter: c.ColdAfter, WarmDir: c.WarmDir, ColdDir: c.ColdDir,
@@ -84,6 +84,8 @@ func engineOptions(n *node) *engine.Options {
 		OnFailure: func(err error) { n.failed <- err },
 		Replicate: replicate(n),
 	}
+	armFailpoint(o)
+	return o
 }
 
 // replicate returns how to make the engine part of a cluster; nil for a single node.

@@ -3,5 +3,6 @@
 //
 // Every test keeps its own ledger of what was acknowledged (series, timestamp, value bits). TestMain builds the
 // binary once; STRANDLINE_BINARY names one to test instead. Tests that need Prometheus 3.16 or
-// prometheus-node-exporter are left out where those are missing, and fail there if CI is true.
+// prometheus-node-exporter, or network namespaces, loop devices and ptrace, are left out where those are missing
+// or not permitted, and fail there if CI is true.
 package e2e
