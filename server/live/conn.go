@@ -5,9 +5,9 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/strandline-db/strandline/server/live/frame"
-	"github.com/strandline-db/strandline/server/socket"
 )
 
 // States of a connection, as its writers see it.
@@ -43,8 +43,9 @@ type conn struct {
 	simple bool // speaks the older form
 	state  atomic.Int32
 	wakeFn func()
-	beats  int // by the server's ticker alone
 	bucket int
+	writes atomic.Uint64 // so that a writer that hangs is seen
+	beats  beats
 
 	rest rest // by the writer alone, as next
 	next int  // the subscription to begin with
@@ -65,6 +66,13 @@ type conn struct {
 		cut      bool
 		ended    bool // there is no reader any more
 	}
+}
+
+// beats is what the server's ticker, alone, knows of a connection.
+type beats struct {
+	n      int
+	writes uint64
+	since  time.Time // from when on nothing was written, though a writer had it; zero: none has
 }
 
 // reply is a frame that is not of a subscription's events.
@@ -97,11 +105,11 @@ func (c *conn) turn(own bool) {
 	for {
 		more := c.out.pending() >= chunk || c.fill()
 		if n := c.out.pending(); n > 0 && !c.isCut() {
-			if !own && (n > 2*chunk || !socket.Writable(c.out.raw)) {
+			if !own && !c.out.takes(n) {
 				c.s.wait(c)
 				return
 			}
-			c.flush(n)
+			c.flush(n, own)
 		}
 		if c.settle() {
 			c.finish()
@@ -117,8 +125,14 @@ func (c *conn) turn(own bool) {
 	}
 }
 
-func (c *conn) flush(n int) {
-	if err := c.out.flush(c.s.opts.WriteTimeout); err != nil {
+func (c *conn) flush(n int, own bool) {
+	timeout := time.Duration(0)
+	if own {
+		timeout = c.s.opts.WriteTimeout
+	}
+	err := c.out.flush(timeout)
+	c.writes.Add(1)
+	if err != nil {
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			c.s.metrics.cut.WithLabelValues("slow").Inc()
 			c.s.opts.Logger.Debug("live client cut: it takes nothing", "remote", c.remote)
@@ -258,18 +272,36 @@ func (c *conn) kill() {
 }
 
 // beat is the ticker's: a heartbeat is due. It gives up a connection that after two
-// has no socket yet.
-func (c *conn) beat() {
-	c.beats++
+// has no socket yet, and one whose writer hangs: that a socket takes what it said it
+// would is the system's word only.
+func (c *conn) beat(now time.Time) {
+	c.beats.n++
 	c.mu.Lock()
 	attached := c.mu.attached
 	c.mu.beat = true
-	c.mu.ping = c.mu.ping || c.beats%4 == 0
+	c.mu.ping = c.mu.ping || c.beats.n%4 == 0
 	c.mu.Unlock()
 	switch {
-	case attached:
+	case !attached:
+		if c.beats.n > 2 {
+			c.abandon()
+		}
+	case c.hangs(now):
+		c.s.metrics.cut.WithLabelValues("slow").Inc()
+		c.kill()
+	default:
 		c.wake()
-	case c.beats > 2:
-		c.abandon()
 	}
+}
+
+func (c *conn) hangs(now time.Time) bool {
+	state, n := c.state.Load(), c.writes.Load()
+	if state != busy && state != again || n != c.beats.writes {
+		c.beats.writes, c.beats.since = n, time.Time{}
+		return false
+	}
+	if c.beats.since.IsZero() {
+		c.beats.since = now
+	}
+	return now.Sub(c.beats.since) > 2*c.s.opts.WriteTimeout
 }

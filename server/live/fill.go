@@ -77,7 +77,7 @@ func (c *conn) fill() (more bool) {
 
 func (c *conn) send(kind string, payload []byte, advances bool) {
 	c.t.frame(kind, payload, advances)
-	c.s.metrics.frames.WithLabelValues(kind).Inc()
+	c.s.metrics.frames[kind].Inc()
 }
 
 // events gathers those of all subscriptions, what was left over first; true: there is more.

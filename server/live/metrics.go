@@ -1,11 +1,15 @@
 package live
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/strandline-db/strandline/server/live/frame"
+)
 
 type metrics struct {
 	conns         *prometheus.GaugeVec
 	subscriptions prometheus.Gauge
-	frames        *prometheus.CounterVec
+	frames        map[string]prometheus.Counter // by type
 	bytes         prometheus.Counter
 	dropped       prometheus.Counter
 	cut           *prometheus.CounterVec
@@ -19,8 +23,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			Name: "strandline_live_connections", Help: "Connected clients, by transport."}, []string{"transport"}),
 		subscriptions: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "strandline_live_client_subscriptions", Help: "Subscriptions of all connected clients."}),
-		frames: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "strandline_live_frames_total", Help: "Frames sent to clients, by type."}, []string{"type"}),
+		frames: map[string]prometheus.Counter{},
 		bytes: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "strandline_live_sent_bytes_total", Help: "Bytes sent to clients, before TLS."}),
 		dropped: prometheus.NewCounter(prometheus.CounterOpts{
@@ -32,10 +35,15 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		slow: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "strandline_live_slow_clients", Help: "Clients that are being waited for."}),
 	}
+	frames := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "strandline_live_frames_total", Help: "Frames sent to clients, by type."}, []string{"type"})
+	for _, kind := range []string{frame.Ack, frame.Series, frame.Data, frame.Stale, frame.Heartbeat, frame.Dropped, frame.Error, frame.Drain} {
+		m.frames[kind] = frames.WithLabelValues(kind)
+	}
 	if reg == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.conns, m.subscriptions, m.frames, m.bytes, m.dropped, m.cut, m.refused, m.slow} {
+	for _, c := range []prometheus.Collector{m.conns, m.subscriptions, frames, m.bytes, m.dropped, m.cut, m.refused, m.slow} {
 		if err := reg.Register(c); err != nil {
 			return nil, err
 		}

@@ -109,8 +109,9 @@ func (s *Server) tick() {
 			due = append(due, c)
 		}
 		s.mu.Unlock()
+		now := time.Now()
 		for _, c := range due {
-			c.beat()
+			c.beat(now)
 		}
 		clear(due)
 		due = due[:0]

@@ -26,6 +26,8 @@ type gather struct {
 	raw   syscall.RawConn
 	early []byte // what the client sent before the connection was ours
 	pool  *sync.Pool
+	room  int  // bytes that the socket takes for sure, as far as is known; flush's
+	timed bool // a write deadline is set; flush's
 	mu    struct {
 		sync.Mutex
 		out    *[]byte
@@ -51,7 +53,7 @@ func (g *gather) attach(nc net.Conn) error {
 			}
 		}
 	}
-	g.conn, g.raw = inner, socket.Raw(inner)
+	g.conn, g.raw, g.timed = inner, socket.Raw(inner), true // fasthttp's deadline
 	if tcp, ok := socket.Bottom(inner).(interface{ SetWriteBuffer(int) error }); ok {
 		return tcp.SetWriteBuffer(sendBuffer)
 	}
@@ -87,7 +89,23 @@ func (g *gather) pending() int {
 	return len(*g.mu.out)
 }
 
-// flush writes what has gathered.
+// takes reports whether the socket takes n bytes at once. It asks the system only when
+// what was free at the last time may be used up.
+func (g *gather) takes(n int) bool {
+	if n > 2*chunk {
+		return false
+	}
+	if n > g.room {
+		if g.room = 0; !socket.Writable(g.raw) {
+			return false
+		}
+		g.room = 2 * chunk // a third of the buffer is free, which the kernel doubled
+	}
+	return true
+}
+
+// flush writes what has gathered. With a timeout each piece may take that long; without
+// one, the caller knows that the socket takes it.
 func (g *gather) flush(timeout time.Duration) error {
 	g.mu.Lock()
 	out := g.mu.out
@@ -97,21 +115,28 @@ func (g *gather) flush(timeout time.Duration) error {
 		return nil
 	}
 	defer g.recycle(out)
-	if err := g.conn.SetWriteDeadline(time.Now().Add(timeout)); err != nil {
-		return err
-	}
 	for b := *out; len(b) > 0; {
-		n := min(len(b), sendBuffer) // each piece has the time anew
+		if err := g.deadline(timeout); err != nil {
+			return err
+		}
+		n := min(len(b), sendBuffer)
 		if _, err := g.conn.Write(b[:n]); err != nil {
 			return err
 		}
-		if b = b[n:]; len(b) > 0 {
-			if err := g.conn.SetWriteDeadline(time.Now().Add(timeout)); err != nil {
-				return err
-			}
-		}
+		g.room -= n
+		b = b[n:]
 	}
 	return nil
+}
+
+func (g *gather) deadline(timeout time.Duration) error {
+	if timeout == 0 && !g.timed {
+		return nil
+	}
+	if g.timed = timeout > 0; !g.timed {
+		return g.conn.SetWriteDeadline(time.Time{})
+	}
+	return g.conn.SetWriteDeadline(time.Now().Add(timeout))
 }
 
 func (g *gather) recycle(b *[]byte) {
