@@ -1,0 +1,58 @@
+package live
+
+import (
+	"net/url"
+	"testing"
+
+	"github.com/strandline-db/strandline/server/live/frame"
+)
+
+// FuzzStream: whatever URL and cursor come, what is accepted is well formed and its
+// cursor comes back.
+func FuzzStream(f *testing.F) {
+	f.Add("query=up&query=m&step=1s&backfill=5m", "mwv73z14-0")
+	f.Add("query=up&mode=samples&applied=0%3A12", "")
+	f.Add("query=up&step=0.25", "zzzzzzzzzzzz")
+	f.Fuzz(func(t *testing.T, raw, id string) {
+		args, err := url.ParseQuery(raw)
+		if err != nil {
+			return
+		}
+		subs, err := parseStream(args, id)
+		if err != nil {
+			if typeOf(err) != "bad_data" {
+				t.Fatal(err)
+			}
+			return
+		}
+		tr := &sseTransport{}
+		for i := range subs {
+			if err := subs[i].Check(); err != nil {
+				t.Fatal(err)
+			}
+			tr.subs = append(tr.subs, &sub{cursor: int64(subs[i].Resume)})
+		}
+		again, err := parseCursor(string(tr.appendCursor(nil)), len(subs))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range subs {
+			if again[i] != subs[i].Resume {
+				t.Fatalf("got %v, want %v", again, subs)
+			}
+		}
+	})
+}
+
+// FuzzSimple: what is accepted of the older form is a bounded request, and the metric
+// becomes a query without a panic.
+func FuzzSimple(f *testing.F) {
+	f.Add([]byte(`{"action":"subscribe","metric":"orders_total"}`))
+	f.Add([]byte(`{"action":"unsubscribe","metric":"{a=\"b\"}"}`))
+	f.Add([]byte(`{"action":"subscribe","metric":"a \" \\ \n metric"}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if s, err := frame.ParseSimple(b); err == nil && selectorOf(s.Metric) == "" {
+			t.Fatal("no query")
+		}
+	})
+}

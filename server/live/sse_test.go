@@ -1,0 +1,122 @@
+package live
+
+import (
+	"bufio"
+	"context"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/strandline-db/strandline/server/live/frame"
+)
+
+// stream reads server-sent events.
+type stream struct {
+	t      *testing.T
+	lines  *bufio.Scanner
+	id     string
+	cancel context.CancelFunc
+}
+
+func (f *fixture) stream(lastID string, args url.Values) *stream {
+	f.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	f.t.Cleanup(cancel)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+f.addr+PathSSE+"?"+args.Encode(), nil)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	if lastID != "" {
+		req.Header.Set("Last-Event-ID", lastID)
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	f.t.Cleanup(func() { _ = res.Body.Close() })
+	if res.StatusCode != 200 || !strings.HasPrefix(res.Header.Get("Content-Type"), "text/event-stream") {
+		body, _ := io.ReadAll(res.Body)
+		f.t.Fatalf("%v %s", res, body)
+	}
+	return &stream{t: f.t, lines: bufio.NewScanner(res.Body), cancel: cancel}
+}
+
+// next returns the next event of the type.
+func (s *stream) next(kind string) *frame.Frame {
+	s.t.Helper()
+	event := ""
+	for s.lines.Scan() {
+		name, value, _ := strings.Cut(s.lines.Text(), ": ")
+		switch name {
+		case "event":
+			event = value
+		case "id":
+			s.id = value
+		case "data":
+			f, err := frame.ParseFrame([]byte(value))
+			if err != nil || f.Type != event {
+				s.t.Fatalf("%s: %v", s.lines.Text(), err)
+			}
+			if event == kind {
+				return f
+			}
+		}
+	}
+	s.t.Fatalf("it ended: %v", s.lines.Err())
+	return nil
+}
+
+func TestEventsResume(t *testing.T) {
+	f := newFixture(t, nil)
+	f.put(time.Now(), 1, "__name__", "m")
+	args := url.Values{"query": {"m", "vector(2)", "("}, "step": {"100ms", "200ms", "1s"}}
+	s := f.stream("", args)
+	if e := s.next(frame.Error); e.ID != "2" || e.ErrorType != "bad_data" {
+		t.Errorf("got %+v", e)
+	}
+	last := map[string]frame.Time{}
+	read := func(n int) {
+		t.Helper()
+		for range n {
+			d := s.next(frame.Data)
+			distance := map[string]frame.Time{"0": 100, "1": 200}[d.ID]
+			if d.Rev == 0 && last[d.ID] != 0 && d.T != last[d.ID]+distance {
+				t.Fatalf("%s: step %d after %d", d.ID, d.T, last[d.ID])
+			}
+			last[d.ID] = max(last[d.ID], d.T)
+		}
+	}
+	read(12)
+	s.cancel()
+	until(t, "its going is noticed", func() bool { return len(f.all()) == 0 })
+	s = f.stream(s.id, args)
+	read(24)
+}
+
+func TestBadStreams(t *testing.T) {
+	f := newFixture(t, nil)
+	for path, id := range map[string]string{
+		"": "", "?query=(": "", "?query=m&step=x": "", "?query=m&query=n&query=o&step=1s&step=2s": "", "?query=m&mode=x": "",
+		"?query=m": "1-2", "?query=m&backfill=1s": "?", "?query=m&step=1m&backfill=-1": "",
+	} {
+		res := f.get(PathSSE+path, http.Header{"Last-Event-Id": {id}})
+		body, err := io.ReadAll(res.Body)
+		if err != nil || res.StatusCode != 400 || !strings.Contains(string(body), `"errorType":"bad_data"`) {
+			t.Errorf("%s: %d %s %v", path, res.StatusCode, body, err)
+		}
+	}
+	res, err := http.Post("http://"+f.addr+PathSSE+"?query=m", "text/plain", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = res.Body.Close()
+	if res.StatusCode != 405 {
+		t.Errorf("got %d", res.StatusCode)
+	}
+	if res := f.get(PathLive, nil); res.StatusCode != 426 {
+		t.Errorf("got %d", res.StatusCode)
+	}
+}
