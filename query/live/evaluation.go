@@ -31,6 +31,7 @@ type evaluation struct {
 	newest *Step         // in its newest revision
 	recent []*Step       // within the horizon, in their newest revisions, in order
 	wakes  []*Subscription
+	events []entry // scratch of publish
 
 	ready chan struct{} // closed once samples mode has its feed, or has failed to get it
 
@@ -418,9 +419,20 @@ func (e *evaluation) remember(s *Step) {
 
 // publish gives an event to all subscribers; last is the newest step done.
 func (e *evaluation) publish(en entry, last int64) {
+	e.events = append(e.events[:0], en)
+	e.publishAll(e.events, last)
+	if en.step != nil || en.err != nil {
+		e.known.Store(max(e.known.Load(), last))
+	}
+}
+
+// publishAll gives events to all subscribers, in one go.
+func (e *evaluation) publishAll(ens []entry, last int64) {
 	e.mu.Lock()
-	en.known = e.mu.series.next
-	e.mu.ring.push(en)
+	for _, en := range ens {
+		en.known = e.mu.series.next
+		e.mu.ring.push(en)
+	}
 	e.mu.last = max(e.mu.last, last)
 	e.wakes = e.wakes[:0]
 	for _, s := range e.mu.subs {
@@ -429,9 +441,7 @@ func (e *evaluation) publish(en entry, last int64) {
 		}
 	}
 	e.mu.Unlock()
-	if en.step != nil || en.err != nil {
-		e.known.Store(max(e.known.Load(), last))
-	}
+	clear(ens)
 	for i, s := range e.wakes {
 		s.wake()
 		e.wakes[i] = nil

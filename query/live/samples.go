@@ -109,11 +109,15 @@ func (s *sampler) publish(now time.Time) {
 	for i := range s.batch.Samples {
 		s.names[s.batch.Samples[i].Series].group = 0
 	}
+	events := s.e.events[:0]
 	for _, step := range s.e.number(times, groups) {
-		s.e.publish(entry{step: step, t: step.T}, step.T)
+		events = append(events, entry{step: step, t: step.T})
 	}
 	if s.batch.Lost > 0 || s.batch.Reset {
-		s.e.publish(entry{dropped: Dropped{Count: s.batch.Lost, From: s.newT, To: now.UnixMilli()}}, 0)
+		events = append(events, entry{dropped: Dropped{Count: s.batch.Lost, From: s.newT, To: now.UnixMilli()}})
+	}
+	if s.e.events = events; len(events) > 0 {
+		s.e.publishAll(events, s.newT)
 	}
 }
 
