@@ -38,6 +38,8 @@ type trio struct {
 	opts    Options
 	disk    func(name string) vfs.FS // nil: the machine's
 	nodes   map[string]*member
+	onPhase atomic.Pointer[func(*Node, *Move)]
+	next    atomic.Int64 // time of a write under load
 	mu      sync.Mutex
 	acked   map[string]map[int64]uint64 // series, time, value: must be there
 	sent    map[string]map[int64]uint64 // may be there
@@ -108,6 +110,11 @@ func (c *trio) open(name string) (*member, error) {
 	}
 	o.Network = memHost{c.net, c.peers[name]}
 	o.Heartbeat = 100 * time.Millisecond
+	o.onPhase = func(n *Node, m *Move) {
+		if fn := c.onPhase.Load(); fn != nil {
+			(*fn)(n, m)
+		}
+	}
 	level := slog.LevelWarn
 	if os.Getenv("CLUSTER_LOG") != "" {
 		level = slog.LevelDebug
@@ -138,12 +145,16 @@ func (c *trio) start(name string) {
 	if err != nil {
 		c.t.Fatal(err)
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.nodes[name] = m
 }
 
 func (c *trio) stop(name string) {
+	c.mu.Lock()
 	m := c.nodes[name]
 	delete(c.nodes, name)
+	c.mu.Unlock()
 	if m == nil {
 		return
 	}
@@ -153,7 +164,9 @@ func (c *trio) stop(name string) {
 }
 
 // write sends n samples of each of ten series to a node, and notes what it acknowledges.
-func (c *trio) write(to string, from int64, n int) error {
+func (c *trio) write(to string, from int64, n int) error { return c.writeAt(c.nodes[to], from, n) }
+
+func (c *trio) writeAt(m *member, from int64, n int) error {
 	b := &model.Batch{}
 	for s := range 10 {
 		ls := labels.FromStrings("__name__", "m", "s", fmt.Sprint(s))
@@ -165,7 +178,7 @@ func (c *trio) write(to string, from int64, n int) error {
 		b.Series = append(b.Series, bs)
 	}
 	c.note(c.sent, b)
-	res, err := c.nodes[to].db.Append(context.Background(), b)
+	res, err := m.db.Append(context.Background(), b)
 	if err != nil {
 		return err
 	}

@@ -23,11 +23,11 @@ const (
 // is in the map.
 type coordinator struct {
 	n         *Node
-	strays    time.Time   // when it last looked for them
-	removed   int         // nodes, then
-	noted     time.Time   // the last error of a move
-	verifying string      // the token of the last mark
-	onPhase   func(*Move) // of tests
+	strays    time.Time          // when it last looked for them
+	removed   int                // nodes, then
+	noted     time.Time          // the last error of a move
+	verifying string             // the token of the last mark
+	onPhase   func(*Node, *Move) // of tests
 }
 
 // coordinate is the coordinator's goroutine. It acts only while this node leads the

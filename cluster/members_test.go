@@ -42,13 +42,17 @@ func (c *trio) await(what string, ok func() error) {
 	c.t.Fatalf("%s: %v", what, err)
 }
 
+func (c *trio) setOnPhase(fn func(*Node, *Move)) { c.onPhase.Store(&fn) }
+
 // planEnds waits for the plan under way.
 func (c *trio) planEnds(want PlanState) {
 	c.t.Helper()
 	c.await("the plan's end", func() error {
 		for _, m := range c.nodes {
-			x := m.node.currentMap()
+			x, err := m.node.freshMap(context.Background())
 			switch {
+			case err != nil:
+				return err
 			case x.plan == nil || x.plan.State != want:
 				return fmt.Errorf("%s: plan %+v, moves %+v", m.node.name, x.plan, x.moves)
 			}

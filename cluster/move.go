@@ -32,7 +32,7 @@ func (c *coordinator) runPlan(m *clusterMap) (again bool, err error) {
 		if err == nil && (next.Phase != x.Phase || s != nil) {
 			next.Error = ""
 			if c.onPhase != nil {
-				c.onPhase(&next)
+				c.onPhase(c.n, &next)
 			}
 			return true, c.note(m, i, &next, s)
 		}

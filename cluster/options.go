@@ -48,8 +48,8 @@ type Options struct {
 
 	recovering bool // see Recover
 
-	tap     tap         // nil outside tests
-	onPhase func(*Move) // tests hear of a move before its next phase is written down
+	tap     tap                // nil outside tests
+	onPhase func(*Node, *Move) // tests hear of a move before its next phase is written down
 }
 
 // Network makes connections. Safe for concurrent use.

@@ -1,0 +1,289 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/strandline-db/strandline/shard/model"
+)
+
+// consistent reads linearizably at a node while others write: what was acknowledged
+// before is there, and nothing that was not sent.
+func (c *trio) consistent(m *member) error {
+	c.mu.Lock()
+	acked := map[string]map[int64]uint64{}
+	for key, samples := range c.acked {
+		acked[key] = map[int64]uint64{}
+		for at, v := range samples {
+			acked[key][at] = v
+		}
+	}
+	c.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	ctx, _, err := m.node.Sync(ctx, Wanted{Level: Linearizable})
+	if err != nil {
+		return err
+	}
+	sel, err := m.node.Reader().Select(ctx, &model.SelectRequest{MinT: math.MinInt64, MaxT: math.MaxInt64})
+	if err != nil {
+		return err
+	}
+	defer sel.Close()
+	for _, s := range sel.Series {
+		var cols model.Columns
+		if err := s.Read(&cols); err != nil {
+			return err
+		}
+		key := s.Labels().String()
+		c.mu.Lock()
+		for i, t := range cols.T {
+			v := math.Float64bits(cols.V[i])
+			if sent, ok := c.sent[key][t]; !ok || sent != v {
+				c.t.Errorf("%s: %s at %d: %x was never sent", m.node.name, key, t, v)
+			}
+			if want, ok := acked[key][t]; ok && want == v {
+				delete(acked[key], t)
+			}
+		}
+		c.mu.Unlock()
+	}
+	for key, left := range acked {
+		if len(left) > 0 {
+			c.t.Errorf("%s: %s lacks %d acknowledged samples", m.node.name, key, len(left))
+		}
+	}
+	return nil
+}
+
+// members tells whether each group's members are those of the map, all voters.
+func (c *trio) members(at string) error {
+	n := c.nodes[at].node
+	m := n.currentMap()
+	for i := range m.shards {
+		v, err := n.askConfig(context.Background(), uint64(i))
+		if err != nil {
+			return err
+		}
+		var names []string
+		for _, s := range v.Servers {
+			if !s.Voter {
+				return fmt.Errorf("shard %d: %s has no vote", i, s.ID)
+			}
+			names = append(names, s.Node)
+		}
+		want := slices.Sorted(slices.Values(m.shards[i].Replicas))
+		if slices.Sort(names); !slices.Equal(names, want) || m.shards[i].Learner != "" {
+			return fmt.Errorf("shard %d is on %v, and the map says %+v", i, names, m.shards[i])
+		}
+	}
+	return nil
+}
+
+// load writes and reads at all nodes until stop is called.
+func (c *trio) load() (stop func()) {
+	nodes := []*member{}
+	for _, m := range c.nodes {
+		nodes = append(nodes, m)
+	}
+	var wg sync.WaitGroup
+	var writes, reads atomic.Int64
+	done := make(chan struct{})
+	run := func(fn func(i int64)) {
+		wg.Go(func() {
+			for i := int64(0); ; i++ {
+				select {
+				case <-done:
+					return
+				default:
+					fn(i)
+				}
+			}
+		})
+	}
+	for w := range int64(2) {
+		run(func(i int64) {
+			m := nodes[(i+w)%int64(len(nodes))]
+			if err := c.writeAt(m, 1_000_000*(w+1)+c.next.Add(1), 1); err == nil {
+				writes.Add(1)
+			} else if !errors.Is(err, model.ErrUnavailable) && !errors.Is(err, model.ErrOverloaded) {
+				c.t.Errorf("%s: %v", m.node.name, err)
+			}
+			time.Sleep(2 * time.Millisecond)
+		})
+	}
+	run(func(i int64) {
+		m := nodes[i%int64(len(nodes))]
+		if err := c.consistent(m); err == nil {
+			reads.Add(1)
+		} else if !errors.Is(err, model.ErrUnavailable) {
+			c.t.Errorf("reading at %s: %v", m.node.name, err)
+		}
+		time.Sleep(10 * time.Millisecond)
+	})
+	return func() {
+		close(done)
+		wg.Wait()
+		if writes.Load() == 0 || reads.Load() == 0 {
+			c.t.Errorf("%d writes and %d reads", writes.Load(), reads.Load())
+		}
+		c.t.Logf("%d writes and %d reads", writes.Load(), reads.Load())
+	}
+}
+
+// TestFiveAndBack makes five nodes of three and three of five, under load.
+func TestFiveAndBack(t *testing.T) {
+	c := newTrio(t, Options{TrailingLogs: 16})
+	c.mustWrite("n1", 0, 200)
+	c.flush("n1")
+	c.flush("n2")
+	c.join("n4", "n1")
+	c.join("n5", "n4")
+	stop := c.load()
+	if _, err := c.nodes["n5"].node.Rebalance(t.Context(), "", "test"); err != nil {
+		t.Fatal(err)
+	}
+	c.planEnds(PlanDone)
+	for _, name := range []string{"n4", "n5"} {
+		if near, _ := c.nodes[name].node.split(); len(near) == 0 {
+			t.Errorf("%s got no shard", name)
+		}
+	}
+	c.await("five voters of the metadata", func() error {
+		if v := c.nodes["n1"].node.meta().voters(); len(v) != 5 {
+			return fmt.Errorf("%v", v)
+		}
+		return nil
+	})
+	stop()
+	c.sameHashes()
+	c.checkAll()
+	stop = c.load()
+	for _, name := range []string{"n4", "n5"} {
+		if _, err := c.nodes["n1"].node.DrainNode(t.Context(), name); err != nil {
+			t.Fatal(err)
+		}
+		c.await("no shard on "+name, func() error {
+			m, err := c.nodes["n1"].node.freshMap(t.Context())
+			if err == nil && m.plan.open() {
+				err = fmt.Errorf("%+v %+v", m.plan, m.moves)
+			}
+			return err
+		})
+	}
+	stop()
+	for _, name := range []string{"n4", "n5"} {
+		if err := c.nodes["n1"].node.RemoveNode(t.Context(), name, false); err != nil {
+			t.Fatal(err)
+		}
+		c.await("three voters of the metadata", func() error {
+			v, err := c.nodes["n1"].node.askConfig(t.Context(), uint64(metaStream))
+			if err == nil && slices.ContainsFunc(v.Servers, func(s serverView) bool { return s.Node == name }) {
+				err = fmt.Errorf("%+v", v.Servers)
+			}
+			return err
+		})
+		c.stop(name)
+	}
+	c.mustWrite("n2", 500, 10)
+	c.await("members", func() error { return c.members("n1") })
+	c.sameHashes()
+	c.checkAll()
+}
+
+// TestCancelMove cancels a move in each of its phases: it is undone, or, once its source
+// has left, ends.
+func TestCancelMove(t *testing.T) {
+	c := newTrio(t, Options{})
+	c.mustWrite("n1", 0, 100)
+	c.flush("n1")
+	c.join("n4", "n1")
+	for _, in := range []Phase{PhaseAdding, PhaseCatchingUp, PhaseVerifying, PhasePromoting, PhaseHandover, PhaseRemoving} {
+		var once sync.Once
+		c.setOnPhase(func(n *Node, m *Move) {
+			if n.currentMap().moves[0].Phase == in && m.Phase != in {
+				once.Do(func() {
+					if err := n.SetPlan(context.Background(), PlanCancelling); err != nil {
+						t.Errorf("%s: %v", in, err)
+					}
+				})
+			}
+		})
+		if err := c.nodes["n2"].node.MoveShard(t.Context(), 1, "n1", "n4"); err != nil {
+			t.Fatal(err)
+		}
+		c.planEnds(PlanCancelled)
+		want := "n1"
+		if in == PhaseRemoving {
+			want = "n4"
+		}
+		m, err := c.nodes["n2"].node.freshMap(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !m.shards[1].on(want) || len(m.shards[1].Replicas) != 3 {
+			t.Fatalf("cancelled in %s: shard 1 is %+v, the move %+v", in, m.shards[1], m.moves)
+		}
+		c.await("members", func() error { return c.members("n2") })
+		c.mustWrite("n3", 1000, 10)
+		c.checkAll()
+		c.sameHashes()
+	}
+}
+
+// TestMoveOutlivesCoordinator stops the node that leads the metadata in each phase of
+// a move: the next one carries it on.
+func TestMoveOutlivesCoordinator(t *testing.T) {
+	c := newTrio(t, Options{})
+	c.mustWrite("n1", 0, 100)
+	c.flush("n1")
+	c.join("n4", "n1")
+	from, to := "n1", "n4"
+	for _, in := range []Phase{PhaseAdding, PhaseCatchingUp, PhaseVerifying, PhasePromoting, PhaseHandover, PhaseRemoving, PhaseDeleting, PhaseDone} {
+		stop := make(chan string, 1)
+		var once sync.Once
+		c.setOnPhase(func(n *Node, m *Move) {
+			if m.Phase == in {
+				once.Do(func() {
+					stop <- n.name
+					<-n.ctx.Done()
+				})
+			}
+		})
+		if err := c.nodes["n2"].node.MoveShard(t.Context(), 1, from, to); err != nil {
+			t.Fatal(err)
+		}
+		var name string
+		select {
+		case name = <-stop:
+		case <-time.After(30 * time.Second):
+			t.Fatalf("the move never came to %s: %+v", in, c.nodes["n2"].node.currentMap().moves)
+		}
+		c.stop(name)
+		var other string
+		for other = range c.nodes {
+			break
+		}
+		c.mustWrite(other, 2000, 10)
+		c.start(name)
+		c.planEnds(PlanDone)
+		m, err := c.nodes[other].node.freshMap(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m.moves[0].Phase != PhaseDone || m.shards[1].on(from) || !m.shards[1].on(to) {
+			t.Fatalf("%s: shard 1 is %+v, the move %+v", in, m.shards[1], m.moves)
+		}
+		c.await("members", func() error { return c.members(other) })
+		c.checkAll()
+		c.sameHashes()
+		from, to = to, from
+	}
+}
