@@ -31,11 +31,22 @@ func (n *Node) freshMap(ctx context.Context) (*clusterMap, error) {
 	return m, err
 }
 
-// Propose returns the moves that would bring every shard to where it should lie.
-func (n *Node) Propose(ctx context.Context) (*Proposal, error) {
+// Propose returns the moves that would bring every shard to where it should lie: as the
+// nodes are, or, with the name of one, if that were to be drained or was no more to be.
+func (n *Node) Propose(ctx context.Context, name string, drained bool) (*Proposal, error) {
 	m, err := n.freshMap(ctx)
 	if err != nil {
 		return nil, err
+	}
+	if name != "" {
+		x, known := m.nodes[name]
+		if !known || x.State == stateRemoved {
+			return nil, fmt.Errorf("%w: there is no node %q in the cluster", ErrRefused, name)
+		}
+		if x.State = stateMember; drained {
+			x.State = stateDraining
+		}
+		m.nodes[name] = x // m is ours alone
 	}
 	return propose(m)
 }
@@ -142,20 +153,20 @@ func (n *Node) SetPlan(ctx context.Context, state PlanState) error {
 }
 
 // DrainNode marks a node as one that is to hold nothing, and begins to move its replicas
-// to others.
-func (n *Node) DrainNode(ctx context.Context, name string) (*Proposal, error) {
+// to others: by the moves of that id, "" for whatever they are.
+func (n *Node) DrainNode(ctx context.Context, name, id string) (*Proposal, error) {
 	if err := n.setNode(ctx, name, stateDraining); err != nil {
 		return nil, err
 	}
-	return n.Rebalance(ctx, "", "drain "+name)
+	return n.Rebalance(ctx, id, "drain "+name)
 }
 
 // AddNode gives a node that has entered, or that was to be drained, its part of the shards.
-func (n *Node) AddNode(ctx context.Context, name string) (*Proposal, error) {
+func (n *Node) AddNode(ctx context.Context, name, id string) (*Proposal, error) {
 	if err := n.setNode(ctx, name, stateMember); err != nil {
 		return nil, err
 	}
-	return n.Rebalance(ctx, "", "add "+name)
+	return n.Rebalance(ctx, id, "add "+name)
 }
 
 func (n *Node) setNode(ctx context.Context, name string, state NodeState) error {

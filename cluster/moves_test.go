@@ -167,7 +167,7 @@ func TestFiveAndBack(t *testing.T) {
 	c.checkAll()
 	stop = c.load()
 	for _, name := range []string{"n4", "n5"} {
-		if _, err := c.nodes["n1"].node.DrainNode(t.Context(), name); err != nil {
+		if _, err := c.nodes["n1"].node.DrainNode(t.Context(), name, ""); err != nil {
 			t.Fatal(err)
 		}
 		c.await("no shard on "+name, func() error {

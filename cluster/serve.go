@@ -102,6 +102,9 @@ func (n *Node) handle(ctx context.Context, from *wire, m *message, respond func(
 		}
 		respond(nil, d.end())
 		return
+	case kindStatus:
+		go func() { respond(n.answerStatus()) }()
+		return
 	case kindHolds:
 		respond(putBool(nil, n.identity.get().Groups[m.group] != ""), nil)
 		return

@@ -2,9 +2,11 @@ package cluster
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -16,9 +18,24 @@ import (
 type Status struct {
 	Node      string        `json:"node"`
 	Cluster   string        `json:"cluster"`
-	Staleness float64       `json:"stalenessSeconds"`
+	Staleness float64       `json:"stalenessSeconds"` // of what lies on this node
+	Nodes     []NodeStatus  `json:"nodes"`
 	Peers     []PeerStatus  `json:"peers"`
 	Groups    []GroupStatus `json:"groups"`
+	Plan      *Plan         `json:"plan,omitempty"` // the last one
+	Moves     []Move        `json:"moves,omitempty"`
+}
+
+// NodeStatus describes a node of the map.
+type NodeStatus struct {
+	Name     string    `json:"name"`
+	Address  string    `json:"address"`
+	HTTP     string    `json:"http,omitempty"`
+	State    NodeState `json:"state"`
+	Answers  bool      `json:"answers"`
+	Replicas int       `json:"replicas"` // shards that the map has there
+	Leads    int       `json:"leads"`    // groups
+	Bytes    int64     `json:"bytes"`    // of its replicas, on disk and in memory
 }
 
 // PeerStatus describes another node.
@@ -28,43 +45,140 @@ type PeerStatus struct {
 	Connected bool   `json:"connected"`
 }
 
-// GroupStatus describes one group; Lag is in entries.
+// GroupStatus describes one group, as the node From sees it: its leader if that answers.
 type GroupStatus struct {
 	Group     string   `json:"group"`
+	From      string   `json:"from"`
 	Leader    string   `json:"leader"` // empty: none is known
-	Leads     bool     `json:"leads"`
+	Leads     bool     `json:"leads"`  // the node that was asked does
 	Term      uint64   `json:"term"`
 	Last      uint64   `json:"lastIndex"`
 	Commit    uint64   `json:"commitIndex"`
 	Applied   uint64   `json:"appliedIndex"`
 	Flushed   uint64   `json:"flushedIndex"`
+	Bytes     int64    `json:"bytes"`
 	Staleness float64  `json:"stalenessSeconds"`
 	Members   []Member `json:"members"`
 }
 
-// Member of a group.
+// Member of a group; what the node itself has not said is missing.
 type Member struct {
 	ID      string `json:"id"`
 	Address string `json:"address"`
 	Voter   bool   `json:"voter"`
+	Answers bool   `json:"answers"`
+	Applied uint64 `json:"appliedIndex"`
+	Lag     uint64 `json:"lag"` // entries behind what is committed
+	Bytes   int64  `json:"bytes"`
 }
 
-// Status returns what this node knows.
-func (n *Node) Status() Status {
-	me := n.identity.get()
-	s := Status{Node: me.Name, Cluster: me.Cluster, Staleness: n.Staleness().Seconds()}
-	for _, name := range slices.Sorted(maps.Keys(n.opts.Peers)) {
-		if name == me.Name {
-			continue
+// statusWait is how long the other nodes may take to answer for a status.
+const statusWait = 500 * time.Millisecond
+
+// Status returns what this node knows, and what the others say within statusWait.
+func (n *Node) Status(ctx context.Context) Status {
+	me, m := n.identity.get(), n.currentMap()
+	s := Status{Node: me.Name, Cluster: me.Cluster, Staleness: n.Staleness().Seconds(), Plan: m.plan, Moves: m.moves}
+	said := n.askStatuses(ctx, m.members(stateMember, stateDraining))
+	for id := range n.allGroups() {
+		if g := joinStatuses(groupName(id), said, n.name); g != nil {
+			s.Groups = append(s.Groups, *g)
 		}
-		addr := n.opts.Peers[name]
-		s.Peers = append(s.Peers, PeerStatus{Name: name, Address: addr, Connected: n.link(addr).up()})
 	}
-	now := time.Now()
-	for _, g := range n.ordered() {
-		s.Groups = append(s.Groups, g.status(now))
+	for _, name := range m.members(stateMember, stateDraining) {
+		s.Nodes = append(s.Nodes, n.nodeStatus(m, name, said))
+		if name != me.Name {
+			at := append(n.book.of(name), "")[0]
+			s.Peers = append(s.Peers, PeerStatus{Name: name, Address: at, Connected: n.link(name).up()})
+		}
 	}
 	return s
+}
+
+func (n *Node) nodeStatus(m *clusterMap, name string, said map[string][]GroupStatus) NodeStatus {
+	x := m.nodes[name]
+	groups, answers := said[name]
+	s := NodeStatus{Name: name, Address: x.Address, HTTP: x.HTTP, State: x.State, Answers: answers}
+	for i := range m.shards {
+		if m.shards[i].on(name) {
+			s.Replicas++
+		}
+	}
+	for i := range groups {
+		s.Bytes += groups[i].Bytes
+		if groups[i].Leads {
+			s.Leads++
+		}
+	}
+	return s
+}
+
+// askStatuses asks nodes, this one too, how their replicas are.
+func (n *Node) askStatuses(ctx context.Context, names []string) map[string][]GroupStatus {
+	ctx, cancel := context.WithTimeout(ctx, statusWait)
+	defer cancel()
+	var mu sync.Mutex
+	out := map[string][]GroupStatus{}
+	var wg sync.WaitGroup
+	for _, name := range names {
+		wg.Go(func() {
+			b, err := n.call(ctx, name, kindStatus, 0, nil)
+			var groups []GroupStatus
+			if err == nil {
+				err = json.Unmarshal(b, &groups)
+			}
+			if err == nil {
+				mu.Lock()
+				defer mu.Unlock()
+				out[name] = groups
+			}
+		})
+	}
+	wg.Wait()
+	return out
+}
+
+// answerStatus says how the replicas here are.
+func (n *Node) answerStatus() ([]byte, error) {
+	now := time.Now()
+	groups := []GroupStatus{}
+	for _, g := range n.ordered() {
+		groups = append(groups, g.status(now))
+	}
+	return json.Marshal(groups)
+}
+
+// joinStatuses makes one status of what the nodes say of a group; nil if none knows it.
+func joinStatuses(name string, said map[string][]GroupStatus, asked string) *GroupStatus {
+	by := map[string]*GroupStatus{}
+	var best *GroupStatus
+	leads := false
+	for _, from := range slices.Sorted(maps.Keys(said)) {
+		for i := range said[from] {
+			g := &said[from][i]
+			if g.Group != name {
+				continue
+			}
+			by[from] = g
+			leads = leads || from == asked && g.Leads
+			if best == nil || g.Leads && (!best.Leads || g.Term > best.Term) || !best.Leads && from == asked {
+				best = g
+			}
+		}
+	}
+	if best == nil {
+		return nil
+	}
+	out := *best
+	out.Leads = leads
+	for i := range out.Members {
+		x := &out.Members[i]
+		if g := by[x.Address]; g != nil {
+			x.Answers, x.Applied, x.Bytes = true, g.Applied, g.Bytes
+			x.Lag = out.Commit - min(out.Commit, g.Applied)
+		}
+	}
+	return &out
 }
 
 func (g *group) name() string { return groupName(g.id) }
@@ -79,8 +193,11 @@ func groupName(id uint64) string {
 func (g *group) status(now time.Time) GroupStatus {
 	_, leader := g.raft.LeaderWithID()
 	at, _ := g.machine.mark()
-	s := GroupStatus{Group: g.name(), Leader: string(leader), Leads: g.leads(), Term: g.raft.CurrentTerm(), Last: g.raft.LastIndex(),
+	s := GroupStatus{Group: g.name(), From: g.node.name, Leader: string(leader), Leads: g.leads(), Term: g.raft.CurrentTerm(), Last: g.raft.LastIndex(),
 		Commit: g.raft.CommitIndex(), Applied: g.fsm.consumed(), Flushed: at.Applied, Staleness: g.staleness(now).Seconds()}
+	if g.id != uint64(metaStream) {
+		s.Bytes = g.node.replicas.Shard(int(g.id)).Bytes()
+	}
 	if f := g.raft.GetConfiguration(); f.Error() == nil {
 		for _, m := range f.Configuration().Servers {
 			s.Members = append(s.Members, Member{ID: string(m.ID), Address: string(m.Address), Voter: m.Suffrage == raft.Voter})

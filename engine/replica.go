@@ -117,6 +117,16 @@ func (r *Replica) BeginHash() (finish func(context.Context) (index, sum uint64, 
 // Wipe makes the replica empty and deletes its files. The caller resets the log.
 func (r *Replica) Wipe() error { return r.s.Wipe() }
 
+// Bytes returns how much the replica takes, on disk and in memory.
+func (r *Replica) Bytes() int64 {
+	s := r.s.Stats()
+	n := s.HeadBytes
+	for _, b := range s.BlockBytes {
+		n += b
+	}
+	return n
+}
+
 // Manifest returns the durable state; the caller must not change what it points to.
 func (r *Replica) Manifest() Manifest { return r.s.Manifest() }
 

@@ -35,13 +35,13 @@ func change(ctx context.Context, n *cluster.Node, what string, param func(string
 	}
 	switch what {
 	case "plan":
-		return n.Propose(ctx)
+		return n.Propose(ctx, param("node"), param("drained") == "true")
 	case "rebalance":
 		return n.Rebalance(ctx, param("plan"), "rebalance")
 	case "drain":
-		return n.DrainNode(ctx, param("node"))
+		return n.DrainNode(ctx, param("node"), param("plan"))
 	case "add":
-		return n.AddNode(ctx, param("node"))
+		return n.AddNode(ctx, param("node"), param("plan"))
 	case "remove":
 		return nil, n.RemoveNode(ctx, param("node"), param("force") == "true")
 	case "pause":

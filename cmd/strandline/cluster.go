@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -12,8 +14,9 @@ import (
 )
 
 func newCluster() *cobra.Command {
-	cmd := &cobra.Command{Use: "cluster", Short: "Look at a cluster, and make certificates for one"}
+	cmd := &cobra.Command{Use: "cluster", Short: "Look at a cluster and change it, and make certificates for one"}
 	cmd.AddCommand(newClusterStatus(), newClusterHash(), newCerts())
+	cmd.AddCommand(newClusterChanges()...)
 	return cmd
 }
 
@@ -36,11 +39,15 @@ func clusterCommand(use, short, path string, write func(io.Writer, json.RawMessa
 			return write(cmd.OutOrStdout(), a.Data)
 		},
 	}
+	f.clusterFlags(cmd)
+	return cmd
+}
+
+func (f *queryFlags) clusterFlags(cmd *cobra.Command) {
 	fl := cmd.Flags()
 	fl.StringVar(&f.server, "server", "http://127.0.0.1:9595", "URL of any node; may hold name:password@")
 	fl.StringVar(&f.token, "token-file", "", "file with a bearer token")
 	fl.StringVar(&f.format, "format", "table", "table or json")
-	return cmd
 }
 
 func newClusterStatus() *cobra.Command {
@@ -54,15 +61,51 @@ func writeStatus(w io.Writer, data json.RawMessage) error {
 	}
 	fmt.Fprintf(w, "cluster %s as node %s sees it; its data may be %.3f s old\n\n", s.Cluster, s.Node, s.Staleness)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "NODE\tADDRESS\tCONNECTED")
-	for _, p := range s.Peers {
-		fmt.Fprintf(t, "%s\t%s\t%v\n", p.Name, p.Address, p.Connected)
+	fmt.Fprintln(t, "NODE\tADDRESS\tHTTP\tSTATE\tANSWERS\tREPLICAS\tLEADS\tBYTES")
+	for _, n := range s.Nodes {
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%v\t%d\t%d\t%d\n", n.Name, n.Address, n.HTTP, n.State, n.Answers, n.Replicas, n.Leads, n.Bytes)
 	}
-	fmt.Fprintln(t, "\t\t\nGROUP\tLEADER\tTERM\tCOMMITTED\tAPPLIED\tFLUSHED")
-	for _, g := range s.Groups {
-		fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%d\t%d\n", g.Group, g.Leader, g.Term, g.Commit, g.Applied, g.Flushed)
+	fmt.Fprintln(t, "\t\t\t\t\t\t\t\nGROUP\tLEADER\tTERM\tCOMMITTED\tFLUSHED\tREPLICAS (LAG)\t\t")
+	for i := range s.Groups {
+		g := &s.Groups[i]
+		leader, _, _ := strings.Cut(g.Leader, "@")
+		fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%d\t%s\t\t\n", g.Group, leader, g.Term, g.Commit, g.Flushed, membersOf(g))
 	}
-	return t.Flush()
+	if err := t.Flush(); err != nil || s.Plan == nil {
+		return err
+	}
+	fmt.Fprintf(w, "\nplan %s (%s) of %s: %s\n", s.Plan.ID, s.Plan.Why, s.Plan.Made.Format(time.RFC3339), s.Plan.State)
+	for i := range s.Moves {
+		m := &s.Moves[i]
+		fmt.Fprintf(w, "  %s: %s", m, m.Phase)
+		if m.Hash != "" {
+			fmt.Fprintf(w, ", both had hash %s at entry %d", m.Hash, m.Index)
+		}
+		if m.Error != "" {
+			fmt.Fprintf(w, " (%s)", m.Error)
+		}
+		fmt.Fprintln(w)
+	}
+	return nil
+}
+
+// membersOf lists a group's replicas: a star marks one without a vote, a question mark
+// one whose node does not answer.
+func membersOf(g *cluster.GroupStatus) string {
+	var out []string
+	for _, m := range g.Members {
+		text := m.Address
+		if !m.Voter {
+			text += "*"
+		}
+		if m.Answers {
+			text += fmt.Sprintf("(%d)", m.Lag)
+		} else {
+			text += "(?)"
+		}
+		out = append(out, text)
+	}
+	return strings.Join(out, " ")
 }
 
 func newClusterHash() *cobra.Command {

@@ -136,7 +136,7 @@ func apiOptions(n *node) *api.Options {
 		Consistency:      n.cfg.Consistency,
 	}
 	if c := n.cluster; c != nil {
-		o.Cluster = func() any { return c.Status() }
+		o.Cluster = func() any { return c.Status(context.Background()) }
 		o.Hashes = func(ctx context.Context) (any, error) { return c.Hashes(ctx) }
 		o.Administer = func(ctx context.Context, what string, param func(string) string) (any, error) {
 			return administer(ctx, c, what, param)
