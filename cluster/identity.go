@@ -119,7 +119,7 @@ func loadIdentity(o *Options) (*identity, error) {
 		return nil, fmt.Errorf("%w: %s: version %d is not known to this binary", ErrIdentity, file, s.Version)
 	case s.Recovering && !o.recovering:
 		return nil, fmt.Errorf("%w: %s: `strandline cluster recover` has begun here and not ended; run it again", ErrIdentity, file)
-	case s.Name != o.Name:
+	case s.Name != o.Name && !o.recovering:
 		return nil, fmt.Errorf("%w: %s is the folder of node %q, not of %q", ErrIdentity, o.Dir, s.Name, o.Name)
 	}
 	return id, nil

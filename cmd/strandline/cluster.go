@@ -15,7 +15,7 @@ import (
 
 func newCluster() *cobra.Command {
 	cmd := &cobra.Command{Use: "cluster", Short: "Look at a cluster and change it, and make certificates for one"}
-	cmd.AddCommand(newClusterStatus(), newClusterHash(), newCerts())
+	cmd.AddCommand(newClusterStatus(), newClusterHash(), newCerts(), newRecover())
 	cmd.AddCommand(newClusterChanges()...)
 	return cmd
 }
