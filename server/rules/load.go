@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/prometheus/common/model"
@@ -75,7 +76,7 @@ func Parse(file string, data []byte, p parser.Parser, d Defaults) ([]GroupSpec, 
 	if len(faults) > 0 {
 		errs := make([]error, 0, len(faults))
 		for _, err := range faults {
-			errs = append(errs, fmt.Errorf("%w: %s%w", ErrBadRules, place(file, data, err), err))
+			errs = append(errs, located(file, data, err))
 		}
 		return nil, errors.Join(errs...)
 	}
@@ -122,36 +123,59 @@ func specOf(rg *rulefmt.RuleGroup, r *rulefmt.Rule, p parser.Parser) (Spec, erro
 	return s, nil
 }
 
-// place returns "file:line: " of a fault, with as much as is known. rulefmt leaves the
-// place out where a label or a template is at fault: then it is that of the rule.
-func place(file string, data []byte, err error) string {
-	if position.MatchString(err.Error()) {
-		return file + ":" // the message goes on with line:column
+// located adds the place to a fault of rulefmt, as "file:line: ", with as much as is known.
+// rulefmt leaves it out where a label or a template is at fault: then it is that of the
+// rule; and says 0:0 of a group whose name is missing or repeated.
+func located(file string, data []byte, err error) error {
+	text := err.Error()
+	line := 0
+	if rest, ok := strings.CutPrefix(text, "0:0: "); ok {
+		text, line = rest, groupLine(data)
+	} else if position.MatchString(text) {
+		return fmt.Errorf("%w: %s:%w", ErrBadRules, file, err) // the message goes on with line:column
+	} else if m := yamlLine.FindStringSubmatch(text); m != nil {
+		return fmt.Errorf("%w: %s:%s: %w", ErrBadRules, file, m[1], err)
+	} else if e, ok := errors.AsType[*rulefmt.Error](err); ok {
+		line = ruleLine(data, e.Group, e.Rule)
 	}
-	if m := yamlLine.FindStringSubmatch(err.Error()); m != nil {
-		return file + ":" + m[1] + ": "
+	if line == 0 {
+		return fmt.Errorf("%w: %s: %s", ErrBadRules, file, text)
 	}
-	if e, ok := errors.AsType[*rulefmt.Error](err); ok {
-		if line := ruleLine(data, e.Group, e.Rule); line > 0 {
-			return fmt.Sprintf("%s:%d: ", file, line)
+	return fmt.Errorf("%w: %s:%d: %s", ErrBadRules, file, line, text)
+}
+
+// groupNode is a group as far as places need it.
+type groupNode struct {
+	Name  yaml.Node   `yaml:"name"`
+	Rules []yaml.Node `yaml:"rules"`
+}
+
+func groupNodes(data []byte) []groupNode {
+	var doc struct {
+		Groups []groupNode `yaml:"groups"`
+	}
+	if yaml.Unmarshal(data, &doc) != nil {
+		return nil
+	}
+	return doc.Groups
+}
+
+// groupLine finds the first group whose name is empty or was there before.
+func groupLine(data []byte) int {
+	seen := map[string]bool{"": true}
+	for _, g := range groupNodes(data) {
+		if seen[g.Name.Value] {
+			return g.Name.Line
 		}
+		seen[g.Name.Value] = true
 	}
-	return file + ": "
+	return 0
 }
 
 // ruleLine finds the nth rule, from 1, of a group.
 func ruleLine(data []byte, group string, n int) int {
-	var doc struct {
-		Groups []struct {
-			Name  string      `yaml:"name"`
-			Rules []yaml.Node `yaml:"rules"`
-		} `yaml:"groups"`
-	}
-	if yaml.Unmarshal(data, &doc) != nil {
-		return 0
-	}
-	for _, g := range doc.Groups {
-		if g.Name == group && n >= 1 && n <= len(g.Rules) {
+	for _, g := range groupNodes(data) {
+		if g.Name.Value == group && n >= 1 && n <= len(g.Rules) {
 			return g.Rules[n-1].Line
 		}
 	}
