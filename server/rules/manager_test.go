@@ -3,7 +3,6 @@ package rules
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"math"
 	"os"
 	"path/filepath"
@@ -351,32 +350,4 @@ func TestFaultsNameFileAndLine(t *testing.T) {
 	if err != nil || len(groups) != 1 || groups[0].Interval != time.Minute || groups[0].Offset != time.Second {
 		t.Errorf("got %+v, %v", groups, err)
 	}
-}
-
-func FuzzParse(f *testing.F) {
-	f.Add([]byte(recording))
-	f.Add([]byte(alerting))
-	f.Add([]byte("groups:\n- name: g\n  query_offset: 1s\n  limit: 1\n  rules:\n  - alert: a\n    expr: 1\n    labels: {x: '{{ . }}'}\n"))
-	p := parser.NewParser(parser.Options{})
-	f.Fuzz(func(t *testing.T, b []byte) {
-		groups, err := Parse("f.yml", b, p, Defaults{Interval: time.Minute})
-		if err != nil {
-			if !strings.Contains(err.Error(), "f.yml") {
-				t.Fatalf("%v does not name the file", err)
-			}
-			return
-		}
-		m, err := newMetrics(nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		o := &Options{Logger: slog.New(slog.DiscardHandler)}
-		o.EnsureDefaults()
-		for i := range groups {
-			newGroup(&groups[i], o, m)
-			if !groups[i].equal(&groups[i]) {
-				t.Fatal("a group differs from itself")
-			}
-		}
-	})
 }
