@@ -35,10 +35,18 @@ func (n *Node) register() (again bool) {
 	if !m.seeded {
 		return true // by the metadata's leader, soon
 	}
+	if _, _, same := n.registration(m); same {
+		return false
+	}
+	// A node that has just joined reads the past of the map first, in which it was another.
+	ctx, cancel := context.WithTimeout(n.ctx, n.opts.CommitTimeout)
+	defer cancel()
+	if n.catchUp(ctx, Leader, []*group{n.meta()}) != nil {
+		return true
+	}
 	me := n.identity.get()
-	was := m.nodes[n.name]
-	now := NodeRecord{Name: n.name, Incarnation: me.Incarnation, Address: n.addr, HTTP: n.opts.HTTP, State: was.State, rev: was.rev}
-	if now == was {
+	was, now, same := n.registration(n.currentMap())
+	if same {
 		return false
 	}
 	switch {
@@ -56,6 +64,13 @@ func (n *Node) register() (again bool) {
 		n.opts.Logger.Debug("cluster: this node's address is not in the map yet", "err", err)
 	}
 	return true
+}
+
+// registration returns what a map says of this node and what it should.
+func (n *Node) registration(m *clusterMap) (was, now NodeRecord, same bool) {
+	was = m.nodes[n.name]
+	now = NodeRecord{Name: n.name, Incarnation: n.identity.get().Incarnation, Address: n.addr, HTTP: n.opts.HTTP, State: was.State, rev: was.rev}
+	return was, now, was == now
 }
 
 // hasVoted tells whether this folder may have voted in a group.
