@@ -5,6 +5,7 @@ import (
 	"math"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/strandline-db/strandline/shard/chunk"
 	"github.com/strandline-db/strandline/shard/index"
@@ -65,7 +66,8 @@ type head struct {
 		counts   Counts
 		watch    watching
 	}
-	mem headMem
+	mem   headMem
+	shown atomic.Uint64 // mu.applied, once what it brought has been handed to the watchers
 }
 
 // Counts are totals since the shard was opened.
@@ -196,7 +198,7 @@ type Refusal struct {
 func (h *head) apply(idx uint64, payload []byte) ([]Result, error) {
 	h.mu.Lock()
 	out, err := h.applyLocked(idx, payload)
-	wake := h.takeLocked()
+	wake := h.showLocked()
 	h.mu.Unlock()
 	wakeAll(wake)
 	return out, err

@@ -142,11 +142,12 @@ func (s *Shard) Install(ctx context.Context, data []byte, m Mark, fetch Fetch) e
 		removed[b.Name] = true
 	}
 	s.fail("install-before-manifest")
-	if err := s.commit(&next, added, removed, func() { s.head.setLocked(&next, table) }); err != nil {
+	var wake []Sink
+	if err := s.commit(&next, added, removed, func() { s.head.setLocked(&next, table); wake = s.head.showLocked() }); err != nil {
 		s.failed = fmt.Errorf("shard %d: install: %w", s.opts.ID, err)
 		return s.failed
 	}
-	s.head.deliver()
+	wakeAll(wake)
 	s.fail("install-after-manifest")
 	return s.dropFetched()
 }

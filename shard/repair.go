@@ -112,11 +112,12 @@ func (s *Shard) Repair(ctx context.Context, name string, data []byte, fetch Fetc
 	}
 	s.fail("repair-before-manifest")
 	next := *s.manifest
-	if err := s.commit(&next, added, map[string]bool{name: true}, s.head.resetWatchesLocked); err != nil {
+	var wake []Sink
+	if err := s.commit(&next, added, map[string]bool{name: true}, func() { s.head.resetWatchesLocked(); wake = s.head.showLocked() }); err != nil {
 		s.failed = fmt.Errorf("shard %d: repair: %w", s.opts.ID, err)
 		return s.failed
 	}
-	s.head.deliver()
+	wakeAll(wake)
 	s.opts.Logger.Info("repaired a damaged block from another replica", "shard", s.opts.ID, "block", name, "blocks", len(added))
 	return s.dropFetched()
 }

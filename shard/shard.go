@@ -84,6 +84,7 @@ func (s *Shard) loadHead() error {
 	s.head.mu.Lock()
 	defer s.head.mu.Unlock()
 	s.head.setLocked(s.manifest, table)
+	s.head.showLocked()
 	return nil
 }
 
@@ -273,9 +274,7 @@ func (s *Shard) Apply(index uint64, payload []byte) ([]Result, error) {
 
 // Applied returns the index of the last applied entry.
 func (s *Shard) Applied() uint64 {
-	s.head.mu.RLock()
-	defer s.head.mu.RUnlock()
-	return s.head.mu.applied
+	return s.head.shown.Load()
 }
 
 // Flushed returns the log index that the manifest covers.

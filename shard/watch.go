@@ -266,8 +266,7 @@ func (h *head) rewatchLocked() {
 	})
 }
 
-// resetWatchesLocked tells the watchers that samples have come by another way than
-// apply. deliver follows.
+// resetWatchesLocked tells the watchers that samples have come by another way than apply.
 func (h *head) resetWatchesLocked() {
 	h.eachWatchLocked(func(w *Watch) { w.delta.Reset = true })
 }
@@ -286,12 +285,12 @@ func (h *head) takeLocked() (wake []Sink) {
 	return wake
 }
 
-// deliver hands over what was gathered outside of apply.
-func (h *head) deliver() {
-	h.mu.Lock()
-	wake := h.takeLocked()
-	h.mu.Unlock()
-	wakeAll(wake)
+// showLocked ends a change of the head: the watchers have what it brought before
+// anyone is told how far the head has come.
+func (h *head) showLocked() (wake []Sink) {
+	wake = h.takeLocked()
+	h.shown.Store(h.mu.applied)
+	return wake
 }
 
 func wakeAll(sinks []Sink) {
