@@ -2,6 +2,7 @@ package live
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"strconv"
@@ -14,6 +15,7 @@ import (
 	"github.com/prometheus/prometheus/promql"
 
 	"github.com/strandline-db/strandline/query"
+	"github.com/strandline-db/strandline/query/querytest"
 	"github.com/strandline-db/strandline/server/live/client"
 	"github.com/strandline-db/strandline/server/live/frame"
 )
@@ -231,4 +233,105 @@ func TestEveryUpdateArrives(t *testing.T) {
 		c()
 	}
 	followers.Wait()
+}
+
+// TestClientGoesToAnotherNode: told to go, a client resumes elsewhere, with no step
+// missing and none twice.
+func TestClientGoesToAnotherNode(t *testing.T) {
+	store := querytest.New()
+	nodes := []*fixture{newNode(t, nil, store), newNode(t, nil, store)}
+	nodes[0].put(time.Now(), 1, "__name__", "m")
+	c, err := client.New([]string{"http://" + nodes[0].addr, "http://user:secret@" + nodes[1].addr}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	sub, err := c.Subscribe(client.Query{Expr: "m", Step: step, Backfill: time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	last := int64(0)
+	for n := 0; n < 30; {
+		u, err := sub.Next(ctx)
+		if err != nil || u.Dropped != nil {
+			t.Fatal(u, err)
+		}
+		if u.Samples == nil || u.Rev > 0 {
+			continue
+		}
+		if at := u.Time.UnixMilli(); last != 0 && at != last+step.Milliseconds() {
+			t.Fatalf("step %d came after %d", at, last)
+		}
+		last = u.Time.UnixMilli()
+		if n++; n == 10 {
+			for _, f := range nodes {
+				if f.hub.Stats().Subscribers > 0 {
+					if err := f.Close(ctx); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+		}
+	}
+}
+
+// TestClientTellsWhatItDropped: what is not read in time is replaced by what is newer.
+func TestClientTellsWhatItDropped(t *testing.T) {
+	f := newFixture(t, nil)
+	c, err := client.New([]string{"http://" + f.addr}, &client.Options{Buffer: 4})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sub, err := c.Subscribe(client.Query{Expr: "m", Samples: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	until(t, "it is subscribed", func() bool { return f.hub.Stats().Subscribers == 1 })
+	const n = 50
+	base := time.UnixMilli(1_700_000_000_000)
+	follower := f.dial(PathLive, nil)
+	follower.send(`{"op":"subscribe","id":"a","query":"m","mode":"samples"}`)
+	follower.next(frame.Ack)
+	for i := range n {
+		f.put(base.Add(time.Duration(i)*time.Second), float64(i), "__name__", "m")
+		follower.next(frame.Data)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	got, lost := 0, int64(0)
+	for newest := -1.0; newest < n-1; {
+		u, err := sub.Next(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if u.Dropped != nil {
+			lost += u.Dropped.Count
+		}
+		for _, s := range u.Samples {
+			if s.Value <= newest {
+				t.Errorf("got %v after %v", s.Value, newest)
+			}
+			newest = s.Value
+			got++
+		}
+	}
+	if lost == 0 || got+int(lost) != n {
+		t.Errorf("got %d and lost %d of %d", got, lost, n)
+	}
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := sub.Next(ctx); !errors.Is(err, client.ErrClosed) {
+		t.Errorf("got %v", err)
+	}
+	if _, err := c.Subscribe(client.Query{Expr: "m"}); !errors.Is(err, client.ErrClosed) {
+		t.Errorf("got %v", err)
+	}
+	for _, bad := range []string{"", "ftp://x", "http://", "http://u:secret@:x:y"} {
+		if _, err := client.New([]string{bad}, nil); !errors.Is(err, client.ErrBadOptions) || strings.Contains(err.Error(), "secret") {
+			t.Errorf("%q: got %v", bad, err)
+		}
+	}
 }

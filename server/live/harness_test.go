@@ -42,7 +42,13 @@ type fixture struct {
 
 func newFixture(t *testing.T, o *Options) *fixture {
 	t.Helper()
-	f := &fixture{t: t, store: querytest.New()}
+	return newNode(t, o, querytest.New())
+}
+
+// newNode is one of several over the same data.
+func newNode(t *testing.T, o *Options, store *querytest.Store) *fixture {
+	t.Helper()
+	f := &fixture{t: t, store: store}
 	var err error
 	if f.query, err = query.New(f.store, nil); err != nil {
 		t.Fatal(err)
