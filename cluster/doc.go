@@ -25,6 +25,15 @@
 // seed. What waits here waits on channels and timers, never for a mutex that another holds
 // while it waits: on virtual time that would be a standstill.
 //
+// Which nodes there are and where each shard lies is the cluster's map, records of the
+// metadata's group (map.go). A node runs replicas of the shards that the map gives it
+// (host.go), enters a cluster by any of its nodes (enter.go), sends what concerns other
+// shards to where they lie (route.go, reader.go), and, if it leads the metadata, carries
+// out the plan of moves (coordinate.go, move.go). Raft and the links know nodes by name;
+// where they listen is looked up when they are dialled (book.go).
+//
+//	reader -> replicas here, and link -> kindSelect, kindRead at nodes that hold the rest
+//
 // Nothing here knows what an operation means; the files are those of engine and wal,
 // the network is an interface (Network). All exported methods are safe for
 // concurrent use.
