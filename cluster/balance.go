@@ -23,6 +23,10 @@ func (n *Node) balance() {
 		for _, g := range n.ordered() {
 			g.unstick()
 		}
+		if n.replicas.ReadOnly() {
+			n.shed()
+			continue
+		}
 		want := n.leadersWanted()
 		for _, g := range n.ordered() {
 			if n.handOver(g, want[g.id]) {
@@ -64,10 +68,28 @@ func (n *Node) leadersWanted() map[uint64]string {
 	return out
 }
 
+// wantsNone tells whether this node should lead nothing: it is to stop, or its disk is
+// nearly full, and as a leader it would refuse what the others can take.
+func (n *Node) wantsNone() bool { return n.draining.Load() || n.replicas.ReadOnly() }
+
+// shed transfers what this node leads to whoever takes it.
+func (n *Node) shed() {
+	for _, g := range n.ordered() {
+		if !g.leads() {
+			continue
+		}
+		for _, s := range g.voters() {
+			if s.ID != n.raftID && n.transfer(g, s) {
+				break
+			}
+		}
+	}
+}
+
 // handOver transfers a group that this node leads to the member that should; false if
 // there is nothing to do.
 func (n *Node) handOver(g *group, want string) bool {
-	if want == "" || want == n.name || !g.leads() || n.draining.Load() {
+	if want == "" || want == n.name || !g.leads() || n.wantsNone() {
 		return false
 	}
 	for _, s := range g.voters() {

@@ -271,7 +271,7 @@ func (n *Node) answerTerms(data []byte) ([]byte, error) {
 			continue
 		}
 		out = putUvarints(out, g.raft.CurrentTerm(), g.fsm.consumed())
-		out = putBool(out, n.draining.Load())
+		out = putBool(out, n.wantsNone())
 	}
 	return out, nil
 }

@@ -26,6 +26,9 @@ func (r *Replicas) Shard(i int) *Replica {
 // Fail stops the engine for good, as a failed fsync does.
 func (r *Replicas) Fail(err error) { _ = r.db.fail(err) }
 
+// ReadOnly tells whether the disk is nearly full.
+func (r *Replicas) ReadOnly() bool { return r.db.readOnly.Load() }
+
 // Damaged gives the blocks that are found damaged, each once.
 func (r *Replicas) Damaged() <-chan Damage { return r.db.damage }
 

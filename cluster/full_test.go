@@ -1,0 +1,52 @@
+package cluster
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+
+	"github.com/strandline-db/strandline/shard/model"
+	"github.com/strandline-db/strandline/wal/vfs"
+)
+
+// leading returns how many groups a node leads.
+func (c *trio) leading(name string) (n int) {
+	for _, g := range c.nodes[name].node.ordered() {
+		if g.leads() {
+			n++
+		}
+	}
+	return n
+}
+
+// leads waits until a node leads something, or nothing.
+func (c *trio) leads(name string, some bool) {
+	c.t.Helper()
+	c.await(name+" leads", func() error {
+		if n := c.leading(name); (n > 0) != some {
+			return fmt.Errorf("%d groups", n)
+		}
+		return nil
+	})
+}
+
+// TestFullDisk: a node whose disk is nearly full hands over what it leads, follows, and
+// leads again when there is room.
+func TestFullDisk(t *testing.T) {
+	disks := &memDisks{}
+	c := newTrioOn(t, Options{}, disks.of)
+	c.leads("n1", true)
+	c.mustWrite("n1", 0, 10)
+	disk := disks.of("n1").(*vfs.MemFS)
+	disk.SetFree(1 << 20)
+	c.leads("n1", false)
+	if err := c.write("n1", 10, 1); !errors.Is(err, model.ErrReadOnly) {
+		t.Fatal(fmt.Errorf("a write at the full node: %w", err))
+	}
+	c.mustWrite("n2", 20, 10)
+	c.checkAll()
+	disk.SetFree(1 << 40)
+	c.leads("n1", true)
+	c.mustWrite("n1", 30, 10)
+	c.checkAll()
+}
