@@ -1,0 +1,195 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/raft"
+	"github.com/prometheus/prometheus/model/labels"
+
+	"github.com/strandline-db/strandline/shard/model"
+)
+
+func everything() *model.SelectRequest {
+	return &model.SelectRequest{MinT: math.MinInt64, MaxT: math.MaxInt64}
+}
+
+// TestElsewhere: a node that holds nothing answers as one that holds everything.
+func TestElsewhere(t *testing.T) {
+	c := newTrio(t, Options{})
+	b := &model.Batch{}
+	ls := labels.FromStrings("__name__", "h", "x", "y")
+	b.Exemplars = append(b.Exemplars, model.Exemplar{T: 5, Value: math.Inf(1), Labels: model.AppendKey(nil, labels.FromStrings("trace", "1"))})
+	for i := range int64(300_000) { // more than one piece
+		b.T, b.V = append(b.T, i), append(b.V, float64(i)*1.7)
+	}
+	b.Series = append(b.Series, model.BatchSeries{Key: model.AppendKey(nil, ls), To: len(b.T), ETo: 1})
+	if _, err := c.nodes["n1"].db.Append(t.Context(), b); err != nil {
+		t.Fatal(err)
+	}
+	c.mustWrite("n1", 0, 20)
+	c.join("n4", "n1")
+	read := func(name string, of *model.SelectRequest) (out string, err error) {
+		ctx, _, err := c.nodes[name].node.Sync(t.Context(), Wanted{Level: Linearizable})
+		if err != nil {
+			return "", err
+		}
+		r := c.nodes[name].node.Reader()
+		sel, err := r.Select(ctx, of)
+		if err != nil {
+			return "", err
+		}
+		defer sel.Close()
+		for _, s := range sel.Series {
+			var cols model.Columns
+			if err := s.Read(&cols); err != nil {
+				return "", err
+			}
+			out += fmt.Sprintln(s.Labels(), len(cols.T), cols.T, cols.V)
+		}
+		names, err := r.LabelNames(ctx, of)
+		if err != nil {
+			return "", err
+		}
+		values, err := r.LabelValues(ctx, "s", of)
+		if err != nil {
+			return "", err
+		}
+		exemplars, err := r.Exemplars(ctx, of)
+		return out + fmt.Sprintln(names, values, exemplars), err
+	}
+	for _, of := range []*model.SelectRequest{everything(), {MinT: 1000, MaxT: 5000,
+		Matchers: []*labels.Matcher{labels.MustNewMatcher(labels.MatchRegexp, "s", "[1-3]")}}} {
+		want, err := read("n1", of)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := read("n4", of)
+		if err != nil || got != want {
+			t.Fatalf("%v; n4 answers with %d bytes, n1 with %d", err, len(got), len(want))
+		}
+	}
+	if _, err := read("n4", &model.SelectRequest{MaxT: math.MaxInt64, MaxSeries: 3}); !errors.Is(err, model.ErrLimit) {
+		t.Errorf("more series than allowed: %v", err)
+	}
+	for name, m := range c.nodes {
+		c.await("no selection left open at "+name, func() error {
+			m.node.selections.mu.Lock()
+			defer m.node.selections.mu.Unlock()
+			if n := len(m.node.selections.mu.open); n > 0 {
+				return fmt.Errorf("%d are", n)
+			}
+			return nil
+		})
+	}
+}
+
+// TestPartial: a read of shards that nobody can be asked for fails, or, as asked, says
+// what it lacks.
+func TestPartial(t *testing.T) {
+	c := newTrio(t, Options{CommitTimeout: time.Second})
+	c.mustWrite("n1", 0, 20)
+	c.join("n4", "n1")
+	c.check("n4")
+	n := c.nodes["n4"].node
+	c.net.isolate(c.peers["n4"], true)
+	if _, _, err := n.Sync(t.Context(), Wanted{Level: Leader}); !errors.Is(err, model.ErrUnavailable) {
+		t.Fatalf("alone: %v", err)
+	}
+	ctx, _, err := n.Sync(t.Context(), Wanted{Level: Leader, Partial: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sel, err := n.Reader().Select(ctx, everything())
+	if err != nil {
+		t.Fatal(err)
+	}
+	sel.Close()
+	if w := strings.Join(Warnings(ctx), "; "); len(sel.Series) > 0 || !strings.Contains(w, "are missing") {
+		t.Errorf("%d series, warnings: %s", len(sel.Series), w)
+	}
+	c.net.isolate(c.peers["n4"], false)
+	c.await("all of it again", func() error {
+		ctx, _, err := n.Sync(t.Context(), Wanted{Level: Linearizable, Partial: true})
+		if err == nil && len(Warnings(ctx)) > 0 {
+			err = fmt.Errorf("%v", Warnings(ctx))
+		}
+		return err
+	})
+	c.checkAll()
+}
+
+// TestNewAddress: nodes come back at other addresses.
+func TestNewAddress(t *testing.T) {
+	c := newTrio(t, Options{})
+	c.mustWrite("n1", 0, 20)
+	c.join("n4", "n1")
+	c.await("n4 in the map", func() error { return c.knows("n1", "n4", "n4:1") })
+	c.stop("n4")
+	c.peers["n4"] = "n4:2"
+	c.start("n4")
+	c.await("its new address", func() error { return c.knows("n1", "n4", "n4:2") })
+	if err := c.nodes["n1"].node.MoveShard(t.Context(), 0, "n2", "n4"); err != nil {
+		t.Fatal(err)
+	}
+	c.planEnds(PlanDone)
+	c.mustWrite("n4", 50, 10)
+	c.checkAll()
+	c.sameHashes()
+}
+
+func (c *trio) knows(at, name, addr string) error {
+	if x := c.nodes[at].node.currentMap().nodes[name]; x.Address != addr {
+		return fmt.Errorf("%s has %+v", at, x)
+	}
+	return nil
+}
+
+// TestRemoveDead: a dead node is removed by force, and a rebalance makes up for it.
+func TestRemoveDead(t *testing.T) {
+	c := newTrio(t, Options{})
+	c.mustWrite("n1", 0, 50)
+	c.join("n4", "n1")
+	n1 := c.nodes["n1"].node
+	if err := n1.RemoveNode(t.Context(), "n3", false); !errors.Is(err, ErrRefused) {
+		t.Errorf("removed with shards: %v", err)
+	}
+	if err := n1.RemoveNode(t.Context(), "n3", true); !errors.Is(err, ErrRefused) {
+		t.Errorf("removed while it answers: %v", err)
+	}
+	c.stop("n3")
+	delete(c.peers, "n3")
+	c.await("the removal", func() error { return n1.RemoveNode(t.Context(), "n3", true) })
+	c.await("members", func() error { return c.members("n1") })
+	if _, err := n1.Rebalance(t.Context(), "", "test"); err != nil {
+		t.Fatal(err)
+	}
+	if err := n1.SetPlan(context.Background(), PlanPaused); err != nil {
+		t.Fatal(err)
+	}
+	c.mustWrite("n4", 100, 10)
+	if err := n1.SetPlan(context.Background(), PlanRunning); err != nil {
+		t.Fatal(err)
+	}
+	c.planEnds(PlanDone)
+	for i, s := range n1.currentMap().shards {
+		if !slices.Equal(slices.Sorted(slices.Values(s.Replicas)), []string{"n1", "n2", "n4"}) {
+			t.Errorf("shard %d is on %v", i, s.Replicas)
+		}
+	}
+	c.await("three voters of the metadata", func() error {
+		if v := n1.meta().voters(); len(v) != 3 || slices.ContainsFunc(v, func(s raft.Server) bool { return string(s.Address) == "n3" }) {
+			return fmt.Errorf("%v", v)
+		}
+		return nil
+	})
+	c.mustWrite("n4", 200, 10)
+	c.checkAll()
+	c.sameHashes()
+}
