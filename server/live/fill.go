@@ -65,6 +65,7 @@ func (c *conn) fill() (more bool) {
 	}
 	more = c.events(w, d.subs)
 	if d.beat && !more {
+		w.upTo(d.subs)
 		w.buf = appendHeartbeat(w.buf[:0], time.Now(), w.known)
 		c.send(frame.Heartbeat, w.buf, false)
 	} else if d.beat {
@@ -134,6 +135,7 @@ func (c *conn) encode(w *work, s *sub, events []qlive.Event) []qlive.Event {
 			}
 			kind = ""
 		case qlive.DataKind:
+			s.reached = max(s.reached, e.Step.T)
 			if e.Step.T > s.cursor {
 				s.cursor, advances = e.Step.T, true
 			}
@@ -150,10 +152,12 @@ func (c *conn) encode(w *work, s *sub, events []qlive.Event) []qlive.Event {
 			}
 		case qlive.DroppedKind:
 			kind = frame.Dropped
+			s.reached = max(s.reached, e.Dropped.To)
 			c.s.metrics.dropped.Add(float64(e.Dropped.Count))
 			w.buf = appendDropped(w.buf[:0], s.id, e.Dropped)
 		case qlive.ErrorKind:
 			kind = frame.Error
+			s.reached = max(s.reached, e.T)
 			w.buf = append(w.buf[:0], errorFrame("", s.id, e.T, e.Err, false)...)
 		}
 		if kind != "" {
@@ -174,6 +178,21 @@ func (c *conn) series(w *work, s *sub, defs []qlive.SeriesDef) (n int) {
 	}
 	c.send(frame.Series, w.buf, false)
 	return n
+}
+
+// upTo lowers what is known to what was sent: a backfill may still be computed.
+func (w *work) upTo(subs []*sub) {
+	kept := w.known[:0]
+	for i, s := range subs {
+		k := w.known[i]
+		if s.want.Mode != frame.ModeSamples && (s.reached != 0 || s.want.Backfill != 0 || s.want.Resume != 0) {
+			k.t = s.reached
+		}
+		if k.t != 0 {
+			kept = append(kept, k)
+		}
+	}
+	w.known = kept
 }
 
 // work is what a writer needs while it gathers.

@@ -338,7 +338,7 @@ func TestCompression(t *testing.T) {
 	for _, allowed := range []bool{true, false} {
 		f := newFixture(t, &Options{Compression: allowed})
 		for i := range 100 {
-			f.put(time.Now(), 1, "__name__", "m", "i", fmt.Sprint("a label value that repeats ", i))
+			f.put(time.Now().Add(-time.Second), 1, "__name__", "m", "i", fmt.Sprint("a label value that repeats ", i))
 		}
 		ws, res, err := (&websocket.Dialer{EnableCompression: true}).Dial("ws://"+f.addr+PathLive, nil)
 		if err != nil {

@@ -11,8 +11,7 @@ import (
 
 func TestSubscribe(t *testing.T) {
 	f := newFixture(t, &Options{Heartbeat: 50 * time.Millisecond})
-	now := time.Now()
-	f.put(now, 12.5, "__name__", "m", "region", "eu")
+	f.put(time.Now().Add(-time.Second), 12.5, "__name__", "m", "region", "eu")
 	c := f.dial(PathLive, nil)
 	c.send(`{"op":"subscribe","id":"a","query":"m","step":"100ms"}`)
 	if ack := c.next(frame.Ack); ack.ID != "a" || ack.Op != "subscribe" || ack.Step.String() != "100ms" || ack.Mode == "" || ack.Query != "m" {
@@ -52,7 +51,7 @@ func TestSubscribe(t *testing.T) {
 
 func TestSet(t *testing.T) {
 	f := newFixture(t, nil)
-	f.put(time.Now(), 1, "__name__", "m")
+	f.put(time.Now().Add(-time.Second), 1, "__name__", "m")
 	c := f.dial(PathLive, nil)
 	c.send(`{"op":"set","subs":[{"id":"a","query":"m","step":"100ms"},{"id":"b","query":"m*2","step":"100ms"}]}`)
 	c.next(frame.Ack)
@@ -72,6 +71,25 @@ func TestSet(t *testing.T) {
 	for range 3 {
 		if d := c.next(frame.Data); d.ID != "b" || string(d.V[0].Raw) != `"3"` {
 			t.Fatalf("got %+v", d)
+		}
+	}
+}
+
+// TestHeartbeatsClaimNothingTooEarly: what a heartbeat says is known has been sent.
+func TestHeartbeatsClaimNothingTooEarly(t *testing.T) {
+	f := newFixture(t, &Options{Heartbeat: 50 * time.Millisecond})
+	f.put(time.Now().Add(-time.Minute), 1, "__name__", "m")
+	c := f.dial(PathLive, nil)
+	c.send(`{"op":"subscribe","id":"a","query":"m","step":"100ms","backfill":"5m"}`)
+	last := frame.Time(0)
+	for n := 0; n < 5; {
+		switch fr := c.next(frame.Data, frame.Heartbeat); {
+		case fr.Type == frame.Data:
+			last = fr.T
+		case fr.Known["a"] > last:
+			t.Fatalf("%d is known, but %d was sent", fr.Known["a"], last)
+		case fr.Known["a"] > 0:
+			n++
 		}
 	}
 }

@@ -94,22 +94,29 @@ func (s *Server) wait(c *conn) {
 	})
 }
 
+// tick lets heartbeats go out, those of all connections spread over the time between
+// two. A tick that comes late makes up for those that were lost.
 func (s *Server) tick() {
-	t := time.NewTicker(max(s.opts.Heartbeat/rounds, time.Millisecond))
+	every := max(s.opts.Heartbeat/rounds, time.Millisecond)
+	t := time.NewTicker(every)
 	defer t.Stop()
+	start := time.Now()
 	var due []*conn
-	for i := 0; ; i = (i + 1) % rounds {
+	for done := int64(0); ; {
 		select {
 		case <-t.C:
 		case <-s.ctx.Done():
 			return
 		}
+		now := time.Now()
+		until := int64(now.Sub(start) / every)
 		s.mu.Lock()
-		for c := range s.mu.buckets[i] {
-			due = append(due, c)
+		for done = max(done, until-rounds); done < until; done++ {
+			for c := range s.mu.buckets[done%rounds] {
+				due = append(due, c)
+			}
 		}
 		s.mu.Unlock()
-		now := time.Now()
 		for _, c := range due {
 			c.beat(now)
 		}

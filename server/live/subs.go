@@ -15,12 +15,13 @@ import (
 
 // sub is a subscription of a connection.
 type sub struct {
-	id     []byte // in JSON
-	want   frame.Sub
-	feed   *qlive.Subscription
-	cursor int64                    // the newest time sent, by the writer alone
-	labels map[uint32]labels.Labels // of the older form: what the numbers stand for
-	ended  bool                     // told
+	id      []byte // in JSON
+	want    frame.Sub
+	feed    *qlive.Subscription
+	cursor  int64                    // the newest time sent, by the writer alone, as the next
+	reached int64                    // the newest time that was sent, or told to be missing
+	labels  map[uint32]labels.Labels // of the older form: what the numbers stand for
+	ended   bool                     // told
 }
 
 // rest is what of a subscription's events did not fit into the last write.
@@ -88,7 +89,7 @@ func (c *conn) begin(ctx context.Context, want *frame.Sub) (*sub, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &sub{id: quoteID(want.ID), want: *want, feed: feed, cursor: int64(want.Resume)}
+	s := &sub{id: quoteID(want.ID), want: *want, feed: feed, cursor: int64(want.Resume), reached: int64(want.Resume)}
 	s.want.Applied = ""
 	if c.simple {
 		s.labels = map[uint32]labels.Labels{}
