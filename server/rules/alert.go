@@ -139,7 +139,7 @@ func (r *Alerts) instances(ctx context.Context, res promql.Vector, ts time.Time)
 		a := &Alert{State: Pending, Labels: lb.Labels(), Annotations: notes.Labels(), Value: s.F, ActiveAt: ts}
 		key := labelKey(a.Labels)
 		if now[key] != nil {
-			return nil, ErrDuplicate
+			return nil, ErrDuplicateAlert
 		}
 		now[key] = a
 	}

@@ -455,7 +455,7 @@ func ptr[T any](v T) *T { return &v }
 
 func (th *theirs) evaluate(ts time.Time) {
 	for _, g := range th.groups {
-		g.Eval(context.Background(), ts)
+		upstream.DefaultEvalIterationFunc(context.Background(), g, ts)
 	}
 }
 
