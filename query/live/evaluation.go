@@ -32,6 +32,7 @@ type evaluation struct {
 	recent []*Step       // within the horizon, in their newest revisions, in order
 	wakes  []*Subscription
 	events []entry // scratch of publish
+	over   bool    // it has ended for want of subscribers
 
 	ready chan struct{} // closed once samples mode has its feed, or has failed to get it
 
@@ -255,7 +256,11 @@ func (e *evaluation) class() class {
 
 // run implements task.
 func (e *evaluation) run(ctx context.Context, now time.Time) time.Time {
+	if e.over {
+		return time.Time{} // kicked by a wake that was under way
+	}
 	if e.lingered(now) && e.hub.retire(e) {
+		e.over = true
 		e.release()
 		return time.Time{}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"slices"
 	"testing"
 	"time"
 
@@ -197,6 +198,31 @@ func TestGivesBack(t *testing.T) {
 	}
 	if _, err := f.Subscribe(context.Background(), Request{Query: "up"}); err != ErrClosed {
 		t.Errorf("got %v", err)
+	}
+}
+
+// TestLateKick: a feed's wake that comes when its evaluation has ended starts nothing.
+func TestLateKick(t *testing.T) {
+	for _, req := range []Request{{Query: "up"}, {Query: "up", Samples: true}, {Query: "up + 1"}} {
+		f := newFixture(t, &Options{Linger: 5 * time.Second, Delay: -1})
+		s := f.subscribe(req)
+		f.put(labels.FromStrings("__name__", "up"), start.UnixMilli()+1, 1)
+		f.clock.Advance(time.Second)
+		for !slices.ContainsFunc(s.Poll(nil), func(ev Event) bool { return ev.Kind == DataKind }) {
+			<-f.wake
+		}
+		e := s.e
+		s.Close()
+		for deadline := time.Now().Add(20 * time.Second); f.Stats().Queries > 0 || f.store.Feeds() > 0; {
+			if time.Now().After(deadline) {
+				t.Fatalf("%+v, %d feeds", f.Stats(), f.store.Feeds())
+			}
+			f.clock.Advance(time.Second)
+			time.Sleep(time.Millisecond)
+		}
+		if next := e.run(context.Background(), f.clock.Now()); !next.IsZero() || f.store.Feeds() > 0 {
+			t.Errorf("%+v: it goes on at %s with %d feeds", req, next, f.store.Feeds())
+		}
 	}
 }
 
