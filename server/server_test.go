@@ -47,15 +47,18 @@ func TestEveryRouteAgainstEveryRole(t *testing.T) {
 	}
 	s.Mount(fake{}, fakeAPI{}, fakeLive{})
 	for path, want := range map[string][4]int{ // none, read, write, admin
-		"/-/healthy":           {200, 200, 200, 200},
-		"/-/ready":             {200, 200, 200, 200},
-		"/api/v1/write":        {401, 403, 200, 200},
-		"/api/v1/query":        {401, 200, 403, 200},
-		"/api/v1/live":         {401, 200, 403, 200},
-		"/metrics":             {401, 200, 403, 200},
-		"/api/v1/panic":        {401, 500, 403, 500},
-		"/api/v1/admin/x":      {401, 403, 403, 404},
-		"/debug/pprof/profile": {401, 403, 403, 0}, // to admins it answers, for seconds
+		"/-/healthy":                 {200, 200, 200, 200},
+		"/-/ready":                   {200, 200, 200, 200},
+		"/api/v1/write":              {401, 403, 200, 200},
+		"/api/v1/query":              {401, 200, 403, 200},
+		"/api/v1/live":               {401, 200, 403, 200},
+		"/metrics":                   {401, 200, 403, 200},
+		"/api/v1/metrics/realtime":   {401, 404, 403, 404},
+		"/api/v1/metrics/historical": {401, 404, 403, 404},
+		"/api/v1/slo":                {401, 404, 403, 404},
+		"/api/v1/panic":              {401, 500, 403, 500},
+		"/api/v1/admin/x":            {401, 403, 403, 404},
+		"/debug/pprof/profile":       {401, 403, 403, 0}, // to admins it answers, for seconds
 
 		"/api/v1/alerts/subscribe":              {401, 404, 403, 404},
 		"/api/v1/alerts/subscribe/x":            {401, 404, 403, 404},

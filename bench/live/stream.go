@@ -19,8 +19,9 @@ import (
 // ErrVoid reports a run whose load was not what it should have been.
 var ErrVoid = errors.New("live: void, the load was missed")
 
-// Lanes is the number of connections that write.
-const Lanes = 4
+// Lanes is the number of connections that write: with 10,000 series a request then has
+// 2,000 samples, which is what Prometheus sends at most by default.
+const Lanes = 5
 
 // Stream is a steady stream of samples that is sent in real time: the sample of a tick
 // bears the time at which it is due.
