@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 
 // trio is three nodes in this process, and what they have acknowledged.
 type trio struct {
-	t       *testing.T
+	t       testing.TB
 	dir     string
 	net     *memNetwork
 	peers   map[string]string
@@ -59,16 +59,16 @@ func (m *member) sync(op vfs.Op) error {
 	return nil
 }
 
-func newTrio(t *testing.T, o Options) *trio { return newTrioOn(t, o, nil) }
+func newTrio(t testing.TB, o Options) *trio { return newTrioOn(t, o, nil) }
 
-func newTrioOn(t *testing.T, o Options, disk func(name string) vfs.FS) *trio {
+func newTrioOn(t testing.TB, o Options, disk func(name string) vfs.FS) *trio {
 	c := emptyTrio(t, o, disk)
 	c.startAll()
 	return c
 }
 
 // emptyTrio has started no node.
-func emptyTrio(t *testing.T, o Options, disk func(name string) vfs.FS) *trio {
+func emptyTrio(t testing.TB, o Options, disk func(name string) vfs.FS) *trio {
 	c := &trio{disk: disk, t: t, dir: t.TempDir(), net: newMemNetwork(), opts: o, joining: map[string]string{}, nodes: map[string]*member{}, acked: map[string]map[int64]uint64{}, sent: map[string]map[int64]uint64{}}
 	c.peers = map[string]string{"n1": "n1:1", "n2": "n2:1", "n3": "n3:1"}
 	t.Cleanup(func() {
@@ -108,7 +108,9 @@ func (c *trio) open(name string) (*member, error) {
 	if o.Join = c.joining[name]; o.Join == "" {
 		o.Peers = map[string]string{"n1": c.peers["n1"], "n2": c.peers["n2"], "n3": c.peers["n3"]}
 	}
-	o.Network = memHost{c.net, c.peers[name]}
+	if o.Network == nil {
+		o.Network = memHost{c.net, c.peers[name]}
+	}
 	o.Heartbeat = 100 * time.Millisecond
 	o.onPhase = func(n *Node, m *Move) {
 		if fn := c.onPhase.Load(); fn != nil {

@@ -43,7 +43,7 @@ func (d *memDisks) cut(name string, rng *rand.Rand, percent int) {
 }
 
 // lastSegment returns the end of what is in a node's log.
-func lastSegment(t *testing.T, fsys vfs.FS, dir string) (name string, f vfs.File, end int64) {
+func lastSegment(t testing.TB, fsys vfs.FS, dir string) (name string, f vfs.File, end int64) {
 	t.Helper()
 	names, err := fsys.List(path.Join(dir, "wal"))
 	if err != nil {
