@@ -102,6 +102,8 @@ func (n *node) startRules(q *query.Engine) (r *ruling, err error) {
 		r.leads = watchLeadership(n.cluster, 2)
 		o.Leadership = r.leads.listener(0)
 		o.Sync = func(ctx context.Context, w model.Applied) error {
+			ctx, cancel := context.WithTimeout(ctx, c.QueryTimeout)
+			defer cancel()
 			_, _, err := n.cluster.Sync(ctx, cluster.Wanted{Level: cluster.Leader, Applied: w})
 			return err
 		}
