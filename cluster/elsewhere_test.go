@@ -22,11 +22,11 @@ func everything() *model.SelectRequest {
 
 // TestElsewhere: a node that holds nothing answers as one that holds everything.
 func TestElsewhere(t *testing.T) {
-	c := newTrio(t, Options{})
+	c := newTrio(t, Options{CommitTimeout: 20 * time.Second})
 	b := &model.Batch{}
 	ls := labels.FromStrings("__name__", "h", "x", "y")
 	b.Exemplars = append(b.Exemplars, model.Exemplar{T: 5, Value: math.Inf(1), Labels: model.AppendKey(nil, labels.FromStrings("trace", "1"))})
-	for i := range int64(300_000) { // more than one piece
+	for i := range int64(150_000) { // more than one piece
 		b.T, b.V = append(b.T, i), append(b.V, float64(i)*1.7)
 	}
 	b.Series = append(b.Series, model.BatchSeries{Key: model.AppendKey(nil, ls), To: len(b.T), ETo: 1})
