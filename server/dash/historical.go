@@ -250,7 +250,7 @@ func (e *encoder) folded(h *history) error {
 
 func (e *encoder) series(h *history, s *promql.Series, open *promql.Sample) error {
 	e.raw(`{"labels":`)
-	e.labels(s.Metric.DropMetricName())
+	e.labels(s.Metric.DropReserved(func(name string) bool { return name == prommodel.MetricNameLabel }))
 	e.raw(`,"data":`)
 	w := pointWriter{e: e}
 	fs, hs := s.Floats, s.Histograms
