@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -25,6 +26,7 @@ type Node struct {
 	selections selections
 	cmap       atomic.Pointer[clusterMap]
 	mapped     *signal     // the map has changed
+	life       uint64      // of this start: what Sync has brought about ends with it
 	hostSaw    uint64      // of mapped; host's own
 	gone       atomic.Bool // the map says that this node was removed
 	addr       string      // at which the others reach this node
@@ -71,6 +73,7 @@ func Start(ctx context.Context, o *Options, r *engine.Replicas) (_ *Node, err er
 	if err := n.opts.Validate(); err != nil {
 		return nil, err
 	}
+	n.life = rand.Uint64() | 1
 	n.name, n.addr, n.book = n.opts.Name, n.opts.Advertise, newBook(n.opts.Peers)
 	n.mu.links, n.mu.bulks, n.mapped = map[string]*link{}, map[string]*link{}, newSignal()
 	n.mu.lent = map[uint64]*lent{}

@@ -34,9 +34,10 @@ type reading struct {
 	here map[int]*group
 	mu   struct {
 		sync.Mutex
-		at       map[int]string  // shard -> node that is as fresh as is wanted
-		bad      map[string]bool // nodes that failed
-		lax      bool            // what is wanted could not be had, and the read goes on without
+		at       map[int]string    // shard -> node that is as fresh as is wanted
+		bad      map[string]bool   // nodes that failed
+		lives    map[string]uint64 // of nodes, when they were synced: one that has started again since may be behind
+		lax      bool              // what is wanted could not be had, and the read goes on without
 		warnings []string
 	}
 }
@@ -122,7 +123,7 @@ func (p *reading) syncAt(ctx context.Context, shards []int) (time.Duration, erro
 	var mu sync.Mutex
 	var most time.Duration
 	err := p.each(ctx, shards, func(ctx context.Context, name string, of []int) error {
-		age, err := p.n.askSync(ctx, name, &p.wanted, of)
+		age, err := p.askSync(ctx, name, of)
 		if err != nil {
 			return err
 		}
@@ -176,6 +177,12 @@ func (p *reading) each(ctx context.Context, shards []int, fn func(context.Contex
 		}
 	}
 	return nil
+}
+
+func (p *reading) life(name string) uint64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.mu.lives[name]
 }
 
 func (p *reading) fail(name string, of []int) {
@@ -244,7 +251,7 @@ func (p *reading) run(ctx context.Context, here func(context.Context, []int) err
 	}
 	elsewhere := func(ctx context.Context, name string, of []int) error {
 		if late := p.notSynced(name, of); len(late) > 0 {
-			if _, err := p.n.askSync(ctx, name, &p.wanted, late); err != nil {
+			if _, err := p.askSync(ctx, name, late); err != nil {
 				return err
 			}
 		}
@@ -290,7 +297,8 @@ func (p *reading) notSynced(name string, of []int) (late []int) {
 }
 
 // askSync brings replicas at another node to what is wanted.
-func (n *Node) askSync(ctx context.Context, name string, w *Wanted, shards []int) (time.Duration, error) {
+func (p *reading) askSync(ctx context.Context, name string, shards []int) (time.Duration, error) {
+	n, w := p.n, &p.wanted
 	req := putUvarints(nil, uint64(w.Level), uint64(w.MaxStaleness), uint64(len(w.Applied)))
 	for _, a := range w.Applied {
 		req = putUvarints(req, uint64(a.Shard), a.Index)
@@ -303,7 +311,13 @@ func (n *Node) askSync(ctx context.Context, name string, w *Wanted, shards []int
 		return 0, err
 	}
 	d := &decoder{b: b}
-	age := time.Duration(d.uvarint())
+	age, life := time.Duration(d.uvarint()), d.uvarint()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.mu.lives == nil {
+		p.mu.lives = map[string]uint64{}
+	}
+	p.mu.lives[name] = life
 	return age, d.end()
 }
 
@@ -330,7 +344,7 @@ func (n *Node) answerSync(ctx context.Context, data []byte) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, n.opts.CommitTimeout)
 	defer cancel()
 	age, err := n.syncGroups(ctx, &w, groups)
-	return putUvarints(nil, uint64(age)), err
+	return putUvarints(nil, uint64(age), n.life), err
 }
 
 // Select implements model.Reader.
@@ -352,10 +366,11 @@ func (r *clusterReader) Select(ctx context.Context, req *model.SelectRequest) (*
 		}
 	}}
 	// What is selected outlives the parallel calls: it ends with the caller's context.
-	err := n.readingOf(ctx).run(ctx,
+	p := n.readingOf(ctx)
+	err := p.run(ctx,
 		func(_ context.Context, shards []int) error { return add(n.selectHere(ctx, shards, req)) },
 		func(_ context.Context, name string, shards []int) error {
-			return add(n.selectAt(ctx, name, shards, req))
+			return add(n.selectAt(ctx, name, p.life(name), shards, req))
 		})
 	if err != nil {
 		out.Close()
@@ -380,14 +395,15 @@ func (r *clusterReader) names(ctx context.Context, what uint64, name string, req
 ) error {
 	n := (*Node)(r)
 	var mu sync.Mutex
-	return n.readingOf(ctx).run(ctx, func(ctx context.Context, shards []int) error {
+	p := n.readingOf(ctx)
+	return p.run(ctx, func(ctx context.Context, shards []int) error {
 		err := here(ctx, n.replicas.Reader(shards))
 		if err == nil && !n.holdsAll(shards) {
 			err = errNoReplica
 		}
 		return err
 	}, func(ctx context.Context, node string, shards []int) error {
-		b, err := n.bulk(node).call(ctx, kindNames, 0, append(putBytes(putUvarints(nil, what), name), putSelect(nil, shards, req)...), false)
+		b, err := n.bulk(node).call(ctx, kindNames, 0, append(putBytes(putUvarints(nil, p.life(node), what), name), putSelect(nil, shards, req)...), false)
 		if err != nil {
 			return err
 		}

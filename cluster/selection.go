@@ -81,9 +81,13 @@ func (s *selections) end(id uint64, owner *wire) {
 // it has, and the keys of the first.
 func (n *Node) answerSelect(ctx context.Context, from *wire, data []byte) ([]byte, error) {
 	d := &decoder{b: data}
+	life := d.uvarint()
 	shards, req := d.selectRequest()
 	if err := d.end(); err != nil {
 		return nil, err
+	}
+	if life != 0 && life != n.life {
+		return nil, errNoReplica
 	}
 	sel, err := n.selectHere(ctx, shards, req)
 	var over *model.LimitError
@@ -161,12 +165,12 @@ func (n *Node) answerRead(from *wire, data []byte) ([]byte, error) {
 // answerNames answers for labels and exemplars of shards that lie here.
 func (n *Node) answerNames(ctx context.Context, data []byte) ([]byte, error) {
 	d := &decoder{b: data}
-	what, name := d.uvarint(), string(d.bytes())
+	life, what, name := d.uvarint(), d.uvarint(), string(d.bytes())
 	shards, req := d.selectRequest()
 	if err := d.end(); err != nil {
 		return nil, err
 	}
-	if !n.holdsAll(shards) {
+	if life != 0 && life != n.life || !n.holdsAll(shards) {
 		return nil, errNoReplica
 	}
 	r := n.replicas.Reader(shards)
