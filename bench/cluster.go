@@ -352,7 +352,7 @@ func small(seed uint64) ([]byte, error) {
 
 const (
 	lightWrites = 500
-	lightPause  = 10 * time.Millisecond // between them
+	lightPause  = 20 * time.Millisecond // between them
 )
 
 // latency compares a write at light load with a bare fdatasync beside it.

@@ -11,6 +11,7 @@ import (
 	"path"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -92,7 +93,7 @@ func Open(dir string, o *Options) (_ *DB, err error) {
 	db.feeds = live.New(db.shards)
 	if db.log, err = wal.Open(path.Join(dir, "wal"), &wal.Options{
 		FS: fsys, Logger: db.opts.Logger, SegmentSize: db.opts.SegmentBytes, Failpoint: db.opts.Failpoint,
-		Gather: db.opts.Replicate != nil,
+		Pace: db.pace(),
 	}); err != nil {
 		return nil, err
 	}
@@ -109,6 +110,17 @@ func Open(dir string, o *Options) (_ *DB, err error) {
 	db.wg.Go(func() { db.background(ctx) })
 	db.wg.Go(func() { db.scrub(ctx) })
 	return db, nil
+}
+
+// replicatedPace is the pace of a replica's log: its groups, and the leaders of those that
+// others lead, append without knowing of each other.
+const replicatedPace = 4 * time.Millisecond
+
+func (db *DB) pace() time.Duration {
+	if db.opts.Replicate == nil {
+		return 0
+	}
+	return replicatedPace
 }
 
 // startCommitter brings the shards to the end of the log and takes writes from there;

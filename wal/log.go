@@ -36,6 +36,7 @@ type Log struct {
 	// write holds a token of the one caller that writes; it guards what follows. It is a
 	// channel and no mutex: a test on virtual time must see that who waits for a disk waits.
 	write   chan struct{}
+	pacer   pacer
 	f       vfs.File
 	seq     uint64
 	off     int64
@@ -190,7 +191,8 @@ func (l *Log) await(b *batch) error {
 		return b.err
 	default:
 	}
-	if l.opts.Gather {
+	if l.opts.Pace > 0 {
+		time.Sleep(l.pacer.take(time.Now(), l.opts.Pace))
 		l.gather(b)
 	}
 	l.mu.Lock()

@@ -3,6 +3,7 @@ package wal
 import (
 	"fmt"
 	"log/slog"
+	"time"
 
 	"github.com/strandline-db/strandline/wal/vfs"
 )
@@ -12,9 +13,10 @@ type Options struct {
 	FS          vfs.FS // the machine's
 	SegmentSize int64  // bytes preallocated for a segment. Default: 64 MiB
 	Logger      *slog.Logger
-	// Gather makes a writer give way to other callers before it writes, so that more of
-	// them share its fsync: for logs with many independent appenders.
-	Gather bool
+	// Pace, for logs with many independent appenders, makes more of them share an fsync:
+	// a writer gives way to other callers before it writes, and while writes come
+	// without end, an fsync begins only each Pace. 0: each writer writes at once.
+	Pace time.Duration
 	// Failpoint is called with a name at each step at which a crash is interesting.
 	// Nil outside tests.
 	Failpoint func(name string)
@@ -40,6 +42,9 @@ func (o *Options) EnsureDefaults() {
 func (o *Options) Validate() error {
 	if o.SegmentSize < 4096 || o.SegmentSize > 1<<31 {
 		return fmt.Errorf("wal: a segment of %d bytes is not between 4 KiB and 2 GiB", o.SegmentSize)
+	}
+	if o.Pace < 0 {
+		return fmt.Errorf("wal: a pace of %v is negative", o.Pace)
 	}
 	return nil
 }
