@@ -40,12 +40,20 @@ func Send(ctx context.Context, base string, f *workload.File, lanes int) (Result
 func Offer(ctx context.Context, base string, f *workload.File, lanes int, rate float64) (Result, error) {
 	cpu, begin := selfCPU(), time.Now()
 	results := make([]Result, lanes)
+	lane, all := make([]int64, lanes), int64(0)
+	for i := range lanes {
+		for _, b := range f.Lane(i) {
+			lane[i] += int64(b.Samples)
+		}
+		all += lane[i]
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	for i := range lanes {
 		var due func(samples int64) time.Time
-		if rate > 0 {
+		if rate > 0 { // all lanes take the same time, however the samples are divided
+			share := float64(lane[i]) / float64(all)
 			due = func(samples int64) time.Time {
-				return begin.Add(time.Duration(float64(samples) * float64(lanes) / rate * float64(time.Second)))
+				return begin.Add(time.Duration(float64(samples) / share / rate * float64(time.Second)))
 			}
 		}
 		g.Go(func() error { return sendLane(ctx, base, f, i, due, &results[i]) })
