@@ -187,7 +187,7 @@ func clusterBench(ctx context.Context, args []string) (err error) {
 	fs.IntVar(&o.series, "series", 20_000, "series of the load")
 	fs.IntVar(&o.scrapes, "scrapes", 100, "samples a series")
 	fs.IntVar(&o.senders, "senders", 16, "connections that send, as a Prometheus has with as many remote-write shards")
-	fs.Float64Var(&o.offered, "offered", 400_000, "samples a second at which fsyncs are compared")
+	fs.Float64Var(&o.offered, "offered", 500_000, "samples a second at which fsyncs are compared")
 	fs.DurationVar(&o.idle, "idle", 20*time.Second, "how long to look at an idle cluster")
 	if err := fs.Parse(args); err != nil {
 		return err
