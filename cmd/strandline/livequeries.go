@@ -23,7 +23,7 @@ func (n *node) startLive(q *query.Engine) (*living, error) {
 	hub, err := qlive.New(n.db, n.db, q, &qlive.Options{
 		Delay: orNegative(c.LiveDelay), Horizon: orNegative(c.LiveHorizon), MaxBackfill: c.LiveMaxBackfill,
 		MaxSeries: c.LiveMaxSeries, MaxQueries: c.LiveMaxQueries, MaxSubscribers: c.LiveMaxConnections * c.LiveMaxSubscriptions,
-		Logger: n.log,
+		ReplicaLabel: c.ReplicaLabel, Logger: n.log,
 	})
 	if err != nil {
 		return nil, err

@@ -30,10 +30,12 @@ type incremental struct {
 	buf    scratch
 	// strange counts the steps in a row that the engine had to be asked for.
 	strange int
+	paired  bool // a series is one of a pair: the engine reads it otherwise
 }
 
-// errTooMuch: an evaluation would hold more than it may; it must be stepped.
-var errTooMuch = errors.New("live: more samples than an incremental evaluation may hold")
+// errTooMuch: an evaluation would hold more than it may, or what only the engine
+// understands; it must be stepped.
+var errTooMuch = errors.New("live: more than an incremental evaluation may hold")
 
 const (
 	seriesCost = 8 // samples that a series counts for in Options.MaxSamples
@@ -70,7 +72,7 @@ func (s *incremental) refresh(ctx context.Context, since int64) (span, error) {
 	switch {
 	case errors.As(err, &limit):
 		err = errTooMuch
-	case err == nil && s.strange > maxStrange:
+	case err == nil && (s.strange > maxStrange || s.paired):
 		err = errTooMuch
 	}
 	return changed, err
@@ -178,12 +180,20 @@ func (s *incremental) window(ls labels.Labels) *window {
 	key := string(ls.Bytes(nil))
 	w := s.byKey[key]
 	if w == nil {
+		s.paired = s.paired || s.pairs(ls)
 		w = &window{labels: ls, out: s.output(0, ls)}
 		s.byKey[key] = w
 		s.order = append(s.order, w)
 		s.sorted = false
 	}
 	return w
+}
+
+// pairs tells whether a series is one of a pair that queries read as one.
+func (s *incremental) pairs(ls labels.Labels) bool {
+	label := s.e.hub.opts.ReplicaLabel
+	named := func(m *labels.Matcher) bool { return m.Name == label }
+	return label != "" && ls.Has(label) && !slices.ContainsFunc(s.chain.matchers, named)
 }
 
 func (s *incremental) trim(t int64) {

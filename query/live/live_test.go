@@ -33,12 +33,16 @@ type fixture struct {
 func newFixture(t *testing.T, o *Options) *fixture {
 	t.Helper()
 	f := &fixture{t: t, store: querytest.New(), clock: clock.NewManual(start), wake: make(chan struct{}, 1)}
-	q, err := query.New(f.store, &query.Options{Clock: f.clock})
-	if err != nil {
-		t.Fatal(err)
-	}
 	if o == nil {
 		o = &Options{}
+	}
+	var reader model.Reader = f.store
+	if o.ReplicaLabel != "" {
+		reader = query.NewPairReader(f.store, o.ReplicaLabel)
+	}
+	q, err := query.New(reader, &query.Options{Clock: f.clock})
+	if err != nil {
+		t.Fatal(err)
 	}
 	o.Clock = f.clock
 	if f.Hub, err = New(f.store, f.store, q, o); err != nil {
@@ -358,5 +362,27 @@ func TestSlowEvaluation(t *testing.T) {
 	}
 	if dropped == 0 {
 		t.Error("nothing was dropped")
+	}
+}
+
+// TestPair: what a pair of senders says of one series is one series to a live query too,
+// whether they were there before it or come later.
+func TestPair(t *testing.T) {
+	f := newFixture(t, &Options{ReplicaLabel: "replica"})
+	s := f.subscribe(Request{Query: `count by (job) (m)`})
+	at := start.UnixMilli()
+	for i := range int64(3) {
+		for _, replica := range []string{"a", "b"} {
+			f.put(labels.FromStrings("__name__", "m", "job", "x", "replica", replica), at+i*1000, 1)
+		}
+		f.clock.Advance(time.Second)
+		for _, ev := range f.until(s, at+i*1000) {
+			if ev.Kind == DataKind && (len(ev.Step.Values) != 1 || ev.Step.Values[0].V != 1) {
+				t.Fatalf("step %d: %+v, want one series", ev.Step.T, ev.Step.Values)
+			}
+		}
+	}
+	if got := s.Info().Mode; got != "stepped" {
+		t.Errorf("mode %q, want stepped", got)
 	}
 }

@@ -32,6 +32,9 @@ type Options struct {
 	// MaxSamples bounds what an incremental evaluation keeps in memory; a query that
 	// needs more is stepped. Default 1,000,000, which is 16 MiB.
 	MaxSamples int
+	// ReplicaLabel is that of query.NewPairReader, if the query engine reads through one:
+	// what has the label is not evaluated from the samples as they come. Empty: none.
+	ReplicaLabel string
 	// Ring is how many events an evaluation keeps for slow subscribers, and RingValues
 	// how many values there may be in them. Defaults 256 and 200,000.
 	Ring, RingValues int
