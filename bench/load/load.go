@@ -50,7 +50,7 @@ func Offer(ctx context.Context, base string, f *workload.File, lanes int, rate f
 	g, ctx := errgroup.WithContext(ctx)
 	for i := range lanes {
 		var due func(samples int64) time.Time
-		if rate > 0 { // all lanes take the same time, however the samples are divided, and don't march in step
+		if rate > 0 && lane[i] > 0 { // all lanes take the same time, however the samples are divided, and don't march in step
 			share := float64(lane[i]) / float64(all)
 			phase := float64(f.Lane(i)[0].Samples) * float64(i) / float64(lanes)
 			due = func(samples int64) time.Time {
