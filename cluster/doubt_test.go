@@ -35,13 +35,6 @@ func (d *memDisks) of(name string) vfs.FS {
 	return d.mu.by[name]
 }
 
-// cut replaces a node's disk by what a power cut leaves of it now.
-func (d *memDisks) cut(name string, rng *rand.Rand, percent int) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.mu.by[name] = d.mu.by[name].CrashClone(rng, percent)
-}
-
 // lastSegment returns the end of what is in a node's log.
 func lastSegment(t testing.TB, fsys vfs.FS, dir string) (name string, f vfs.File, end int64) {
 	t.Helper()

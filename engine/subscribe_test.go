@@ -9,6 +9,7 @@ import (
 	"sync"
 	"testing"
 
+	commonmodel "github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
 
@@ -17,7 +18,7 @@ import (
 )
 
 func equalName(name string) *labels.Matcher {
-	return labels.MustNewMatcher(labels.MatchEqual, labels.MetricName, name)
+	return labels.MustNewMatcher(labels.MatchEqual, commonmodel.MetricNameLabel, name)
 }
 
 func (f *fixture) subscribe(req *model.FeedRequest) model.Feed {

@@ -5,6 +5,7 @@ import (
 	"math"
 	"slices"
 
+	commonmodel "github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 
 	"github.com/strandline-db/strandline/shard/index"
@@ -130,7 +131,7 @@ func (s *Shard) Unwatch(w *Watch) {
 // name returns the one metric name that the watch wants.
 func (w *Watch) name() (string, bool) {
 	for _, m := range w.matchers {
-		if m.Name == labels.MetricName && m.Type == labels.MatchEqual && m.Value != "" {
+		if m.Name == commonmodel.MetricNameLabel && m.Type == labels.MatchEqual && m.Value != "" {
 			return m.Value, true
 		}
 	}
@@ -163,7 +164,7 @@ func (h *head) watchLocked(x *series, w *Watch) {
 // watchNewLocked marks a series that was just inserted for whoever it matches.
 func (h *head) watchNewLocked(x *series) {
 	var ls labels.Labels
-	for _, list := range [][]*Watch{h.mu.watch.byName[string(model.KeyValue([]byte(x.key), labels.MetricName))], h.mu.watch.rest} {
+	for _, list := range [][]*Watch{h.mu.watch.byName[string(model.KeyValue([]byte(x.key), commonmodel.MetricNameLabel))], h.mu.watch.rest} {
 		for _, w := range list {
 			if ls.IsEmpty() {
 				ls = model.KeyLabels([]byte(x.key))

@@ -170,7 +170,7 @@ func (s *Subscription) validate() error {
 		}
 	}
 	for name, value := range s.Labels {
-		if !model.UTF8Validation.IsValidLabelName(name) || name == labels.MetricName || !utf8.ValidString(value) || len(name)+len(value) > maxText {
+		if !model.UTF8Validation.IsValidLabelName(name) || name == model.MetricNameLabel || !utf8.ValidString(value) || len(name)+len(value) > maxText {
 			return fmt.Errorf("%w: the label %.100q can't select series", ErrBadRequest, name)
 		}
 	}
@@ -181,7 +181,7 @@ func (s *Subscription) validate() error {
 func (s *Subscription) condition(p parser.Parser) (string, error) {
 	text := s.Query
 	if s.Metric != "" {
-		ms := []*labels.Matcher{{Type: labels.MatchEqual, Name: labels.MetricName, Value: s.Metric}}
+		ms := []*labels.Matcher{{Type: labels.MatchEqual, Name: model.MetricNameLabel, Value: s.Metric}}
 		for _, name := range slices.Sorted(maps.Keys(s.Labels)) {
 			ms = append(ms, &labels.Matcher{Type: labels.MatchEqual, Name: name, Value: s.Labels[name]})
 		}

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	commonmodel "github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql"
 )
@@ -131,7 +132,7 @@ func (r *Alerts) instances(ctx context.Context, res promql.Vector, ts time.Time)
 	for _, s := range res {
 		text := r.expand.at(ctx, s, ts)
 		lb.Reset(s.Metric)
-		lb.Del(labels.MetricName)
+		lb.Del(commonmodel.MetricNameLabel)
 		r.spec.Labels.Range(func(l labels.Label) { lb.Set(l.Name, text(l.Value)) })
 		lb.Set(labels.AlertName, r.spec.Name)
 		notes := labels.NewScratchBuilder(r.spec.Annotations.Len())
@@ -190,7 +191,7 @@ func (r *Alerts) sample(metric string, a *Alert, t int64, v float64) promql.Samp
 	if a != nil {
 		a.Labels.Range(func(l labels.Label) { lb.Set(l.Name, l.Value) })
 	}
-	lb.Set(labels.MetricName, metric)
+	lb.Set(commonmodel.MetricNameLabel, metric)
 	lb.Set(labels.AlertName, r.spec.Name)
 	if a != nil && metric == alertsMetric {
 		lb.Set(stateLabel, a.State.String())

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/cespare/xxhash/v2"
+	commonmodel "github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/value"
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
@@ -53,7 +54,7 @@ func (r *Alerts) restore(ctx context.Context, o *Options, now time.Time) error {
 			return err
 		}
 		lb := labels.NewBuilder(s.Labels())
-		lb.Del(labels.MetricName)
+		lb.Del(commonmodel.MetricNameLabel)
 		last[labelKey(lb.Labels())] = l
 	}
 	if err := set.Err(); err != nil {

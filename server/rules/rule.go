@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	commonmodel "github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql"
 )
@@ -76,7 +77,7 @@ func (r *rule) record(ctx context.Context, query QueryFunc, t time.Time, limit i
 	lb := labels.NewBuilder(labels.EmptyLabels())
 	for i := range v {
 		lb.Reset(v[i].Metric)
-		lb.Set(labels.MetricName, r.spec.Name)
+		lb.Set(commonmodel.MetricNameLabel, r.spec.Name)
 		r.spec.Labels.Range(func(l labels.Label) { lb.Set(l.Name, l.Value) })
 		v[i].Metric, v[i].T = lb.Labels(), t.UnixMilli()
 	}
