@@ -90,7 +90,7 @@ func (c *trio) blackout(t *testing.T, l *ledger, from int64, volumes []*volume) 
 	})
 	var cuts sync.WaitGroup
 	for _, v := range volumes {
-		cuts.Go(func() { v.cutPower(t) })
+		cuts.Go(func() { v.cutPower(t, l) })
 	}
 	cuts.Wait()
 	for i := range c.nodes {
@@ -100,5 +100,6 @@ func (c *trio) blackout(t *testing.T, l *ledger, from int64, volumes []*volume) 
 	for _, v := range volumes {
 		v.restore(t)
 	}
+	l.hear(true)
 	return max(from, slices.Max(ends)+1)
 }

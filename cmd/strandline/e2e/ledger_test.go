@@ -33,6 +33,7 @@ type ledger struct {
 		sync.Mutex
 		series map[string]map[int64]entry
 		acked  int
+		deaf   bool // acknowledgements do not count
 	}
 }
 
@@ -79,12 +80,22 @@ func field(dst []byte, number protowire.Number, content []byte) []byte {
 func (l *ledger) acknowledge(keys []string, ms int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.mu.deaf {
+		return
+	}
 	for _, k := range keys {
 		e := l.mu.series[k][ms]
 		e.acked = true
 		l.mu.series[k][ms] = e
 	}
 	l.mu.acked += len(keys)
+}
+
+// hear says whether acknowledgements count from now on.
+func (l *ledger) hear(yes bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.mu.deaf = !yes
 }
 
 func (l *ledger) acked() int {
