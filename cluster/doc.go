@@ -34,6 +34,12 @@
 //
 //	reader -> replicas here, and link -> kindSelect, kindRead at nodes that hold the rest
 //
+// Feeds of applied samples are joined from the replicas here and from nodes that hold the
+// other shards (feed.go, feedpart.go; the other side is feedserve.go). A Select of
+// FeedReader reads where the feed comes from, so that nothing falls between the two.
+//
+//	subscriber <- joinedFeed <- replicas here, and link <- kindFeedPoll <- servedFeed
+//
 // Nothing here knows what an operation means; the files are those of engine and wal,
 // the network is an interface (Network). All exported methods are safe for
 // concurrent use.

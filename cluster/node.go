@@ -24,6 +24,9 @@ type Node struct {
 	name       string
 	leaders    leaders
 	selections selections
+	served     servedFeeds // to other nodes
+	feeds      openFeeds   // of subscribers here
+	asked      atomic.Pointer[Answerer]
 	cmap       atomic.Pointer[clusterMap]
 	mapped     *signal     // the map has changed
 	life       uint64      // of this start: what Sync has brought about ends with it

@@ -16,7 +16,7 @@ import (
 
 // Reader reads the whole cluster: shards with a replica here from it, the others at
 // nodes that hold them. With a context of Sync it gives what was asked for there; with
-// any other what is here, and of the rest what the leaders have.
+// any other it reads at level Leader.
 func (n *Node) Reader() model.Reader { return (*clusterReader)(n) }
 
 type clusterReader Node
@@ -42,12 +42,16 @@ type reading struct {
 	}
 }
 
-// readingOf returns the read that a context belongs to.
-func (n *Node) readingOf(ctx context.Context) *reading {
+// readingOf returns the read that a context belongs to: that of Sync, or one of its own.
+func (n *Node) readingOf(ctx context.Context) (*reading, error) {
 	if p, ok := ctx.Value(readingKey{}).(*reading); ok {
-		return p
+		return p, nil
 	}
-	return &reading{n: n, wanted: Wanted{Level: Leader}}
+	p := &reading{n: n, wanted: Wanted{Level: Leader}}
+	ctx, cancel := context.WithTimeout(ctx, n.opts.CommitTimeout)
+	defer cancel()
+	_, err := p.sync(ctx)
+	return p, err
 }
 
 // Warnings tells what a read with a context of Sync left out.
@@ -366,8 +370,11 @@ func (r *clusterReader) Select(ctx context.Context, req *model.SelectRequest) (*
 		}
 	}}
 	// What is selected outlives the parallel calls: it ends with the caller's context.
-	p := n.readingOf(ctx)
-	err := p.run(ctx,
+	p, err := n.readingOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	err = p.run(ctx,
 		func(_ context.Context, shards []int) error { return add(n.selectHere(ctx, shards, req)) },
 		func(_ context.Context, name string, shards []int) error {
 			return add(n.selectAt(ctx, name, p.life(name), shards, req))
@@ -395,7 +402,10 @@ func (r *clusterReader) names(ctx context.Context, what uint64, name string, req
 ) error {
 	n := (*Node)(r)
 	var mu sync.Mutex
-	p := n.readingOf(ctx)
+	p, err := n.readingOf(ctx)
+	if err != nil {
+		return err
+	}
 	return p.run(ctx, func(ctx context.Context, shards []int) error {
 		err := here(ctx, n.replicas.Reader(shards))
 		if err == nil && !n.holdsAll(shards) {

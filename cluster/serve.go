@@ -65,6 +65,7 @@ func (n *Node) serve(ctx context.Context, conn net.Conn) error {
 	})
 	w.close()
 	n.selections.end(0, w)
+	n.served.end(0, w)
 	return errors.Join(err, <-wrote)
 }
 
@@ -101,6 +102,25 @@ func (n *Node) handle(ctx context.Context, from *wire, m *message, respond func(
 			go n.selections.end(id, from)
 		}
 		respond(nil, d.end())
+		return
+	case kindFeed:
+		go func() { respond(n.answerFeed(ctx, from, m.data)) }()
+		return
+	case kindFeedPoll:
+		go func() { respond(n.answerFeedPoll(ctx, from, m.data)) }()
+		return
+	case kindFeedNudge:
+		respond(nil, n.answerFeedNudge(from, m.data))
+		return
+	case kindFeedClose:
+		d := &decoder{b: m.data}
+		if id := d.uvarint(); id != 0 {
+			go n.served.end(id, from)
+		}
+		respond(nil, d.end())
+		return
+	case kindAsk:
+		go func() { respond(n.answerAsk(ctx, m.data)) }()
 		return
 	case kindStatus:
 		go func() { respond(n.answerStatus()) }()

@@ -47,3 +47,10 @@ func (s *signal) wait(ctx context.Context, seen *uint64, most time.Duration) boo
 	*seen = now
 	return ctx.Err() == nil
 }
+
+// raised returns a channel that is closed when the signal is raised next.
+func (s *signal) raised() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.mu.next
+}

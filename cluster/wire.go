@@ -66,6 +66,11 @@ const (
 	kindTails
 	kindOffer
 	kindRelease
+	kindFeed      // opens a feed; see feedwire.go
+	kindFeedPoll  // waits a little for what it brings
+	kindFeedNudge // makes the poll that waits answer now
+	kindFeedClose
+	kindAsk // a request of the HTTP API that this node answers; see ask.go
 )
 
 // message is one message; its data is the receiver's to keep.

@@ -50,6 +50,15 @@ func (r *Replicas) Reader(shards []int) model.Reader {
 	return p
 }
 
+// Subscribe is DB.Subscribe for the replicas here of some shards.
+func (r *Replicas) Subscribe(ctx context.Context, shards []int, req *model.FeedRequest) (model.Feed, error) {
+	f, err := r.db.feeds.SubscribeTo(ctx, shards, req)
+	if err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
 // Replica is this node's copy of one shard.
 type Replica struct {
 	s   *shard.Shard

@@ -20,7 +20,11 @@ type living struct {
 // startLive starts live queries over the open storage.
 func (n *node) startLive(q *query.Engine) (*living, error) {
 	c := n.cfg
-	hub, err := qlive.New(n.db, n.db, q, &qlive.Options{
+	feeder, reader := model.Feeder(n.db), model.Reader(n.db)
+	if n.cluster != nil {
+		feeder, reader = n.cluster.Feeder(), n.cluster.FeedReader()
+	}
+	hub, err := qlive.New(feeder, reader, q, &qlive.Options{
 		Delay: orNegative(c.LiveDelay), Horizon: orNegative(c.LiveHorizon), MaxBackfill: c.LiveMaxBackfill,
 		MaxSeries: c.LiveMaxSeries, MaxQueries: c.LiveMaxQueries, MaxSubscribers: c.LiveMaxConnections * c.LiveMaxSubscriptions,
 		ReplicaLabel: c.ReplicaLabel, Logger: n.log,

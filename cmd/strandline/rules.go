@@ -13,6 +13,7 @@ import (
 
 	"github.com/strandline-db/strandline/cluster"
 	"github.com/strandline-db/strandline/query"
+	"github.com/strandline-db/strandline/server"
 	"github.com/strandline-db/strandline/server/alertmanager"
 	"github.com/strandline-db/strandline/server/alerts"
 	"github.com/strandline-db/strandline/server/config"
@@ -74,6 +75,16 @@ type ruling struct {
 	sender  *alertmanager.Sender
 	alerts  *alerts.Service
 	leads   *leadership // nil: a single node
+	// elsewhere asks the node that evaluates the rules; nil: a single node.
+	elsewhere *askLeader
+}
+
+// handler answers for the rules.
+func (r *ruling) handler() server.API {
+	if r.elsewhere == nil {
+		return r.api
+	}
+	return r.elsewhere
 }
 
 // startRules begins to evaluate the rules that listen has read.
@@ -112,6 +123,10 @@ func (n *node) startRules(q *query.Engine) (r *ruling, err error) {
 		return r, err
 	}
 	r.api = rules.NewAPI(r.manager, q.Parser(), r.sender.URLs)
+	if n.cluster != nil {
+		r.elsewhere = &askLeader{node: n.cluster, api: r.api, log: n.log}
+		n.cluster.Answer(r.elsewhere.answer)
+	}
 	r.alerts, err = alerts.New(&alerts.Options{Store: n.db, Query: rules.EngineQuery(q, "alerts"), Parser: q.Parser(), Sync: o.Sync,
 		Leadership: r.leads.listener(1), MaxSubscriptions: c.AlertMaxSubscriptions, Logger: n.log, Registerer: n.reg,
 		Webhook: webhook.Options{Policy: webhook.Policy{Allow: c.WebhookAllow}, Logger: n.log, Registerer: n.reg}})

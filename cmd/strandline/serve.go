@@ -105,7 +105,7 @@ func (n *node) run(signals <-chan os.Signal) error {
 			n.opened = true
 			n.rules.manager.Set(n.groups)
 			n.slo.Set(n.objectives)
-			n.server.Mount(n.ingest, n.api, n.rules.api, n.rules.alerts, n.dash, n.slo, n.live.api)
+			n.server.Mount(n.ingest, n.api, n.rules.handler(), n.rules.alerts, n.dash, n.slo, n.live.api)
 			n.log.Info("ready", "addr", n.addr)
 		case err := <-n.served:
 			return err

@@ -29,12 +29,21 @@ func New(shards []*shard.Shard) *Feeds {
 // defaultBuffer is how many samples wait for a reader who names no number.
 const defaultBuffer = 1 << 16
 
-// Subscribe opens a feed; see model.Feeder.
+// Subscribe opens a feed of all shards; see model.Feeder.
 func (fs *Feeds) Subscribe(ctx context.Context, req *model.FeedRequest) (*Feed, error) {
+	all := make([]int, len(fs.shards))
+	for i := range all {
+		all[i] = i
+	}
+	return fs.SubscribeTo(ctx, all, req)
+}
+
+// SubscribeTo opens a feed of some shards.
+func (fs *Feeds) SubscribeTo(ctx context.Context, shards []int, req *model.FeedRequest) (*Feed, error) {
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	f := &Feed{owner: fs, max: req.MaxSeries, buffer: req.Buffer, wakeAt: max(req.WakeAt, 1), wake: req.Wake, ready: make(chan struct{}, 1)}
+	f := &Feed{owner: fs, of: shards, max: req.MaxSeries, buffer: req.Buffer, wakeAt: max(req.WakeAt, 1), wake: req.Wake, ready: make(chan struct{}, 1)}
 	if f.buffer <= 0 {
 		f.buffer = defaultBuffer
 	}
@@ -43,8 +52,8 @@ func (fs *Feeds) Subscribe(ctx context.Context, req *model.FeedRequest) (*Feed, 
 	if err := fs.add(f); err != nil {
 		return nil, err
 	}
-	for _, s := range fs.shards {
-		w, err := s.Watch(ctx, req.Matchers, f)
+	for _, i := range shards {
+		w, err := fs.shards[i].Watch(ctx, req.Matchers, f)
 		if err == nil {
 			f.watches = append(f.watches, w)
 			err = f.failure()
@@ -98,7 +107,8 @@ func (fs *Feeds) Close() {
 // Feed implements model.Feed, and shard.Sink for the shards.
 type Feed struct {
 	owner   *Feeds
-	watches []*shard.Watch
+	of      []int          // shards
+	watches []*shard.Watch // one for each of them
 	max     int
 	buffer  int
 	wakeAt  int
@@ -175,8 +185,8 @@ func (f *Feed) Wake() {
 func (f *Feed) Poll(dst *model.FeedBatch) error {
 	// Read first: what was applied by now has been given by now.
 	applied := dst.Applied[:0]
-	for i, s := range f.owner.shards {
-		applied = append(applied, model.ShardIndex{Shard: i, Index: s.Applied()})
+	for _, i := range f.of {
+		applied = append(applied, model.ShardIndex{Shard: i, Index: f.owner.shards[i].Applied()})
 	}
 	clear(dst.Series)
 	clear(dst.Samples)
@@ -212,7 +222,7 @@ func (f *Feed) Close() {
 // unwatch gives the shards' side back.
 func (f *Feed) unwatch() {
 	for i, w := range f.watches {
-		f.owner.shards[i].Unwatch(w)
+		f.owner.shards[f.of[i]].Unwatch(w)
 	}
 	f.owner.remove(f)
 }

@@ -52,6 +52,11 @@
 // two small pools, so that what works in memory does not wait behind queries. An
 // evaluation runs on one worker at a time. The feeds' wakes only put it into the queue.
 //
+// In a cluster a Hub stands on cluster.Node's Feeder and FeedReader: windows are what this
+// node has applied, and of shards that it does not hold, what the node has that the feed
+// comes from; stepped evaluations and backfills read at level leader. A feed that is
+// Reset, because a shard moved or its node was lost, is begun anew with a Select.
+//
 // A Hub is safe for concurrent use, a Subscription for one goroutine at a time; Wake is
 // called from workers, without a lock, and perhaps once more while Close returns. Events
 // share memory with those of other subscribers and must not be changed. Close joins all.

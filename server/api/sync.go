@@ -21,16 +21,16 @@ const (
 )
 
 // Fresh waits until the data is as fresh as the request asks for, for handlers beside
-// the API. It reports whether the request asked for anything, so that an answer made
-// before it will not do.
-func (a *API) Fresh(ctx context.Context, rc *fasthttp.RequestCtx) (bool, error) {
+// the API, and returns the context to read it with. It reports whether the request asked
+// for anything, so that an answer made before it will not do.
+func (a *API) Fresh(ctx context.Context, rc *fasthttp.RequestCtx) (context.Context, bool, error) {
 	w, err := a.freshness(&form{rc: rc})
 	if err != nil {
-		return false, err
+		return ctx, false, err
 	}
 	asked := w.Level != "stale" || w.MaxStaleness > 0 || len(w.Applied) > 0
-	_, err = a.await(ctx, rc, w)
-	return asked, err
+	ctx, err = a.await(ctx, rc, w)
+	return ctx, asked, err
 }
 
 // sync waits until the data is as fresh as the request asks for, and returns the context

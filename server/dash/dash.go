@@ -92,7 +92,7 @@ func (d *Dash) serve(rc *fasthttp.RequestCtx, parse func(*fasthttp.Args) (*reque
 	if err != nil {
 		return err
 	}
-	asked, err := d.fresh(rc)
+	synced, asked, err := d.fresh(rc)
 	if err != nil {
 		return err
 	}
@@ -101,7 +101,7 @@ func (d *Dash) serve(rc *fasthttp.RequestCtx, parse func(*fasthttp.Args) (*reque
 		body, hit = d.cache.Hit(req.key)
 	}
 	if !hit {
-		if body, err = d.compute(rc, req, asked); err != nil {
+		if body, err = d.compute(rc, synced, req, asked); err != nil {
 			return err
 		}
 	}
@@ -112,15 +112,30 @@ func (d *Dash) serve(rc *fasthttp.RequestCtx, parse func(*fasthttp.Args) (*reque
 }
 
 // fresh waits as long as a computation may take.
-func (d *Dash) fresh(rc *fasthttp.RequestCtx) (asked bool, err error) {
+func (d *Dash) fresh(rc *fasthttp.RequestCtx) (synced context.Context, asked bool, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), d.o.Timeout)
 	defer cancel()
 	return d.o.Fresh(ctx, rc)
 }
 
+// readContext ends as one context does and has the values of another, by which the reader
+// knows how fresh the data must be.
+type readContext struct {
+	context.Context
+	synced context.Context
+}
+
+// Value implements context.Context.
+func (c readContext) Value(key any) any {
+	if v := c.synced.Value(key); v != nil {
+		return v
+	}
+	return c.Context.Value(key)
+}
+
 // compute makes the answer, or waits for one that is being made. It ends when the
 // client leaves and nobody else waits.
-func (d *Dash) compute(rc *fasthttp.RequestCtx, req *request, alone bool) ([]byte, error) {
+func (d *Dash) compute(rc *fasthttp.RequestCtx, synced context.Context, req *request, alone bool) ([]byte, error) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
 	defer api.Watch(rc.Conn(), d.o.WatchInterval, func() { cancel(context.Canceled) })()
@@ -128,7 +143,7 @@ func (d *Dash) compute(rc *fasthttp.RequestCtx, req *request, alone bool) ([]byt
 		ctx, cancel := context.WithTimeout(ctx, d.o.Timeout)
 		defer cancel()
 		e := &encoder{max: d.o.MaxResponseBytes}
-		err := req.compute(ctx, e)
+		err := req.compute(readContext{ctx, context.WithoutCancel(synced)}, e)
 		return e.buf, err
 	}
 	if alone {

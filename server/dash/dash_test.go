@@ -292,7 +292,9 @@ func TestFaults(t *testing.T) {
 // TestCache: an answer serves for its life; a request that asks for fresh data gets it.
 func TestCache(t *testing.T) {
 	fresh := false
-	f := newFixture(t, &dash.Options{Fresh: func(context.Context, *fasthttp.RequestCtx) (bool, error) { return fresh, nil }})
+	f := newFixture(t, &dash.Options{Fresh: func(ctx context.Context, _ *fasthttp.RequestCtx) (context.Context, bool, error) {
+		return ctx, fresh, nil
+	}})
 	value := func() string {
 		_, body := f.get(dash.PathRealtime, "metrics", "m")
 		_, rest, _ := strings.Cut(body, `"value":`)

@@ -30,9 +30,10 @@ type Options struct {
 	// CacheLife is how long an answer is given again. Default 100ms; negative: never.
 	CacheLife  time.Duration
 	CacheBytes int64 // default 16 MiB
-	// Fresh waits until the data is as fresh as the request asks for, and reports
-	// whether it asked for anything. Nil: there is nothing to wait for.
-	Fresh func(context.Context, *fasthttp.RequestCtx) (bool, error)
+	// Fresh waits until the data is as fresh as the request asks for, returns a context
+	// whose values a read with it must have, and reports whether it asked for anything.
+	// Nil: there is nothing to wait for.
+	Fresh func(context.Context, *fasthttp.RequestCtx) (context.Context, bool, error)
 	// Ready returns nil when the server is in good health. Nil: it always is.
 	Ready func() error
 	// WatchInterval is the time between looks at a waiting client's connection. Default 100ms.
@@ -58,7 +59,9 @@ func (o *Options) EnsureDefaults() *Options {
 	orDefault(&o.CacheBytes, 16<<20)
 	orDefault(&o.WatchInterval, 100*time.Millisecond)
 	if o.Fresh == nil {
-		o.Fresh = func(context.Context, *fasthttp.RequestCtx) (bool, error) { return false, nil }
+		o.Fresh = func(ctx context.Context, _ *fasthttp.RequestCtx) (context.Context, bool, error) {
+			return ctx, false, nil
+		}
 	}
 	if o.Ready == nil {
 		o.Ready = func() error { return nil }

@@ -16,6 +16,8 @@
 //   - Our storage takes late samples and lets the newer of two at one time win. A stale
 //     marker is therefore not written at all where Prometheus' storage would refuse it.
 //
+// In a cluster the queries read at level leader: each rule sees what was acknowledged before.
+//
 // A Manager is safe for concurrent use. It runs a goroutine a group, which Close
 // joins. An Alerts (one rule's instances) is for one evaluation at a time; reading it is
 // safe meanwhile. Labels are immutable; slices handed out are copies.

@@ -1,0 +1,400 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"math"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/prometheus/prometheus/model/labels"
+
+	"github.com/strandline-db/strandline/shard/model"
+)
+
+// noCut is the cut of a batch that cuts nothing.
+const noCut = math.MinInt64
+
+// feedRetry is how long a feed waits before it looks again for a node that has what it lacks.
+const feedRetry = 200 * time.Millisecond
+
+// Feeder gives feeds of the whole cluster: of shards with a replica here as they are
+// applied here, of the others as they are applied at a node that holds them. When a shard
+// moves, or that node or the connection to it is lost, the feed goes on from where the
+// shard lies then and tells of it as Reset. FeedRequest.MaxSeries bounds each node's
+// part. It goes together with FeedReader.
+func (n *Node) Feeder() model.Feeder { return (*feeder)(n) }
+
+// FeedReader reads as Reader does, but a Select whose matchers are those of open feeds of
+// Feeder reads each shard where the feed comes from, and returns once they have been given
+// all that it shows.
+func (n *Node) FeedReader() model.Reader { return &feedReader{clusterReader: (*clusterReader)(n)} }
+
+type feeder Node
+
+// openFeeds are the feeds of this node's subscribers.
+type openFeeds struct {
+	mu struct {
+		sync.Mutex
+		open map[*joinedFeed]struct{}
+	}
+}
+
+func (o *openFeeds) add(j *joinedFeed) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.mu.open == nil {
+		o.mu.open = map[*joinedFeed]struct{}{}
+	}
+	o.mu.open[j] = struct{}{}
+}
+
+func (o *openFeeds) remove(j *joinedFeed) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	delete(o.mu.open, j)
+}
+
+// of returns the feeds with the same matchers.
+func (o *openFeeds) of(ms []*labels.Matcher) (out []*joinedFeed) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for j := range o.mu.open {
+		if slices.EqualFunc(j.req.Matchers, ms, func(a, b *labels.Matcher) bool {
+			return a == b || a.Type == b.Type && a.Name == b.Name && a.Value == b.Value
+		}) {
+			out = append(out, j)
+		}
+	}
+	return out
+}
+
+// joinedFeed is one feed from the replicas here and from other nodes.
+type joinedFeed struct {
+	n       *Node
+	req     model.FeedRequest
+	ctx     context.Context
+	cancel  context.CancelCauseFunc
+	release func() bool
+	ready   chan struct{} // capacity 1
+	failed  chan struct{} // capacity 1: a part has ended
+	wg      sync.WaitGroup
+	mu      struct {
+		sync.Mutex
+		local   localPart
+		parts   []*remotePart
+		batch   model.FeedBatch // what waits of the remote parts
+		numbers uint32
+		woken   bool // since the last Poll
+		err     error
+	}
+}
+
+// localPart is the feed of the replicas here; of none before it has been opened.
+type localPart struct {
+	feed  model.Feed
+	here  []int
+	ids   map[uint32]uint32 // its numbers of series, and those that the reader knows
+	batch model.FeedBatch
+}
+
+// Subscribe implements model.Feeder.
+func (f *feeder) Subscribe(ctx context.Context, req *model.FeedRequest) (model.Feed, error) {
+	n := (*Node)(f)
+	j := &joinedFeed{n: n, req: *req, ready: make(chan struct{}, 1), failed: make(chan struct{}, 1)}
+	if j.req.Buffer <= 0 {
+		j.req.Buffer = maxFeedBuffer
+	}
+	j.req.WakeAt = min(max(j.req.WakeAt, 1), j.req.Buffer)
+	j.mu.batch.Cut = noCut
+	j.ctx, j.cancel = context.WithCancelCause(ctx)
+	j.release = context.AfterFunc(n.ctx, func() { j.cancel(model.ErrClosed) })
+	placed := n.mapped.raised()
+	if err := j.arrange(true); err != nil {
+		j.Close()
+		return nil, err
+	}
+	n.feeds.add(j)
+	j.wg.Go(func() { j.follow(placed) })
+	return j, nil
+}
+
+// follow is the goroutine that keeps the parts where the shards lie.
+func (j *joinedFeed) follow(placed <-chan struct{}) {
+	wait := hostEvery
+	for {
+		timer := time.NewTimer(wait)
+		select {
+		case <-placed:
+		case <-j.failed:
+		case <-timer.C:
+		case <-j.ctx.Done():
+			timer.Stop()
+			j.fail(context.Cause(j.ctx))
+			j.drop()
+			return
+		}
+		timer.Stop()
+		placed, wait = j.n.mapped.raised(), hostEvery
+		if err := j.arrange(false); err != nil {
+			if wait = feedRetry; errors.Is(err, model.ErrLimit) {
+				j.fail(err)
+			}
+			j.n.opts.Logger.Debug("cluster: a feed lacks shards", "err", err)
+		}
+	}
+}
+
+// arrange opens what is missing and ends what is of use no longer. Whatever is opened
+// after the first time lacks what was applied in between, which is told as Reset.
+func (j *joinedFeed) arrange(first bool) error {
+	here, far := j.n.split()
+	if err := j.arrangeHere(here); err != nil {
+		return err
+	}
+	m := j.n.currentMap()
+	useless := func(x *remotePart) bool {
+		return x.ended() || slices.ContainsFunc(x.shards, func(s int) bool { return !slices.Contains(far, s) || !m.shards[s].on(x.node) })
+	}
+	j.mu.Lock()
+	var old []*remotePart
+	for _, x := range j.mu.parts {
+		if useless(x) {
+			old = append(old, x)
+			continue
+		}
+		far = slices.DeleteFunc(far, func(s int) bool { return slices.Contains(x.shards, s) })
+	}
+	j.mu.parts = slices.DeleteFunc(slices.Clone(j.mu.parts), func(x *remotePart) bool { return slices.Contains(old, x) })
+	j.mu.Unlock()
+	for _, x := range old {
+		x.cancel()
+	}
+	if len(far) == 0 {
+		return nil
+	}
+	p := &reading{n: j.n, wanted: Wanted{Level: Leader}}
+	err := p.each(j.ctx, far, func(ctx context.Context, name string, of []int) error { return j.open(ctx, name, of) })
+	if !first {
+		j.reset()
+	}
+	return err
+}
+
+// arrangeHere makes the local part that of the replicas here.
+func (j *joinedFeed) arrangeHere(here []int) error {
+	j.mu.Lock()
+	old := j.mu.local
+	j.mu.Unlock()
+	if old.feed != nil && slices.Equal(old.here, here) {
+		return nil
+	}
+	req := j.req
+	req.Wake = func() { j.wake(false) }
+	feed, err := j.n.replicas.Subscribe(j.ctx, here, &req)
+	if err != nil {
+		return err
+	}
+	j.mu.Lock()
+	j.mu.local = localPart{feed: feed, here: here, ids: map[uint32]uint32{}}
+	j.mu.Unlock()
+	if old.feed != nil {
+		old.feed.Close()
+		j.reset()
+	}
+	return nil
+}
+
+// reset tells the reader that something is missing.
+func (j *joinedFeed) reset() {
+	j.mu.Lock()
+	j.mu.batch.Reset = true
+	j.mu.Unlock()
+	j.wake(false)
+}
+
+func (j *joinedFeed) fail(err error) {
+	j.mu.Lock()
+	if j.mu.err == nil {
+		j.mu.err = err
+	}
+	j.mu.Unlock()
+	j.wake(true)
+}
+
+// wake tells the reader, once between two polls, that there is something to poll; with
+// again once more.
+func (j *joinedFeed) wake(again bool) {
+	j.mu.Lock()
+	was := j.mu.woken
+	j.mu.woken = true
+	j.mu.Unlock()
+	if was && !again {
+		return
+	}
+	select {
+	case j.ready <- struct{}{}:
+	default:
+	}
+	if j.req.Wake != nil {
+		j.req.Wake()
+	}
+}
+
+// take adds what a remote part brought.
+func (j *joinedFeed) take(x *remotePart, in *model.FeedBatch) error {
+	j.mu.Lock()
+	b := &j.mu.batch
+	for _, s := range in.Series {
+		x.ids[s.ID] = j.mu.numbers
+		b.Series = append(b.Series, model.FeedSeries{ID: j.mu.numbers, Labels: s.Labels})
+		j.mu.numbers++
+	}
+	for i := range in.Samples {
+		id, ok := x.ids[in.Samples[i].Series]
+		if !ok {
+			j.mu.Unlock()
+			return errMessage
+		}
+		in.Samples[i].Series = id
+	}
+	if b.Lost > 0 || len(b.Samples)+len(in.Samples) > j.req.Buffer {
+		b.Lost += int64(len(in.Samples))
+	} else {
+		b.Samples = append(b.Samples, in.Samples...)
+	}
+	b.Lost += in.Lost
+	b.Reset = b.Reset || in.Reset
+	b.Cut = max(b.Cut, in.Cut)
+	x.applied = in.Applied
+	wake := len(b.Samples) >= j.req.WakeAt || b.Lost > 0 || b.Reset
+	j.mu.Unlock()
+	if wake {
+		j.wake(false)
+	}
+	return nil
+}
+
+// Poll implements model.Feed.
+func (j *joinedFeed) Poll(dst *model.FeedBatch) error {
+	clear(dst.Series)
+	clear(dst.Samples)
+	applied := dst.Applied[:0]
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.mu.woken = false
+	*dst, j.mu.batch = j.mu.batch, model.FeedBatch{Series: dst.Series[:0], Samples: dst.Samples[:0], Cut: noCut}
+	for _, x := range j.mu.parts {
+		applied = append(applied, x.applied...)
+	}
+	dst.Applied = applied
+	if j.mu.err != nil {
+		return j.mu.err
+	}
+	l := &j.mu.local
+	if err := l.feed.Poll(&l.batch); err != nil {
+		return err
+	}
+	for _, s := range l.batch.Series {
+		l.ids[s.ID] = j.mu.numbers
+		dst.Series = append(dst.Series, model.FeedSeries{ID: j.mu.numbers, Labels: s.Labels})
+		j.mu.numbers++
+	}
+	for _, s := range l.batch.Samples {
+		s.Series = l.ids[s.Series]
+		dst.Samples = append(dst.Samples, s)
+	}
+	dst.Lost += l.batch.Lost
+	dst.Reset = dst.Reset || l.batch.Reset
+	dst.Cut = max(dst.Cut, l.batch.Cut)
+	dst.Applied = append(dst.Applied, l.batch.Applied...)
+	slices.SortFunc(dst.Applied, func(a, b model.ShardIndex) int { return a.Shard - b.Shard })
+	return nil
+}
+
+// Next implements model.Feed.
+func (j *joinedFeed) Next(ctx context.Context, dst *model.FeedBatch) error {
+	for {
+		if err := j.Poll(dst); err != nil || !dst.Empty() {
+			return err
+		}
+		select {
+		case <-j.ready:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// Close implements model.Feed.
+func (j *joinedFeed) Close() {
+	j.release()
+	j.cancel(model.ErrClosed)
+	j.wg.Wait()
+	j.drop()
+}
+
+// drop gives back what the feed holds.
+func (j *joinedFeed) drop() {
+	j.n.feeds.remove(j)
+	j.mu.Lock()
+	feed := j.mu.local.feed
+	j.mu.Unlock()
+	if feed != nil {
+		feed.Close()
+	}
+}
+
+type feedReader struct{ *clusterReader }
+
+// Select implements model.Reader.
+func (r *feedReader) Select(ctx context.Context, req *model.SelectRequest) (*model.Selection, error) {
+	n := (*Node)(r.clusterReader)
+	p := &reading{n: n, wanted: Wanted{Level: Leader}}
+	p.mu.at, p.mu.lives = map[int]string{}, map[string]uint64{}
+	feeds := n.feeds.of(req.Matchers)
+	for _, j := range feeds {
+		j.pin(p)
+	}
+	sel, err := r.clusterReader.Select(context.WithValue(ctx, readingKey{}, p), req)
+	if err != nil {
+		return nil, err
+	}
+	for _, j := range feeds {
+		if err := j.flush(ctx); err != nil {
+			sel.Close()
+			return nil, err
+		}
+	}
+	return sel, nil
+}
+
+// pin makes a read go where the feed comes from.
+func (j *joinedFeed) pin(p *reading) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, x := range j.mu.parts {
+		if x.ended() {
+			continue
+		}
+		p.mu.lives[x.node] = x.life
+		for _, s := range x.shards {
+			p.mu.at[s] = x.node
+		}
+	}
+}
+
+// flush returns once the feed has been given all that its parts have by now. A part that
+// fails meanwhile makes it begin anew, and is not waited for.
+func (j *joinedFeed) flush(ctx context.Context) error {
+	j.mu.Lock()
+	parts := j.mu.parts
+	j.mu.Unlock()
+	for _, x := range parts {
+		if err := x.flush(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,405 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"reflect"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/prometheus/prometheus/model/histogram"
+	"github.com/prometheus/prometheus/model/labels"
+
+	"github.com/strandline-db/strandline/query"
+	"github.com/strandline-db/strandline/query/live"
+	"github.com/strandline-db/strandline/shard/model"
+	"github.com/strandline-db/strandline/wal/clock"
+)
+
+// liveNode is a hub over one node of a trio, and the newest values of each step.
+type liveNode struct {
+	*live.Hub
+	clock *clock.Manual
+	subs  map[string]*live.Subscription
+	steps map[string]map[int64]string
+	ids   map[string]map[uint32]string
+}
+
+func (c *trio) live(name string, at time.Time, queries ...string) *liveNode {
+	c.t.Helper()
+	n := c.nodes[name].node
+	l := &liveNode{clock: clock.NewManual(at), subs: map[string]*live.Subscription{}, steps: map[string]map[int64]string{}, ids: map[string]map[uint32]string{}}
+	q, err := query.New(n.Reader(), &query.Options{Clock: l.clock})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	if l.Hub, err = live.New(n.Feeder(), n.FeedReader(), q, &live.Options{Clock: l.clock, Horizon: time.Hour}); err != nil {
+		c.t.Fatal(err)
+	}
+	for _, text := range queries {
+		s, err := l.Subscribe(c.t.Context(), live.Request{Query: text})
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		l.subs[text], l.steps[text], l.ids[text] = s, map[int64]string{}, map[uint32]string{}
+	}
+	return l
+}
+
+func (l *liveNode) close(t testing.TB) {
+	for _, s := range l.subs {
+		s.Close()
+	}
+	if err := l.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// poll notes the steps that have come.
+func (l *liveNode) poll() (err error) {
+	for text, s := range l.subs {
+		for _, ev := range s.Poll(nil) {
+			switch ev.Kind {
+			case live.SeriesKind:
+				for _, d := range ev.Series {
+					l.ids[text][d.ID] = d.Labels.String()
+				}
+			case live.DataKind:
+				var rows []string
+				for _, v := range ev.Step.Values {
+					rows = append(rows, fmt.Sprintf("%s %.9g", l.ids[text][v.Series], v.V))
+				}
+				slices.Sort(rows)
+				l.steps[text][ev.Step.T] = fmt.Sprint(rows)
+			case live.ErrorKind:
+				err = ev.Err
+			}
+		}
+	}
+	return err
+}
+
+// servers are the nodes that a feed of this node comes from.
+func (n *Node) servers() (out []string) {
+	n.feeds.mu.Lock()
+	defer n.feeds.mu.Unlock()
+	for j := range n.feeds.mu.open {
+		j.mu.Lock()
+		for _, x := range j.mu.parts {
+			if !x.ended() && !slices.Contains(out, x.node) {
+				out = append(out, x.node)
+			}
+		}
+		j.mu.Unlock()
+	}
+	return out
+}
+
+// TestLiveElsewhere: a node without shards serves live queries equal to those of the others,
+// also while what it gets its feeds from restarts, and when a shard comes to it.
+func TestLiveElsewhere(t *testing.T) {
+	c := newTrio(t, Options{CommitTimeout: 10 * time.Second})
+	const base = 1_000_000
+	c.mustWrite("n1", base, 1)
+	c.join("n4", "n1")
+	queries := []string{`m`, `sum(m)`, `sum by (s) (max_over_time(m[10s:1s]))`} // the last is stepped
+	n4 := c.live("n4", time.Unix(base, 0), queries...)
+	defer n4.close(t)
+	c.await("a feed from another node", func() error {
+		if s := c.nodes["n4"].node.servers(); len(s) == 0 {
+			return errors.New("none")
+		}
+		return n4.poll()
+	})
+	server := c.nodes["n4"].node.servers()[0]
+	var witness string // holds everything, and does not restart
+	for _, name := range []string{"n1", "n2", "n3"} {
+		if name != server {
+			witness = name
+		}
+	}
+	hubs := []*liveNode{n4, c.live(witness, time.Unix(base, 0), queries...)}
+	defer hubs[1].close(t)
+	at := int64(base)
+	round := func(what string) {
+		t.Helper()
+		at++
+		c.mustWrite(witness, at, 1)
+		wantSum := 0.0
+		for s := range 10 {
+			wantSum += float64(s) + float64(at)/7
+		}
+		want := fmt.Sprintf("[{} %.9g]", wantSum)
+		tries, now := 0, at
+		c.await(what, func() error {
+			if tries++; tries%10 == 1 { // a correction comes with the next step
+				now++
+				for _, l := range hubs {
+					l.clock.Advance(time.Second)
+				}
+			}
+			for _, l := range hubs {
+				if err := l.poll(); err != nil {
+					return err
+				}
+			}
+			if got := hubs[1].steps[`sum(m)`][at*1000]; got != want {
+				return fmt.Errorf("%s has %s, want %s", witness, got, want)
+			}
+			for _, text := range queries {
+				if a, b := hubs[0].steps[text][at*1000], hubs[1].steps[text][at*1000]; a != b || a == "" {
+					return fmt.Errorf("%s at %d: n4 has %s, %s has %s", text, at, a, witness, b)
+				}
+			}
+			return nil
+		})
+		at = now
+	}
+	round("the first")
+	round("the second")
+	c.stop(server)
+	round("without the serving node")
+	c.start(server)
+	round("with it again")
+	if err := c.nodes[witness].node.MoveShard(t.Context(), 0, server, "n4"); err != nil {
+		t.Fatal(err)
+	}
+	round("while a shard moves")
+	c.planEnds(PlanDone)
+	round("after the move")
+	if err := c.nodes[witness].node.MoveShard(t.Context(), 0, "n4", server); err != nil {
+		t.Fatal(err)
+	}
+	c.planEnds(PlanDone)
+	round("after the move back")
+	n4.close(t)
+	for name, m := range c.nodes {
+		c.await("no feed left open at "+name, func() error {
+			m.node.served.mu.Lock()
+			defer m.node.served.mu.Unlock()
+			if n := len(m.node.served.mu.open); n > 0 {
+				return fmt.Errorf("%d are", n)
+			}
+			return nil
+		})
+	}
+}
+
+// TestFeedElsewhere: what a Select shows the feed has been given, and what comes after it
+// the feed brings: each sample once, with its labels told before; too many series are told.
+func TestFeedElsewhere(t *testing.T) {
+	c := newTrio(t, Options{CommitTimeout: 10 * time.Second})
+	c.mustWrite("n1", 0, 3)
+	c.join("n4", "n1")
+	n := c.nodes["n4"].node
+	ms := []*labels.Matcher{labels.MustNewMatcher(labels.MatchEqual, "__name__", "m")}
+	f, err := n.Feeder().Subscribe(t.Context(), &model.FeedRequest{Matchers: ms})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	stop := make(chan struct{})
+	wrote := make(chan error, 1)
+	go func() {
+		for i := int64(3); ; i++ {
+			select {
+			case <-stop:
+				wrote <- nil
+				return
+			default:
+			}
+			if err := c.write("n2", i, 1); err != nil {
+				wrote <- err
+				return
+			}
+		}
+	}()
+	got := map[string]int{}
+	names := map[uint32]string{}
+	var b model.FeedBatch
+	poll := func() {
+		if err := f.Poll(&b); err != nil || b.Reset || b.Lost > 0 {
+			t.Fatalf("%v, reset %v, lost %d", err, b.Reset, b.Lost)
+		}
+		for _, s := range b.Series {
+			names[s.ID] = s.Labels.String()
+		}
+		for _, s := range b.Samples {
+			if names[s.Series] == "" {
+				t.Fatalf("series %d was not told", s.Series)
+			}
+			got[fmt.Sprint(names[s.Series], s.T)]++
+		}
+	}
+	for range 20 {
+		sel, err := n.FeedReader().Select(t.Context(), &model.SelectRequest{MinT: 3000, MaxT: math.MaxInt64, Matchers: ms})
+		if err != nil {
+			t.Fatal(err)
+		}
+		poll()
+		for _, s := range sel.Series {
+			var cols model.Columns
+			if err := s.Read(&cols); err != nil {
+				t.Fatal(err)
+			}
+			for _, at := range cols.T {
+				if got[fmt.Sprint(s.Labels().String(), at)] == 0 {
+					t.Fatalf("the feed was not given %s at %d", s.Labels(), at)
+				}
+			}
+		}
+		sel.Close()
+	}
+	close(stop)
+	if err := <-wrote; err != nil {
+		t.Fatal(err)
+	}
+	c.await("all samples", func() error {
+		poll()
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		for key, samples := range c.acked {
+			for at := range samples {
+				if k := got[fmt.Sprint(key, at)]; k != 1 && at >= 3000 {
+					return fmt.Errorf("%s at %d came %d times", key, at, k)
+				}
+			}
+		}
+		return nil
+	})
+	few, err := n.Feeder().Subscribe(t.Context(), &model.FeedRequest{Matchers: ms, MaxSeries: 1})
+	if !errors.Is(err, model.ErrLimit) {
+		t.Errorf("more series than allowed: %v", err)
+	}
+	if err == nil {
+		few.Close()
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended, err := n.Feeder().Subscribe(ctx, &model.FeedRequest{Matchers: ms})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	if err := ended.Next(t.Context(), &b); !errors.Is(err, context.Canceled) {
+		t.Errorf("after its context has ended: %v", err)
+	}
+	ended.Close()
+	ended.Close()
+}
+
+// TestAppliedElsewhere: a subscriber at one node that shows the token of a write at another
+// is served the write.
+func TestAppliedElsewhere(t *testing.T) {
+	c := newTrio(t, Options{CommitTimeout: 10 * time.Second})
+	const base = 1_000_000
+	c.mustWrite("n1", base-10, 1)
+	c.join("n4", "n1")
+	for i, name := range []string{"n2", "n3", "n4"} {
+		at := base + int64(i)
+		b := &model.Batch{T: []int64{at * 1000}, V: []float64{float64(at)}}
+		b.Series = []model.BatchSeries{{Key: model.AppendKey(nil, labels.FromStrings("__name__", "token")), To: 1}}
+		res, err := c.nodes["n1"].db.Append(t.Context(), b)
+		if err != nil || len(res.Applied) == 0 {
+			t.Fatalf("%v, applied %v", err, res.Applied)
+		}
+		if _, _, err := c.nodes[name].node.Sync(t.Context(), Wanted{Level: Stale, Applied: res.Applied}); err != nil {
+			t.Fatal(err)
+		}
+		l := c.live(name, time.Unix(at, int64(900*time.Millisecond)))
+		s, err := l.Subscribe(t.Context(), live.Request{Query: "token", Backfill: time.Second})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.await("the step at "+name, func() error {
+			for _, ev := range s.Poll(nil) {
+				if ev.Kind == live.ErrorKind {
+					return ev.Err
+				}
+				if ev.Kind == live.DataKind && ev.Step.T == at*1000 {
+					if ev.Step.Rev != 0 || len(ev.Step.Values) != 1 || ev.Step.Values[0].V != float64(at) {
+						t.Fatalf("%s: %+v", name, ev.Step)
+					}
+					return nil
+				}
+			}
+			return errors.New("not yet")
+		})
+		s.Close()
+		l.close(t)
+	}
+}
+
+// TestAsk: a node asks the metadata's leader, wherever that is.
+func TestAsk(t *testing.T) {
+	c := newTrio(t, Options{})
+	for name, m := range c.nodes {
+		m.node.Answer(func(_ context.Context, path, query string) (int, []byte) { return 404, []byte(name + path + query) })
+	}
+	for name, m := range c.nodes {
+		c.await("an answer at "+name, func() error {
+			status, body, err := m.node.AskMetadataLeader(t.Context(), "/p", "a=b")
+			if err != nil {
+				return err
+			}
+			leader := c.nodes[string(body[:2])]
+			if status != 404 || string(body[2:]) != "/pa=b" || leader == nil || !leader.node.LeadsMetadata() {
+				return fmt.Errorf("%d %s", status, body)
+			}
+			return nil
+		})
+	}
+}
+
+func sampleFeedBatch() *model.FeedBatch {
+	h := &histogram.Histogram{Schema: 1, Count: 3, Sum: 2.5, PositiveSpans: []histogram.Span{{Offset: 0, Length: 2}}, PositiveBuckets: []int64{1, 1}}
+	return &model.FeedBatch{Series: []model.FeedSeries{{ID: 7, Labels: labels.FromStrings("a", "b")}},
+		Samples: []model.FeedSample{{Series: 7, T: 5, ST: 1, V: -2.5}, {Series: 7, T: -9, Hist: &model.HistogramSample{T: -9, ST: 0, H: h}}},
+		Applied: model.Applied{{Shard: 3, Index: 9}}, Lost: 4, Reset: true, Cut: math.MinInt64}
+}
+
+// TestFeedBatch: a batch comes over as it was; what has no room is lost, and counted.
+func TestFeedBatch(t *testing.T) {
+	want := sampleFeedBatch()
+	decode := func(room int) *model.FeedBatch {
+		var got model.FeedBatch
+		d := &decoder{b: putFeedBatch(nil, want, room)}
+		if d.feedBatch(&got); d.end() != nil {
+			t.Fatal(d.end())
+		}
+		return &got
+	}
+	if got := decode(1 << 20); !reflect.DeepEqual(got, want) {
+		t.Fatalf("%+v, want %+v", got, want)
+	}
+	if got := decode(1); len(got.Samples) != 1 || got.Lost != 5 {
+		t.Fatalf("%+v", got)
+	}
+}
+
+func FuzzFeedBatch(f *testing.F) {
+	f.Add(putFeedBatch(nil, sampleFeedBatch(), 1<<20))
+	f.Add(putFeedBatch(nil, &model.FeedBatch{Cut: 5}, 1<<20))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var x, y model.FeedBatch
+		d := &decoder{b: b}
+		if d.feedBatch(&x); d.end() != nil {
+			return
+		}
+		again := &decoder{b: putFeedBatch(nil, &x, math.MaxInt)}
+		if again.feedBatch(&y); again.end() != nil || len(y.Samples) != len(x.Samples) || len(y.Series) != len(x.Series) || y.Lost != x.Lost || y.Cut != x.Cut || y.Reset != x.Reset {
+			t.Fatalf("%+v, want %+v", y, x)
+		}
+	})
+}
+
+func FuzzAnswer(f *testing.F) {
+	f.Add(putBytes(putUvarints(nil, 200), "{}"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if status, _, err := parseAnswer(b); err == nil && (status < 100 || status > 599) {
+			t.Fatalf("status %d", status)
+		}
+	})
+}

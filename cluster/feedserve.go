@@ -1,0 +1,207 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/strandline-db/strandline/shard/model"
+)
+
+const (
+	maxServedFeeds = 8192        // of other nodes, open here
+	maxFeedBuffer  = 1 << 16     // samples that wait for another node, a feed
+	feedWait       = silence / 3 // a poll that has nothing to tell says so by then
+	feedIdle       = 30 * time.Second
+)
+
+// errFeed: a feed was closed, by its owner, with the connection, or because nobody polled.
+var errFeed = fmt.Errorf("%w: the feed is closed", model.ErrUnavailable)
+
+// servedFeeds are those that other nodes have open here. Each belongs to a connection
+// and ends with it.
+type servedFeeds struct {
+	mu struct {
+		sync.Mutex
+		open map[uint64]*servedFeed
+	}
+}
+
+type servedFeed struct {
+	owner  *wire
+	shards []int
+	feed   model.Feed
+	kick   chan struct{} // capacity 1: there is something to tell
+	idle   *time.Timer   // ends it when nobody polls
+	busy   sync.Mutex    // one poll at a time
+	batch  model.FeedBatch
+	told   uint64 // the last nudge that was covered
+	mu     struct {
+		sync.Mutex
+		nudge uint64
+	}
+}
+
+func (x *servedFeed) wake() {
+	select {
+	case x.kick <- struct{}{}:
+	default:
+	}
+}
+
+func (s *servedFeeds) add(id uint64, x *servedFeed) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.mu.open == nil {
+		s.mu.open = map[uint64]*servedFeed{}
+	}
+	if len(s.mu.open) >= maxServedFeeds {
+		return fmt.Errorf("%w: %d feeds are open for other nodes", model.ErrOverloaded, maxServedFeeds)
+	}
+	if id == 0 || s.mu.open[id] != nil {
+		return errMessage
+	}
+	x.idle = time.AfterFunc(feedIdle, func() { s.end(id, x.owner) })
+	s.mu.open[id] = x
+	return nil
+}
+
+func (s *servedFeeds) get(id uint64, owner *wire) *servedFeed {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if x := s.mu.open[id]; x != nil && x.owner == owner {
+		return x
+	}
+	return nil
+}
+
+// end closes one feed, or with id 0 all of a connection.
+func (s *servedFeeds) end(id uint64, owner *wire) {
+	s.mu.Lock()
+	var ended []*servedFeed
+	for k, x := range s.mu.open {
+		if x.owner == owner && (id == 0 || id == k) {
+			ended = append(ended, x)
+			delete(s.mu.open, k)
+		}
+	}
+	s.mu.Unlock()
+	for _, x := range ended {
+		x.idle.Stop()
+		x.feed.Close()
+	}
+}
+
+// answerFeed opens a feed of shards that lie here. They are brought to what their leaders
+// have first, if these can be asked, so that whoever was told of a write finds it.
+func (n *Node) answerFeed(ctx context.Context, from *wire, data []byte) ([]byte, error) {
+	d := &decoder{b: data}
+	id, buffer := d.uvarint(), d.uvarint()
+	shards, req := d.selectRequest()
+	if err := d.end(); err != nil {
+		return nil, err
+	}
+	if !n.holdsAll(shards) {
+		return nil, errNoReplica
+	}
+	var groups []*group
+	for _, s := range shards {
+		if g := n.group(uint64(s)); g != nil {
+			groups = append(groups, g)
+		}
+	}
+	sctx, cancel := context.WithTimeout(ctx, attemptWait)
+	if err := n.catchUp(sctx, Leader, groups); err != nil {
+		n.opts.Logger.Debug("cluster: a feed begins with what is here", "err", err)
+	}
+	cancel()
+	x := &servedFeed{owner: from, shards: shards, kick: make(chan struct{}, 1)}
+	var err error
+	x.feed, err = n.replicas.Subscribe(ctx, shards, &model.FeedRequest{Matchers: req.Matchers, MaxSeries: req.MaxSeries,
+		Buffer: int(min(buffer, maxFeedBuffer)), Wake: x.wake})
+	if errors.Is(err, model.ErrLimit) {
+		return putUvarints(putBool(nil, true), n.life), nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errFeed, err)
+	}
+	if err := n.served.add(id, x); err != nil {
+		x.feed.Close()
+		return nil, err
+	}
+	if from.ended() || !n.holdsAll(shards) {
+		n.served.end(id, from)
+		return nil, errFeed
+	}
+	return putUvarints(putBool(nil, false), n.life), nil
+}
+
+// answerFeedPoll waits until a feed has something to tell, or is nudged, or for feedWait.
+func (n *Node) answerFeedPoll(ctx context.Context, from *wire, data []byte) ([]byte, error) {
+	d := &decoder{b: data}
+	id := d.uvarint()
+	if err := d.end(); err != nil {
+		return nil, err
+	}
+	x := n.served.get(id, from)
+	if x == nil {
+		return nil, errFeed
+	}
+	if !x.busy.TryLock() {
+		return nil, errMessage
+	}
+	defer x.busy.Unlock()
+	x.idle.Reset(feedIdle)
+	timer := time.NewTimer(feedWait)
+	defer timer.Stop()
+	for last := false; ; {
+		nudge := x.nudged()
+		err := x.feed.Poll(&x.batch)
+		if errors.Is(err, model.ErrLimit) {
+			return putBool(nil, true), nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", errFeed, err)
+		}
+		if !n.holdsAll(x.shards) {
+			return nil, errNoReplica
+		}
+		if last || nudge > x.told || !x.batch.Empty() || x.batch.Cut > noCut {
+			x.told = nudge
+			return putFeedBatch(putUvarints(putBool(nil, false), nudge), &x.batch, maxFeedBytes), nil
+		}
+		select {
+		case <-x.kick:
+		case <-timer.C:
+			last = true
+		case <-ctx.Done():
+			return nil, errFeed
+		}
+	}
+}
+
+func (x *servedFeed) nudged() uint64 {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.mu.nudge
+}
+
+// answerFeedNudge makes a feed tell at once what it has by now.
+func (n *Node) answerFeedNudge(from *wire, data []byte) error {
+	d := &decoder{b: data}
+	id, nudge := d.uvarint(), d.uvarint()
+	if err := d.end(); err != nil {
+		return err
+	}
+	x := n.served.get(id, from)
+	if x == nil {
+		return errFeed
+	}
+	x.mu.Lock()
+	x.mu.nudge = max(x.mu.nudge, nudge)
+	x.mu.Unlock()
+	x.wake()
+	return nil
+}
