@@ -65,17 +65,22 @@ check: ## format, vet, staticcheck, import direction
 race: ## run all tests under the race detector
 	go test -race -tags invariants -timeout 60m ./...
 
+# Each package is built for fuzzing once, and two targets run at a time, a worker each.
 # Fuzzing by time can end in a bare "context deadline exceeded" when the time runs out
 # inside an input (go.dev/issue/75804): that alone, with no failing input, is a pass.
 fuzz: ## run every fuzz target for FUZZTIME (default 60s)
-	@mkdir -p $(CACHE)
-	@grep -rnoE --include='*_test.go' --exclude-dir='.*' '^func Fuzz\w+' [a-z]* | while IFS=: read -r file _ func; do \
-		target=$${func#func }; \
-		echo "fuzz $${file%/*} $$target"; \
-		go test -tags invariants -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "./$${file%/*}" </dev/null >$(CACHE)/fuzz.log 2>&1 || \
-			{ grep -q '^    context deadline exceeded$$' $(CACHE)/fuzz.log && ! grep -q 'Failing input' $(CACHE)/fuzz.log; } || \
-			{ cat $(CACHE)/fuzz.log; exit 1; }; \
-		grep 'execs:' $(CACHE)/fuzz.log | tail -1; done
+	@rm -rf $(CACHE)/fuzz; mkdir -p $(CACHE)/fuzz $(CACHE)/corpus
+	@targets=$$(grep -rnoE --include='*_test.go' --exclude-dir='.*' '^func Fuzz\w+' [a-z]* | sed -E 's,^(.*)/[^/]*:[0-9]+:func ,\1 ,'); \
+	for pkg in $$(cut -d' ' -f1 <<<"$$targets" | sort -u); do \
+		go test -c -tags invariants -fuzz . -o $(CACHE)/fuzz/$${pkg//\//-}.test ./$$pkg; \
+	done; \
+	xargs -P 2 -L 1 bash -c ' \
+		log=$(CACHE)/fuzz/$$1.log; cd $$0; \
+		$(CACHE)/fuzz/$${0//\//-}.test -test.run "^$$" -test.fuzz "^$$1\$$" -test.fuzztime $(FUZZTIME) -test.parallel 1 \
+			-test.fuzzcachedir $(CACHE)/corpus/$${0//\//-} >$$log 2>&1 || \
+			{ grep -q "^    context deadline exceeded$$" $$log && ! grep -q "Failing input" $$log; } || \
+			{ echo "fuzz $$0 $$1"; cat $$log; exit 255; }; \
+		echo "fuzz $$0 $$1: $$(grep execs: $$log | tail -1)"' <<<"$$targets"
 
 soak: setup ## run the fault tests at full size: some hours
 	go test -count=1 -tags invariants -timeout 12h -run TestSimulation ./cluster -args -seeds $(SEEDS)

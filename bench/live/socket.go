@@ -149,20 +149,21 @@ func (s *Socket) next() (opcode byte, payload []byte, ok bool) {
 	if len(b) < 2 {
 		return 0, nil, false
 	}
-	n, head := int(b[1]&0x7f), 2
+	n, head := uint64(b[1]&0x7f), 2
 	switch {
 	case n == 126 && len(b) >= 4:
-		n, head = int(binary.BigEndian.Uint16(b[2:])), 4
+		n, head = uint64(binary.BigEndian.Uint16(b[2:])), 4
 	case n == 127 && len(b) >= 10:
-		n, head = int(binary.BigEndian.Uint64(b[2:])), 10
+		n, head = binary.BigEndian.Uint64(b[2:]), 10
 	case n >= 126:
 		return 0, nil, false
 	}
-	if len(b) < head+n {
+	if uint64(len(b)-head) < n {
 		return 0, nil, false
 	}
-	s.from += head + n
-	return b[0] & 0x0f, b[head : head+n], true
+	end := head + int(n)
+	s.from += end
+	return b[0] & 0x0f, b[head:end], true
 }
 
 // parse finds the parts of a frame without decoding the JSON.

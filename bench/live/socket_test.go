@@ -23,6 +23,7 @@ func TestParseFrame(t *testing.T) {
 func FuzzFrame(f *testing.F) {
 	f.Add([]byte("\x81\x02{}"))
 	f.Add([]byte("\x81\x27" + `{"type":"data","t":1.5,"rev":1,"v":[]}` + "\x89\x00\x81\x7e\x00\x01{"))
+	f.Add([]byte("\x81\xff\xff0000000")) // a length that is negative as an int
 	f.Fuzz(func(t *testing.T, b []byte) {
 		s := &Socket{buf: b, to: len(b)}
 		for {
