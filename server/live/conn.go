@@ -70,9 +70,10 @@ type conn struct {
 
 // beats is what the server's ticker, alone, knows of a connection.
 type beats struct {
-	n      int
-	writes uint64
-	since  time.Time // from when on nothing was written, though a writer had it; zero: none has
+	n       int
+	offered bool // since the last beat
+	writes  uint64
+	since   time.Time // from when on nothing was written, though a writer had it; zero: none has
 }
 
 // reply is a frame that is not of a subscription's events.
@@ -104,12 +105,12 @@ func (c *conn) wake() {
 func (c *conn) turn(own bool) {
 	for {
 		more := c.out.pending() >= chunk || c.fill()
-		if n := c.out.pending(); n > 0 && !c.isCut() {
-			if !own && !c.out.takes(n) {
-				c.s.wait(c)
-				return
-			}
-			c.flush(n, own)
+		if c.isCut() {
+			c.out.discard()
+			more = false
+		} else if !c.flush(own) {
+			c.s.wait(c)
+			return
 		}
 		if c.settle() {
 			c.finish()
@@ -125,25 +126,31 @@ func (c *conn) turn(own bool) {
 	}
 }
 
-func (c *conn) flush(n int, own bool) {
-	timeout := time.Duration(0)
+// flush writes what has gathered. own: it waits for the client. Else it never does;
+// false: the client does not take all of it now.
+func (c *conn) flush(own bool) (all bool) {
+	var n int
+	var err error
 	if own {
-		timeout = c.s.opts.WriteTimeout
-	}
-	err := c.out.flush(timeout)
-	c.writes.Add(1)
-	if err != nil {
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			c.s.metrics.cut.WithLabelValues("slow").Inc()
-			c.s.opts.Logger.Debug("live client cut: it takes nothing", "remote", c.remote)
-		}
-		c.mu.Lock()
-		c.mu.cut = true
-		c.mu.Unlock()
-		c.out.cut()
-		return
+		n, err = c.out.flush(c.s.opts.WriteTimeout)
+		all = true
+	} else {
+		n, all, err = c.out.try()
 	}
 	c.s.metrics.bytes.Add(float64(n))
+	c.writes.Add(1)
+	if err == nil {
+		return all
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		c.s.metrics.cut.WithLabelValues("slow").Inc()
+		c.s.opts.Logger.Debug("live client cut: it takes nothing", "remote", c.remote)
+	}
+	c.mu.Lock()
+	c.mu.cut = true
+	c.mu.Unlock()
+	c.out.cut()
+	return true
 }
 
 // settle does what is due once all is written, and reports whether the connection is over.
@@ -271,15 +278,27 @@ func (c *conn) kill() {
 	c.wake()
 }
 
-// beat is the ticker's: a heartbeat is due. It gives up a connection that after two
-// has no socket yet, and one whose writer hangs: that a socket takes what it said it
-// would is the system's word only.
-func (c *conn) beat(now time.Time) {
+// offer is the ticker's: a heartbeat goes with whatever is sent next, if that is before
+// the beat that follows. A write of its own costs as much as one of data.
+func (c *conn) offer() {
 	c.beats.n++
+	c.beats.offered = true
 	c.mu.Lock()
-	attached := c.mu.attached
+	defer c.mu.Unlock()
 	c.mu.beat = true
 	c.mu.ping = c.mu.ping || c.beats.n%4 == 0
+}
+
+// beat is the ticker's: a heartbeat is due, unless it went with something else. It
+// gives up a connection that after two has no socket yet, and one whose writer hangs:
+// below TLS, that a socket takes what it said it would is the system's word only.
+func (c *conn) beat(now time.Time) {
+	if !c.beats.offered {
+		c.offer()
+	}
+	c.beats.offered = false
+	c.mu.Lock()
+	attached, due := c.mu.attached, c.mu.beat
 	c.mu.Unlock()
 	switch {
 	case !attached:
@@ -289,7 +308,7 @@ func (c *conn) beat(now time.Time) {
 	case c.hangs(now):
 		c.s.metrics.cut.WithLabelValues("slow").Inc()
 		c.kill()
-	default:
+	case due:
 		c.wake()
 	}
 }

@@ -100,12 +100,12 @@ func (c *conn) events(w *work, subs []*sub) (more bool) {
 			if len(w.events) == 0 {
 				break
 			}
-			if left := c.encode(w, s, w.events); len(left) > 0 {
+			left := c.encode(w, s, w.events)
+			if len(left) > 0 {
 				c.rest = rest{s, append([]qlive.Event(nil), left...)}
-				c.next = at + 1
-				return true
 			}
-			if c.out.pending() >= chunk {
+			clear(w.events) // here, since most polls give one of many
+			if len(left) > 0 || c.out.pending() >= chunk {
 				c.next = at + 1
 				return true
 			}
@@ -211,7 +211,6 @@ func (s *Server) scratch() *work {
 }
 
 func (s *Server) recycle(w *work) {
-	clear(w.events[:cap(w.events)])
 	if cap(w.buf) > 4*chunk {
 		w.buf = nil
 	}

@@ -24,6 +24,10 @@ const (
 // rounds is among how many ticks the heartbeats of all connections are spread.
 const rounds = 50
 
+// early is by how many ticks before it is due a heartbeat may go with other frames: a
+// little more than the usual step, 1 s of 5.
+const early = rounds / 4
+
 // maxRequests is how many client messages are carried out at a time.
 const maxRequests = 32
 
@@ -101,7 +105,7 @@ func (s *Server) tick() {
 	t := time.NewTicker(every)
 	defer t.Stop()
 	start := time.Now()
-	var due []*conn
+	var soon, due []*conn
 	for done := int64(0); ; {
 		select {
 		case <-t.C:
@@ -112,6 +116,9 @@ func (s *Server) tick() {
 		until := int64(now.Sub(start) / every)
 		s.mu.Lock()
 		for done = max(done, until-rounds); done < until; done++ {
+			for c := range s.mu.buckets[(done+early)%rounds] {
+				soon = append(soon, c)
+			}
 			for c := range s.mu.buckets[done%rounds] {
 				due = append(due, c)
 			}
@@ -120,8 +127,12 @@ func (s *Server) tick() {
 		for _, c := range due {
 			c.beat(now)
 		}
+		for _, c := range soon {
+			c.offer()
+		}
 		clear(due)
-		due = due[:0]
+		clear(soon)
+		soon, due = soon[:0], due[:0]
 	}
 }
 

@@ -20,15 +20,19 @@ const (
 )
 
 // gather is a net.Conn that keeps what is written to it until flush. Before attach
-// there is no connection under it. Read is for one goroutine, flush for one.
+// there is no connection under it. Read is for one goroutine, flush and try for one.
 type gather struct {
-	conn  net.Conn
-	raw   syscall.RawConn
-	early []byte // what the client sent before the connection was ours
-	pool  *sync.Pool
-	room  int  // bytes that the socket takes for sure, as far as is known; flush's
-	timed bool // a write deadline is set; flush's
-	mu    struct {
+	conn   net.Conn
+	raw    syscall.RawConn
+	direct bool   // what is written to conn goes to raw as it is: there is no TLS between
+	early  []byte // what the client sent before the connection was ours
+	pool   *sync.Pool
+	// The writer's: what it is sending, how much of it has gone, and whether a write
+	// deadline is set.
+	sending *[]byte
+	sent    int
+	timed   bool
+	mu      struct {
 		sync.Mutex
 		out    *[]byte
 		linger bool // the read deadline is set for good
@@ -54,6 +58,8 @@ func (g *gather) attach(nc net.Conn) error {
 		}
 	}
 	g.conn, g.raw, g.timed = inner, socket.Raw(inner), true // fasthttp's deadline
+	_, wrapped := inner.(interface{ NetConn() net.Conn })
+	g.direct = g.raw != nil && !wrapped
 	if tcp, ok := socket.Bottom(inner).(interface{ SetWriteBuffer(int) error }); ok {
 		return tcp.SetWriteBuffer(sendBuffer)
 	}
@@ -79,54 +85,82 @@ func (g *gather) bufferLocked(p []byte) {
 	*g.mu.out = append(*g.mu.out, p...)
 }
 
-// pending is how many bytes wait for flush.
+// pending is how many bytes wait for flush or try. It is the writer's.
 func (g *gather) pending() int {
+	n := 0
+	if g.sending != nil {
+		n = len(*g.sending) - g.sent
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.mu.out == nil {
-		return 0
+	if g.mu.out != nil {
+		n += len(*g.mu.out)
 	}
-	return len(*g.mu.out)
+	return n
 }
 
-// takes reports whether the socket takes n bytes at once. It asks the system only when
-// what was free at the last time may be used up.
-func (g *gather) takes(n int) bool {
-	if n > 2*chunk {
-		return false
-	}
-	if n > g.room {
-		if g.room = 0; !socket.Writable(g.raw) {
-			return false
+// load returns what is to be sent next.
+func (g *gather) load() []byte {
+	if g.sending == nil {
+		g.mu.Lock()
+		g.sending, g.mu.out = g.mu.out, nil
+		g.mu.Unlock()
+		if g.sending == nil {
+			return nil
 		}
-		g.room = 2 * chunk // a third of the buffer is free, which the kernel doubled
 	}
-	return true
+	return (*g.sending)[g.sent:]
 }
 
-// flush writes what has gathered. With a timeout each piece may take that long; without
-// one, the caller knows that the socket takes it.
-func (g *gather) flush(timeout time.Duration) error {
-	g.mu.Lock()
-	out := g.mu.out
-	g.mu.out = nil
-	g.mu.Unlock()
-	if out == nil {
-		return nil
+// wrote notes that n bytes of it have gone.
+func (g *gather) wrote(n int) {
+	if g.sent += n; g.sending != nil && g.sent == len(*g.sending) {
+		g.recycle(g.sending)
+		g.sending, g.sent = nil, 0
 	}
-	defer g.recycle(out)
-	for b := *out; len(b) > 0; {
+}
+
+// try writes what the socket takes at once, and reports whether that was all. It never
+// waits.
+func (g *gather) try() (n int, all bool, err error) {
+	b := g.load()
+	if len(b) == 0 {
+		return 0, true, nil
+	}
+	if err := g.deadline(0); err != nil {
+		return 0, false, err
+	}
+	switch {
+	case g.direct:
+		n, err = socket.TryWrite(g.raw, b)
+	case len(b) <= 2*chunk && socket.Writable(g.raw): // a third of the buffer is free, which the kernel doubled
+		n, err = g.conn.Write(b)
+	}
+	g.wrote(n)
+	return n, n == len(b), err
+}
+
+// discard forgets what has gathered.
+func (g *gather) discard() {
+	for b := g.load(); len(b) > 0; b = g.load() {
+		g.wrote(len(b))
+	}
+}
+
+// flush writes what has gathered; each piece may take as long as timeout.
+func (g *gather) flush(timeout time.Duration) (n int, err error) {
+	for b := g.load(); len(b) > 0; b = g.load() {
 		if err := g.deadline(timeout); err != nil {
-			return err
+			return n, err
 		}
-		n := min(len(b), sendBuffer)
-		if _, err := g.conn.Write(b[:n]); err != nil {
-			return err
+		k, err := g.conn.Write(b[:min(len(b), sendBuffer)])
+		n += k
+		g.wrote(k)
+		if err != nil {
+			return n, err
 		}
-		g.room -= n
-		b = b[n:]
 	}
-	return nil
+	return n, nil
 }
 
 func (g *gather) deadline(timeout time.Duration) error {
