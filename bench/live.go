@@ -20,7 +20,7 @@ import (
 type liveOptions struct {
 	binary, work, only, serveArgs, save string
 	series                              int
-	interval, length, warm              time.Duration
+	interval, length, warm, showLength  time.Duration
 	conns, fanout, subscribers          int
 	queries                             int
 	rate                                float64
@@ -45,6 +45,10 @@ func (o *liveOptions) report(ok bool, what, reach, format string, args ...any) {
 	fmt.Printf("%s: %s (reach %s): %s\n", m.what, m.shown, m.reach, verdict)
 }
 
+// figures is how many of the measurements, the first ones, make up the table of results. The
+// others show that nothing is lost and nothing is left.
+const figures = 4
+
 // liveRuns are the measurements by name, in their order.
 func liveRuns() []struct {
 	name string
@@ -58,6 +62,8 @@ func liveRuns() []struct {
 		{"fanout", fanoutRun},
 		{"cpu", cpuRun},
 		{"realtime", realtimeRun},
+		{"show", showRun},
+		{"churn", churnRun},
 	}
 }
 
@@ -70,12 +76,13 @@ func liveBench(ctx context.Context, args []string) (err error) {
 	fs := flag.NewFlagSet("live", flag.ContinueOnError)
 	fs.StringVar(&o.binary, "strandline", "bin/strandline", "path of the program")
 	fs.StringVar(&o.work, "work", os.TempDir(), "folder for bodies and data")
-	fs.StringVar(&o.only, "only", strings.Join(names, ","), "measurements to make")
+	fs.StringVar(&o.only, "only", strings.Join(names[:figures], ","), "measurements to make; besides the default "+strings.Join(names[figures:], " and "))
 	fs.StringVar(&o.serveArgs, "serve-args", "", "more arguments for strandline serve, divided by spaces")
 	fs.StringVar(&o.save, "save", "", "file to write the table of results to")
 	fs.IntVar(&o.series, "series", 10_000, "series of the stream")
 	fs.DurationVar(&o.interval, "interval", 100*time.Millisecond, "time between the samples of a series")
 	fs.DurationVar(&o.length, "length", 20*time.Second, "how long the stream lasts")
+	fs.DurationVar(&o.showLength, "show-length", time.Minute, "how long the stream of show lasts")
 	fs.DurationVar(&o.warm, "warm", 3*time.Second, "how much of it goes before a measurement")
 	fs.IntVar(&o.conns, "conns", 50, "connections that ask the realtime endpoint")
 	fs.Float64Var(&o.rate, "rate", 6000, "requests a second that they make together")

@@ -98,7 +98,7 @@ type steps struct {
 	mu struct {
 		sync.Mutex
 		values map[int64]string // by time in milliseconds: revision and values
-		labels map[int]string   // by series number: the value of region
+		labels map[int]string   // by series number: the label set, as keyOf has it
 		frames int
 	}
 }
@@ -134,22 +134,14 @@ func (q *steps) take(f *live.Frame, prev *int64) error {
 }
 
 func (q *steps) name(f *live.Frame) error {
-	var a struct{ Series [][2]json.RawMessage }
-	if err := json.Unmarshal(f.Payload, &a); err != nil {
+	defs, err := f.Series()
+	if err != nil {
 		return err
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for _, d := range a.Series {
-		n, err := strconv.Atoi(string(d[0]))
-		if err != nil {
-			return err
-		}
-		var ls map[string]string
-		if err := json.Unmarshal(d[1], &ls); err != nil {
-			return err
-		}
-		q.mu.labels[n] = ls["region"]
+	for n, ls := range defs {
+		q.mu.labels[n] = keyOf(ls)
 	}
 	return nil
 }
@@ -201,9 +193,45 @@ func compare(base, query string, q *steps, salt int) (int, error) {
 		return 0, fmt.Errorf("%w: no step of %s", live.ErrAnswer, query)
 	}
 	t := times[salt%len(times)]
-	res, err := http.Get(base + "/api/v1/query?" + url.Values{"query": {query}, "time": {fmt.Sprintf("%d.%03d", t/1000, t%1000)}}.Encode())
+	got, err := decode(q.mu.values[t][7:], q.mu.labels)
 	if err != nil {
 		return 0, err
+	}
+	return 1, asQuery(http.DefaultClient, base, query, t, got, 1e-12)
+}
+
+// keyOf is a text for a label set.
+func keyOf(ls map[string]string) string {
+	b, _ := json.Marshal(ls) // of strings; in order of name
+	return string(b)
+}
+
+// decode returns the values of a step by label set.
+func decode(values string, labels map[int]string) (map[string]float64, error) {
+	var raw [][2]json.RawMessage
+	if err := json.Unmarshal([]byte(values), &raw); err != nil {
+		return nil, err
+	}
+	out := make(map[string]float64, len(raw))
+	for _, pair := range raw {
+		n, err := strconv.Atoi(string(pair[0]))
+		if err != nil {
+			return nil, err
+		}
+		v, err := strconv.ParseFloat(strings.Trim(string(pair[1]), `"`), 64)
+		if err != nil {
+			return nil, err
+		}
+		out[labels[n]] = v
+	}
+	return out, nil
+}
+
+// asQuery fails if the query API says something else of a step than was pushed: more than the relative error.
+func asQuery(client *http.Client, base, query string, t int64, got map[string]float64, within float64) error {
+	res, err := client.Get(base + "/api/v1/query?" + url.Values{"query": {query}, "time": {fmt.Sprintf("%d.%03d", t/1000, t%1000)}}.Encode())
+	if err != nil {
+		return err
 	}
 	defer res.Body.Close()
 	var a struct {
@@ -215,32 +243,22 @@ func compare(base, query string, q *steps, salt int) (int, error) {
 		}
 	}
 	if err := json.NewDecoder(res.Body).Decode(&a); err != nil {
-		return 0, err
+		return err
 	}
-	want := map[string]float64{}
 	for _, r := range a.Data.Result {
-		if want[r.Metric["region"]], err = strconv.ParseFloat(fmt.Sprint(r.Value[1]), 64); err != nil {
-			return 0, err
-		}
-	}
-	var pairs [][2]any
-	if err := json.Unmarshal([]byte(q.mu.values[t][7:]), &pairs); err != nil {
-		return 0, err
-	}
-	for _, pair := range pairs {
-		got, err := strconv.ParseFloat(fmt.Sprint(pair[1]), 64)
+		want, err := strconv.ParseFloat(fmt.Sprint(r.Value[1]), 64)
 		if err != nil {
-			return 0, err
+			return err
 		}
-		region := q.mu.labels[int(pair[0].(float64))]
-		if w, ok := want[region]; !ok || math.Abs(got-w) > 1e-12*math.Abs(w) {
-			return 0, fmt.Errorf("%w: %s at %d: %s is %v, pushed %v", live.ErrAnswer, query, t, region, w, got)
+		key := keyOf(r.Metric)
+		if v, ok := got[key]; !ok || math.Abs(v-want) > within*math.Abs(want) {
+			return fmt.Errorf("%w: %s at %d: %s is %v, pushed %v", live.ErrAnswer, query, t, key, want, v)
 		}
 	}
-	if len(pairs) != len(want) {
-		return 0, fmt.Errorf("%w: %s at %d: %d series, pushed %d", live.ErrAnswer, query, t, len(want), len(pairs))
+	if len(a.Data.Result) != len(got) {
+		return fmt.Errorf("%w: %s at %d: %d series, pushed %d", live.ErrAnswer, query, t, len(a.Data.Result), len(got))
 	}
-	return 1, nil
+	return nil
 }
 
 // pollRange is what a poll asks for: what a small graph of the last minute shows.

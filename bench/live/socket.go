@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -22,6 +23,7 @@ const firstBuffer = 512
 type Frame struct {
 	At      time.Time // when it was read from the socket
 	Type    []byte    // "data", "series", ...
+	ID      []byte    // of the subscription, one without escapes; nil: none
 	T       int64     // of data, in milliseconds
 	Rev     int
 	Values  []byte // of data: the JSON of the pairs of series number and value
@@ -173,6 +175,9 @@ func (f *Frame) parse() error {
 		return fmt.Errorf("%w: %s", ErrAnswer, f.Payload)
 	}
 	f.Type, rest, _ = bytes.Cut(rest, []byte(`"`))
+	if id, has := bytes.CutPrefix(rest, []byte(`,"id":"`)); has {
+		f.ID, _, _ = bytes.Cut(id, []byte(`"`))
+	}
 	if string(f.Type) != "data" {
 		return nil
 	}
@@ -282,4 +287,25 @@ func (c *Crowd) Leave() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.mu.err
+}
+
+// Series decodes a frame of type series: label sets by number.
+func (f *Frame) Series() (map[int]map[string]string, error) {
+	var a struct{ Series [][2]json.RawMessage }
+	if err := json.Unmarshal(f.Payload, &a); err != nil {
+		return nil, err
+	}
+	out := make(map[int]map[string]string, len(a.Series))
+	for _, d := range a.Series {
+		n, err := strconv.Atoi(string(d[0]))
+		if err != nil {
+			return nil, err
+		}
+		var ls map[string]string
+		if err := json.Unmarshal(d[1], &ls); err != nil {
+			return nil, err
+		}
+		out[n] = ls
+	}
+	return out, nil
 }
