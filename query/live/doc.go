@@ -21,7 +21,8 @@
 // is to name the last step one has. A step is evaluated once it is Options.Delay old. What
 // is applied for it later, up to Options.Horizon, evaluates it again; it is sent again
 // only if its values differ, with a revision that is the age in milliseconds at which it
-// was corrected: that ascends also where another process takes over. Backfill is
+// was corrected: that ascends also where another process takes over. Where there is much
+// to correct, new steps and other evaluations have their turns between. Backfill is
 // computed by range queries up to the step where the cursor stands, and further where
 // the ring has moved on meanwhile; all who wait for the same steps share one query.
 //

@@ -28,6 +28,8 @@ type evaluation struct {
 	src    source
 	next   int64         // the first step not yet evaluated
 	took   time.Duration // the last evaluation of new steps
+	late   span          // what late samples may have changed
+	owed   span          // of that, what is being corrected: it goes before late
 	newest *Step         // in its newest revision
 	recent []*Step       // within the horizon, in their newest revisions, in order
 	wakes  []*Subscription
@@ -85,6 +87,7 @@ const samplesRing = 16
 func newEvaluation(h *Hub, key evalKey, p *plan) *evaluation {
 	e := &evaluation{hub: h, key: key, plan: p}
 	e.fills.e = e
+	e.late, e.owed = none, none
 	e.ready = make(chan struct{})
 	size := h.opts.Ring
 	if key.samples {
@@ -278,11 +281,12 @@ func (e *evaluation) run(ctx context.Context, now time.Time) time.Time {
 		_, err = e.src.refresh(ctx, min(horizon, e.next))
 		changed = always // what the feed gave last may not have been looked at
 	}
-	if err == nil {
-		e.correct(ctx, changed, ms)
-	}
+	done := err != nil || e.correct(ctx, changed, ms)
 	if newest := floor(ms-e.hub.opts.delay(), e.key.step); newest >= e.next {
 		e.advance(ctx, newest, err)
+	}
+	if !done {
+		return now // again, after the others
 	}
 	due := time.UnixMilli(e.next + e.hub.opts.delay())
 	if late := now.Add(look); late.Before(due) {
@@ -335,28 +339,47 @@ func (e *evaluation) publishStep(s *Step) {
 	e.publish(en, s.T)
 }
 
-// correct evaluates again what may have changed, and publishes what has.
-func (e *evaluation) correct(ctx context.Context, changed span, now int64) {
-	if changed.empty() || len(e.recent) == 0 {
-		return
+// correctTime is about how long an evaluation corrects before it sees to what is due
+// and lets others run.
+const correctTime = 10 * time.Millisecond
+
+// correct evaluates again what may have changed, the oldest first, and publishes what
+// has. false: there is more, for the next run; what changes meanwhile waits until then,
+// so that a stream of late samples can't keep any step from its turn.
+func (e *evaluation) correct(ctx context.Context, changed span, now int64) (done bool) {
+	if changed.to = min(changed.to, e.next-e.key.step); !changed.empty() { // later steps know all
+		e.late.add(changed.from, changed.to)
 	}
-	from, to := max(ceil(changed.from, e.key.step), e.recent[0].T), min(floor(changed.to, e.key.step), e.recent[len(e.recent)-1].T)
-	if from > to {
-		return
+	if e.owed.empty() {
+		e.owed, e.late = e.late, none
 	}
+	if e.owed.empty() || len(e.recent) == 0 {
+		e.owed = none
+		return true
+	}
+	from, to := max(ceil(e.owed.from, e.key.step), e.recent[0].T), floor(min(e.owed.to, e.recent[len(e.recent)-1].T), e.key.step)
+	began := e.hub.opts.Clock.Now()
 	for from <= to && ctx.Err() == nil {
-		steps, err := e.src.steps(ctx, from, to)
+		if e.hub.opts.Clock.Now().Sub(began) > correctTime {
+			e.owed = span{from, to}
+			return false
+		}
+		end := min(to, from+(catchUp-1)*e.key.step)
+		steps, err := e.src.steps(ctx, from, end)
 		for _, s := range steps {
 			e.replace(s, nil, now)
 			from = s.T + e.key.step
 		}
-		if err != nil && ctx.Err() == nil {
+		switch {
+		case err == nil:
+			from = end + e.key.step
+		case ctx.Err() == nil:
 			e.replace(&Step{T: from, failed: true}, err, now)
 			from += e.key.step
-		} else if err == nil {
-			return
 		}
 	}
+	e.owed = none
+	return e.late.empty() || ctx.Err() != nil
 }
 
 // replace publishes a step that was evaluated again, if its values or its failure differ.
