@@ -39,7 +39,6 @@ func TestComeAndGo(t *testing.T) {
 			if _, err := db.Append(context.Background(), g.batch(time.Now().UnixMilli(), true)); err != nil {
 				t.Error(err)
 			}
-			time.Sleep(2 * time.Millisecond) // a load that leaves the readers room
 		}
 	}()
 	for k := range 8 {
