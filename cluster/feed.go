@@ -6,6 +6,7 @@ import (
 	"math"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/prometheus/model/labels"
@@ -175,8 +176,15 @@ func (j *joinedFeed) arrange(first bool) error {
 		return nil
 	}
 	p := &reading{n: j.n, wanted: Wanted{Level: Leader}}
-	err := p.each(j.ctx, far, func(ctx context.Context, name string, of []int) error { return j.open(ctx, name, of) })
-	if !first {
+	var opened atomic.Bool // without, there is nothing new that a reader could begin with
+	err := p.each(j.ctx, far, func(ctx context.Context, name string, of []int) error {
+		err := j.open(ctx, name, of)
+		if err == nil {
+			opened.Store(true)
+		}
+		return err
+	})
+	if !first && opened.Load() {
 		j.reset()
 	}
 	return err

@@ -390,3 +390,39 @@ func FuzzRequests(f *testing.F) {
 		}
 	})
 }
+
+// seenReader notes what the context of a Select says.
+type seenReader struct {
+	model.Reader
+	seen any
+}
+
+type syncedKey struct{}
+
+func (r *seenReader) Select(ctx context.Context, req *model.SelectRequest) (*model.Selection, error) {
+	r.seen = ctx.Value(syncedKey{})
+	return r.Reader.Select(ctx, req)
+}
+
+// TestSynced: what Fresh has synced is what is read, whether the answer is kept or not.
+func TestSynced(t *testing.T) {
+	for _, asked := range []bool{false, true} {
+		f := newFixture(t, nil)
+		f.add(t, "up", time.Second, 1, nil)
+		r := &seenReader{Reader: f.store}
+		d, err := dash.New(r, f.q, &dash.Options{Clock: f.clk, Fresh: func(ctx context.Context, _ *fasthttp.RequestCtx) (context.Context, bool, error) {
+			return context.WithValue(ctx, syncedKey{}, "yes"), asked, nil
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var rc fasthttp.RequestCtx
+		rc.Request.SetRequestURI(dash.PathRealtime + "?metrics=up")
+		if !d.Handle(&rc) || rc.Response.StatusCode() != 200 || r.seen != "yes" {
+			t.Errorf("asked %v: %d %s, read with %v", asked, rc.Response.StatusCode(), rc.Response.Body(), r.seen)
+		}
+		if err := d.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
