@@ -73,20 +73,25 @@ func (db *DB) checkDisk() {
 // Flush writes what is in memory into blocks, shard by shard, and lets go of the
 // log that they make superfluous.
 func (db *DB) Flush(ctx context.Context) error {
-	db.flushing.Lock()
-	defer db.flushing.Unlock()
 	for i := range db.shards {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if err := db.committer.Flush(ctx, i); err != nil {
-			if ctx.Err() == nil && !errors.Is(err, model.ErrUnavailable) {
-				return db.fail(err)
-			}
+		if err := db.flushShard(ctx, i); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (db *DB) flushShard(ctx context.Context, i int) error {
+	db.flushing.Lock()
+	defer db.flushing.Unlock()
+	err := db.committer.Flush(ctx, i)
+	if err != nil && ctx.Err() == nil && !errors.Is(err, model.ErrUnavailable) {
+		return db.fail(err)
+	}
+	return err
 }
 
 // Maintain does the background work that is due by the clock: retention, dropping

@@ -35,14 +35,16 @@ type DB struct {
 	feeds     *live.Feeds
 	collector *collector // nil without a registerer
 
-	damage   chan Damage // blocks in quarantine, for a committer that can repair them
-	readOnly atomic.Bool
-	failure  atomic.Pointer[error]
-	flushing sync.Mutex // one flush of all shards at a time
-	stop     context.CancelFunc
-	wg       sync.WaitGroup
-	closed   sync.Once
-	closeErr error
+	damage    chan Damage // blocks in quarantine, for a committer that can repair them
+	readOnly  atomic.Bool
+	failure   atomic.Pointer[error]
+	flushing  sync.Mutex      // one flush of a shard at a time
+	backingUp sync.Mutex      // held by the one backup
+	life      context.Context // until Close
+	stop      context.CancelFunc
+	wg        sync.WaitGroup
+	closed    sync.Once
+	closeErr  error
 }
 
 // format is what a data folder was made with; it lies in the file FORMAT.
@@ -81,6 +83,9 @@ func Open(dir string, o *Options) (_ *DB, err error) {
 	if db.lock, err = fsys.Lock(path.Join(dir, "LOCK")); err != nil {
 		return nil, fmt.Errorf("data folder %s: %w (is another strandline running on it?)", dir, err)
 	}
+	if err := refuseHalfRestored(fsys, dir); err != nil {
+		return nil, err
+	}
 	if err := db.loadFormat(); err != nil {
 		return nil, err
 	}
@@ -105,7 +110,7 @@ func Open(dir string, o *Options) (_ *DB, err error) {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	db.stop = cancel
+	db.life, db.stop = ctx, cancel
 	db.checkDisk()
 	db.wg.Go(func() { db.background(ctx) })
 	db.wg.Go(func() { db.scrub(ctx) })
@@ -214,7 +219,7 @@ func parseFormat(b []byte) (f format, err error) {
 
 func (db *DB) shardOptions(i int) shard.Options {
 	o := shard.Options{
-		ID: i, Dir: path.Join(db.dir, "shards", fmt.Sprintf("%03d", i)), FS: db.opts.FS, Logger: db.opts.Logger,
+		ID: i, Dir: path.Join(db.dir, shardPath(i)), FS: db.opts.FS, Logger: db.opts.Logger,
 		WarmAfter: db.opts.WarmAfter, ColdAfter: db.opts.ColdAfter, Failpoint: db.opts.Failpoint,
 	}
 	if db.opts.Replicate != nil {
@@ -355,6 +360,8 @@ func (db *DB) fail(cause error) error {
 func (db *DB) Close() error {
 	db.closed.Do(func() {
 		db.stop()
+		db.backingUp.Lock() // the backup under way ends by itself now
+		defer db.backingUp.Unlock()
 		err := db.committer.Close()
 		db.wg.Wait()
 		db.feeds.Close()

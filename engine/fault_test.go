@@ -119,8 +119,10 @@ func (l *ledger) work(rng *rand.Rand, o *Options, ops int, between func(n int)) 
 	return true, nil
 }
 
-func judgeFolder(fsys vfs.FS, l *ledger) error {
-	db, err := Open("data", memOptions(fsys))
+func judgeFolder(fsys vfs.FS, l *ledger) error { return judgeDir(fsys, "data", l) }
+
+func judgeDir(fsys vfs.FS, dir string, l *ledger) error {
+	db, err := Open(dir, memOptions(fsys))
 	if err != nil {
 		return fmt.Errorf("does not open: %w", err)
 	}
@@ -143,7 +145,7 @@ func judgeFolder(fsys vfs.FS, l *ledger) error {
 	}
 	db.Close()
 	var faults error
-	err = Check("data", memOptions(fsys), func(p string, err error) { faults = errors.Join(faults, fmt.Errorf("%s: %w", p, err)) })
+	err = Check(dir, memOptions(fsys), func(p string, err error) { faults = errors.Join(faults, fmt.Errorf("%s: %w", p, err)) })
 	return errors.Join(err, faults)
 }
 

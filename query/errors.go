@@ -25,6 +25,7 @@ const (
 	Timeout                 // 503
 	Internal                // 500
 	Unavailable             // 503, worth a retry
+	Conflict                // 409
 )
 
 // String returns the errorType of the HTTP API.
@@ -40,6 +41,8 @@ func (k Kind) String() string {
 		return "internal"
 	case Unavailable:
 		return "unavailable"
+	case Conflict:
+		return "conflict"
 	default:
 		return "execution"
 	}

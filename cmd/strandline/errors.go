@@ -8,6 +8,8 @@ var (
 	errStorage = errors.New("storage failed")
 	// errOpenCluster: what nodes tell each other would be open to everybody.
 	errOpenCluster = errors.New("nodes beyond loopback need cluster-tls-cert, cluster-tls-key and cluster-tls-ca (`strandline cluster certs` makes some), or --insecure if the network is yours alone")
+	// errClusterFolder: a single node must not write behind a cluster's back.
+	errClusterFolder = errors.New("it belongs to a node of a cluster: give cluster-node and the rest of that node's settings; to make a single node of it, restore a backup of the cluster into another folder; to begin a new cluster with it after the others are lost for good, run `strandline cluster recover` first")
 	// errForced: a second signal came while stopping.
 	errForced = errors.New("told to stop a second time: left without a flush")
 	// errDamaged: check found faults, which it has printed.

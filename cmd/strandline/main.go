@@ -25,6 +25,6 @@ func newRoot() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(newServe(), newQuery(), newLive(), newImport(), newExport(), newCheck(), newInspect(), newCluster(), newVersion())
+	root.AddCommand(newServe(), newQuery(), newLive(), newImport(), newExport(), newCheck(), newInspect(), newBackup(), newRestore(), newCluster(), newVersion())
 	return root
 }

@@ -202,6 +202,11 @@ func (n *node) newServer() error {
 
 // open opens the storage, which replays the log, and what stands on it.
 func (n *node) open() error {
+	if n.cfg.ClusterNode == "" {
+		if err := refuseClusterFolder(n.cfg.Data); err != nil {
+			return err
+		}
+	}
 	db, err := engine.Open(n.cfg.Data, engineOptions(n))
 	if err != nil {
 		return err

@@ -135,6 +135,9 @@ func apiOptions(n *node) *api.Options {
 		Flags:            n.cfg.Values,
 		Consistency:      n.cfg.Consistency,
 	}
+	if n.cfg.BackupDir != "" {
+		o.Backup = n.backup
+	}
 	if c := n.cluster; c != nil {
 		o.Cluster = func() any { return c.Status(context.Background()) }
 		o.Hashes = func(ctx context.Context) (any, error) { return c.Hashes(ctx) }

@@ -58,6 +58,7 @@ func New(r model.Reader, q *query.Engine, opts *Options) *API {
 		"cluster/status":     {handle: a.cluster, post: true},
 		"admin/cluster/hash": {handle: a.hashes, post: true, reads: true},
 	}
+	a.routes["admin/backup"] = route{handle: a.backup, post: true, noGet: true}
 	for _, what := range []string{"move", "rebalance", "drain", "add", "remove", "transfer-leader", "pause", "resume", "cancel"} {
 		a.routes["admin/cluster/"+what] = route{handle: a.administer(what), post: true, noGet: true}
 	}

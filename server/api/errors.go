@@ -42,6 +42,8 @@ func statusOf(k query.Kind) int {
 		return fasthttp.StatusServiceUnavailable
 	case query.Internal:
 		return fasthttp.StatusInternalServerError
+	case query.Conflict:
+		return fasthttp.StatusConflict
 	default:
 		return fasthttp.StatusUnprocessableEntity
 	}

@@ -46,6 +46,8 @@ type Options struct {
 	Hashes func(context.Context) (any, error)
 	// Administer changes the cluster: what is to be done, and its parameters by name.
 	Administer func(ctx context.Context, what string, param func(name string) string) (any, error)
+	// Backup makes a backup of all data under a name. Nil: it is turned off.
+	Backup func(ctx context.Context, name string) (any, error)
 	// Logger gets faults of answering. Default: none.
 	Logger *slog.Logger
 	// Clock tells the default evaluation time. Default the machine's.

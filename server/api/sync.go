@@ -122,6 +122,20 @@ func (a *API) administer(what string) handler {
 	}
 }
 
+// errNoBackups: an operator must say where they may lie.
+var errNoBackups = errors.New("backups are off: give this server a backup-dir")
+
+func (a *API) backup(ctx context.Context, f *form) (*answer, error) {
+	if a.opts.Backup == nil {
+		return nil, badData(errNoBackups)
+	}
+	v, err := a.opts.Backup(ctx, f.get("name"))
+	if err != nil {
+		return nil, err
+	}
+	return plain(v)
+}
+
 // plain answers with v as JSON.
 func plain(v any) (*answer, error) {
 	b, err := json.Marshal(v)

@@ -25,7 +25,7 @@ type Config struct {
 
 	Retention, WarmAfter, ColdAfter, FlushInterval, MaxFuture time.Duration
 	RetentionBytes, HeadBytes, MinFreeBytes, ScrubRate        int64
-	WarmDir, ColdDir                                          string
+	WarmDir, ColdDir, BackupDir                               string
 	MaxSeries, Shards                                         int
 
 	QueryTimeout, QueryLookbackDelta                    time.Duration

@@ -63,6 +63,7 @@ func storing() []Setting {
 		{Name: "cold-after", Default: "30d", Help: "age at which blocks move to the cold tier", set: duration(func(c *Config) *time.Duration { return &c.ColdAfter }, false)},
 		{Name: "warm-dir", Help: "folder of the warm tier; empty: inside the data folder", set: text(func(c *Config) *string { return &c.WarmDir }, true)},
 		{Name: "cold-dir", Help: "folder of the cold tier; empty: inside the data folder", set: text(func(c *Config) *string { return &c.ColdDir }, true)},
+		{Name: "backup-dir", Help: "folder below which POST /api/v1/admin/backup makes backups, best on the disk of the data; empty: it makes none", set: text(func(c *Config) *string { return &c.BackupDir }, true)},
 		{Name: "flush-interval", Default: "2h", Help: "longest time that samples wait in memory and log for their block", set: duration(func(c *Config) *time.Duration { return &c.FlushInterval }, false)},
 		{Name: "head-bytes", Default: "256MiB", Help: "rough bound of the packed samples in memory; more is flushed early", set: size(func(c *Config) *int64 { return &c.HeadBytes }, 1)},
 		{Name: "max-series", Default: "10000000", Help: "most active series; 0: no limit", set: count(func(c *Config) *int { return &c.MaxSeries }, 0, math.MaxInt32)},

@@ -27,10 +27,11 @@ const (
 	OpSync
 	OpTruncate
 	OpPreallocate
+	OpLink
 )
 
 var opNames = [...]string{"", "create", "open", "remove", "rename", "mkdir", "list", "stat", "syncdir", "lock", "free",
-	"read", "write", "sync", "truncate", "preallocate"}
+	"read", "write", "sync", "truncate", "preallocate", "link"}
 
 // String returns the operation's name.
 func (k OpKind) String() string {
@@ -140,6 +141,14 @@ func (f *FaultFS) Rename(oldname, newname string) error {
 		return err
 	}
 	return f.inner.Rename(oldname, newname)
+}
+
+// Link implements FS.
+func (f *FaultFS) Link(oldname, newname string) error {
+	if err := f.check(OpLink, newname); err != nil {
+		return err
+	}
+	return f.inner.Link(oldname, newname)
 }
 
 // MkdirAll implements FS.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"path"
 )
 
@@ -29,6 +30,45 @@ func ReadFile(fsys FS, name string) (_ []byte, err error) {
 		return nil, err
 	}
 	return b, nil
+}
+
+// MakeDir makes a folder and its parents, durably.
+func MakeDir(fsys FS, dir string) error {
+	dir = path.Clean(dir)
+	if _, err := fsys.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := MakeDir(fsys, path.Dir(dir)); err != nil {
+		return err
+	}
+	if err := fsys.MkdirAll(dir); err != nil {
+		return err
+	}
+	return fsys.SyncDir(path.Dir(dir))
+}
+
+// RemoveAll deletes a folder, if there is one, with everything in it. Durable only after
+// SyncDir of its folder.
+func RemoveAll(fsys FS, dir string) error {
+	fi, err := fsys.Stat(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if fi.IsDir() {
+		names, err := fsys.List(dir)
+		if err != nil {
+			return err
+		}
+		for _, name := range names {
+			if err := RemoveAll(fsys, path.Join(dir, name)); err != nil {
+				return err
+			}
+		}
+	}
+	return fsys.Remove(dir)
 }
 
 // TempSuffix marks files that are not in place yet.

@@ -37,6 +37,10 @@ type dirOp struct {
 	name string
 	file *inode
 	from string // removed together with setting name; empty if none
+	// moved are the files of a folder that is renamed, all at once, and dirs the folders,
+	// new name to old; the rest is empty but for dir.
+	moved []dirOp
+	dirs  map[string]string
 }
 
 // NewMem returns an empty file system.
@@ -75,6 +79,11 @@ func (m *MemFS) CrashClone(rng *rand.Rand, percent int) *MemFS {
 	for _, op := range m.mu.ops {
 		if keep() {
 			op.apply(names)
+			continue
+		}
+		for now, before := range op.dirs {
+			delete(out.mu.dirs, now)
+			out.mu.dirs[before] = true
 		}
 	}
 	clones := map[*inode]*inode{}
@@ -89,11 +98,22 @@ func (m *MemFS) CrashClone(rng *rand.Rand, percent int) *MemFS {
 			clones[f] = f.crashClone(keep)
 		}
 		out.mu.files[n], out.mu.safe[n] = clones[f], clones[f]
+		for d := path.Dir(n); !out.mu.dirs[d]; d = path.Dir(d) { // of a folder whose renaming did not last
+			out.mu.dirs[d] = true
+		}
 	}
 	return out
 }
 
 func (op *dirOp) apply(names map[string]*inode) {
+	for _, f := range op.moved {
+		if names[f.from] == f.file {
+			f.apply(names)
+		}
+	}
+	if op.dirs != nil {
+		return
+	}
 	if op.from != "" && names[op.from] == op.file {
 		delete(names, op.from)
 	}
@@ -172,10 +192,55 @@ func (m *MemFS) Rename(oldname, newname string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	f := m.mu.files[oldname]
+	if f == nil && m.mu.dirs[oldname] {
+		return m.renameDirLocked(oldname, newname)
+	}
 	if f == nil || !m.mu.dirs[path.Dir(newname)] {
 		return notExist("rename", oldname)
 	}
 	m.changeLocked(dirOp{dir: path.Dir(newname), name: newname, file: f, from: oldname})
+	return nil
+}
+
+func (m *MemFS) renameDirLocked(oldname, newname string) error {
+	if !m.mu.dirs[path.Dir(newname)] {
+		return notExist("rename", newname)
+	}
+	if m.mu.dirs[newname] || m.mu.files[newname] != nil {
+		return &fs.PathError{Op: "rename", Path: newname, Err: fs.ErrExist}
+	}
+	op := dirOp{dir: path.Dir(newname), dirs: map[string]string{}}
+	for d := range m.mu.dirs {
+		if rest, below := strings.CutPrefix(d+"/", oldname+"/"); below {
+			op.dirs[path.Join(newname, rest)] = d
+		}
+	}
+	for now, before := range op.dirs {
+		delete(m.mu.dirs, before)
+		m.mu.dirs[now] = true
+	}
+	for name, f := range m.mu.files {
+		if rest, below := strings.CutPrefix(name, oldname+"/"); below {
+			op.moved = append(op.moved, dirOp{name: path.Join(newname, rest), file: f, from: name})
+		}
+	}
+	m.changeLocked(op)
+	return nil
+}
+
+// Link implements FS.
+func (m *MemFS) Link(oldname, newname string) error {
+	oldname, newname = path.Clean(oldname), path.Clean(newname)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	f := m.mu.files[oldname]
+	if f == nil || !m.mu.dirs[path.Dir(newname)] {
+		return notExist("link", oldname)
+	}
+	if m.mu.files[newname] != nil {
+		return &fs.PathError{Op: "link", Path: newname, Err: fs.ErrExist}
+	}
+	m.changeLocked(dirOp{dir: path.Dir(newname), name: newname, file: f})
 	return nil
 }
 

@@ -36,6 +36,9 @@ func (OS) Remove(name string) error { return os.Remove(name) }
 // Rename implements FS.
 func (OS) Rename(oldname, newname string) error { return os.Rename(oldname, newname) }
 
+// Link implements FS.
+func (OS) Link(oldname, newname string) error { return os.Link(oldname, newname) }
+
 // MkdirAll implements FS.
 func (OS) MkdirAll(dir string) error { return os.MkdirAll(dir, 0o700) }
 

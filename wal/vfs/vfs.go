@@ -17,8 +17,12 @@ type FS interface {
 	OpenReadWrite(name string) (File, error)
 	// Remove deletes a file or an empty folder. Durable only after SyncDir of its folder.
 	Remove(name string) error
-	// Rename moves a file over newname atomically. Durable only after SyncDir of the folders.
+	// Rename moves a file over newname atomically, or a folder to a name that is free.
+	// Durable only after SyncDir of the folders.
 	Rename(oldname, newname string) error
+	// Link gives a file a second name, which must be free. It fails where the file system
+	// has no such thing, as across two of them. Durable only after SyncDir of its folder.
+	Link(oldname, newname string) error
 	// MkdirAll makes a folder and its parents. Durable only after SyncDir of the parents.
 	MkdirAll(dir string) error
 	// List returns the names (not paths) in a folder, sorted.
