@@ -174,6 +174,9 @@ func fill(ctx context.Context, fsys vfs.FS, b *Backup, from, dir string) error {
 	if err := restoreMeta(fsys, dir); err != nil {
 		return err
 	}
+	if err := fsys.MkdirAll(path.Join(dir, "wal")); err != nil { // empty, for Check
+		return err
+	}
 	for d := range dirs {
 		if err := fsys.SyncDir(d); err != nil {
 			return err

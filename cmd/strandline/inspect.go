@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 	"go.etcd.io/bbolt"
 
+	"github.com/strandline-db/strandline/engine"
 	"github.com/strandline-db/strandline/shard"
 	"github.com/strandline-db/strandline/shard/block"
 	"github.com/strandline-db/strandline/wal"
@@ -35,6 +37,15 @@ func newInspect() *cobra.Command {
 		return shard.DumpManifest(vfs.OS{}, dir, w)
 	})
 	add("meta FILE", "The descriptions of metrics and the records in FILE (data/meta.db)", dumpMeta)
+	add("backup DIR", "What the backup in DIR says of itself", func(w io.Writer, dir string) error {
+		b, err := engine.ReadBackup(vfs.OS{}, dir)
+		if err != nil {
+			return err
+		}
+		enc := json.NewEncoder(w)
+		enc.SetIndent("", "  ")
+		return enc.Encode(b)
+	})
 	cmd.PersistentFlags().BoolVarP(&verbose, "verbose", "v", false, "print more")
 	return cmd
 }
