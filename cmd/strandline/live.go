@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/signal"
 	"strings"
@@ -39,7 +40,7 @@ func newLive() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 			defer stop()
-			return runLive(ctx, &f, args[0], cmd.OutOrStdout())
+			return runLive(ctx, &f, args[0], cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
 	fl := cmd.Flags()
@@ -75,12 +76,19 @@ func (f *liveFlags) query(expr string) (client.Query, error) {
 	return q, nil
 }
 
-func runLive(ctx context.Context, f *liveFlags, expr string, w io.Writer) error {
+// runLive shows what w is made for: a table in a terminal, lines otherwise, with what
+// befalls the connection on log.
+func runLive(ctx context.Context, f *liveFlags, expr string, w, log io.Writer) error {
 	q, err := f.query(expr)
 	if err != nil {
 		return err
 	}
+	t, ok := w.(*os.File)
+	terminal := ok && term.IsTerminal(int(t.Fd()))
 	o := &client.Options{}
+	if !terminal {
+		o.Logger = slog.New(slog.NewTextHandler(log, nil))
+	}
 	if f.token != "" {
 		b, err := os.ReadFile(f.token)
 		if err != nil {
@@ -97,7 +105,7 @@ func runLive(ctx context.Context, f *liveFlags, expr string, w io.Writer) error 
 	if err != nil {
 		return err
 	}
-	if t, ok := w.(*os.File); ok && term.IsTerminal(int(t.Fd())) {
+	if terminal {
 		err = showTable(ctx, sub, newTable(expr, q.Step), t)
 	} else {
 		err = printLines(ctx, sub, w)

@@ -127,9 +127,9 @@ func (d *Dash) history(ctx context.Context, e *encoder, s *span) (err error) {
 	if s.selector, err = d.selector("metric", s.metric); err != nil {
 		return err
 	}
-	until := s.end
-	if until.IsZero() {
-		until = d.o.Clock.Now()
+	until := d.o.Clock.Now() // no window ends later
+	if !s.end.IsZero() && s.end.Before(until) {
+		until = s.end
 	}
 	g := s.granularity.Milliseconds()
 	end := floor(until.UnixMilli(), g)
