@@ -195,15 +195,31 @@ func (a *store) inOrder(h *headMem, t int64) (float64, bool) {
 	if a.chunks == 0 || t < a.minT {
 		return 0, false
 	}
-	h.scratch.Reset()
-	if a.readSealed(&h.dec, &h.scratch) != nil {
+	c, err := h.unseal(a)
+	if err != nil {
 		return 0, false
 	}
-	i, ok := slices.BinarySearch(h.scratch.T, t)
+	i, ok := slices.BinarySearch(c.T, t)
 	if !ok {
 		return 0, false
 	}
-	return h.scratch.V[i], true
+	return c.V[i], true
+}
+
+// unseal decodes a store's sealed samples, valid until the next call. A retry asks for
+// the same ones with each of its samples.
+func (h *headMem) unseal(a *store) (*model.Columns, error) {
+	u := &h.unsealed
+	if len(u.of) > 0 && len(u.of) == len(a.sealed) && &u.of[0] == &a.sealed[0] {
+		return &u.cols, nil
+	}
+	u.of = nil
+	u.cols.Reset()
+	if err := a.readSealed(&h.dec, &u.cols); err != nil {
+		return nil, err
+	}
+	u.of = a.sealed
+	return &u.cols, nil
 }
 
 // seal moves the full tail into a chunk.
