@@ -90,6 +90,59 @@ func TestElsewhere(t *testing.T) {
 	}
 }
 
+// TestRestartBeforeSelect: a node that has started again since a Sync, and does not know
+// yet what is committed, answers no read of that Sync.
+func TestRestartBeforeSelect(t *testing.T) {
+	c := newTrio(t, Options{})
+	c.mustWrite("n1", 0, 20)
+	c.join("n4", "n1")
+	n := c.nodes["n4"].node
+	sync := func() (context.Context, *reading) {
+		ctx, _, err := n.Sync(t.Context(), Wanted{Level: Linearizable})
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := n.readingOf(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return ctx, p
+	}
+	_, other := sync()
+	at := other.mu.at[0].name
+	ctx, p := sync()
+	if p.mu.at[0].name != at || p.mu.at[1].name != at {
+		t.Fatalf("chosen were %v and %v", other.mu.at, p.mu.at)
+	}
+	for _, name := range []string{"n1", "n2", "n3"} {
+		c.stop(name)
+	}
+	c.start(at)
+	c.await("a connection", func() error {
+		if !n.bulk(at).up() || !n.link(at).up() {
+			return errDown
+		}
+		return nil
+	})
+	if sel, err := n.Reader().Select(ctx, everything()); !errors.Is(err, model.ErrUnavailable) {
+		sel.Close()
+		t.Errorf("%v, and %d series", err, len(sel.Series))
+	}
+	for _, name := range []string{"n1", "n2", "n3"} {
+		if name != at {
+			c.start(name)
+		}
+	}
+	c.check("n4")
+	// Brought up to date for one shard, the node is not so for the others.
+	if _, err := other.askSync(t.Context(), at, []int{1}); err != nil {
+		t.Fatal(err)
+	}
+	if late, _ := other.notSynced(at, []int{0, 1}); !slices.Equal(late, []int{0}) {
+		t.Errorf("to be brought up to date: %v", late)
+	}
+}
+
 // TestPartial: a read of shards that nobody can be asked for fails, or, as asked, says
 // what it lacks.
 func TestPartial(t *testing.T) {

@@ -360,7 +360,7 @@ type feedReader struct{ *clusterReader }
 func (r *feedReader) Select(ctx context.Context, req *model.SelectRequest) (*model.Selection, error) {
 	n := (*Node)(r.clusterReader)
 	p := &reading{n: n, wanted: Wanted{Level: Leader}}
-	p.mu.at, p.mu.lives = map[int]string{}, map[string]uint64{}
+	p.mu.at = map[int]synced{}
 	feeds := n.feeds.of(req.Matchers)
 	for _, j := range feeds {
 		j.pin(p)
@@ -386,9 +386,8 @@ func (j *joinedFeed) pin(p *reading) {
 		if x.ended() {
 			continue
 		}
-		p.mu.lives[x.node] = x.life
 		for _, s := range x.shards {
-			p.mu.at[s] = x.node
+			p.mu.at[s] = synced{x.node, x.life}
 		}
 	}
 }

@@ -34,12 +34,18 @@ type reading struct {
 	here map[int]*group
 	mu   struct {
 		sync.Mutex
-		at       map[int]string    // shard -> node that is as fresh as is wanted
-		bad      map[string]bool   // nodes that failed
-		lives    map[string]uint64 // of nodes, when they were synced: one that has started again since may be behind
-		lax      bool              // what is wanted could not be had, and the read goes on without
+		at       map[int]synced  // where shards are as fresh as is wanted
+		bad      map[string]bool // nodes that failed
+		lax      bool            // what is wanted could not be had, and the read goes on without
 		warnings []string
 	}
+}
+
+// synced is a node, and the life of it in which a shard there was brought to what is
+// wanted: once it has started again it may be behind.
+type synced struct {
+	name string
+	life uint64
 }
 
 // readingOf returns the read that a context belongs to: that of Sync, or one of its own.
@@ -134,14 +140,6 @@ func (p *reading) syncAt(ctx context.Context, shards []int) (time.Duration, erro
 		mu.Lock()
 		defer mu.Unlock()
 		most = max(most, age)
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		if p.mu.at == nil {
-			p.mu.at = map[int]string{}
-		}
-		for _, s := range of {
-			p.mu.at[s] = name
-		}
 		return nil
 	})
 	return most, err
@@ -183,12 +181,6 @@ func (p *reading) each(ctx context.Context, shards []int, fn func(context.Contex
 	return nil
 }
 
-func (p *reading) life(name string) uint64 {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.mu.lives[name]
-}
-
 func (p *reading) fail(name string, of []int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -223,7 +215,7 @@ func (p *reading) assign(shards []int) (byNode map[string][]int, orphans []int) 
 	}
 	byNode = map[string][]int{}
 	for _, s := range shards {
-		best := p.mu.at[s]
+		best := p.mu.at[s].name
 		if best == "" {
 			for _, name := range m.shards[s].Replicas {
 				if score[name] > 0 && (best == "" || score[name] > score[best]) {
@@ -242,36 +234,40 @@ func (p *reading) assign(shards []int) (byNode map[string][]int, orphans []int) 
 
 // run calls here for the shards that lie here, and at for the others, by node. A node
 // that Sync did not choose is brought to what is wanted first.
-func (p *reading) run(ctx context.Context, here func(context.Context, []int) error, at func(context.Context, string, []int) error) error {
+func (p *reading) run(ctx context.Context, here func(context.Context, []int) error, at func(context.Context, synced, []int) error) error {
 	near, far := p.n.split()
-	if p.here != nil {
-		near = slices.DeleteFunc(near, func(s int) bool {
-			if p.here[s] != nil && p.here[s] == p.n.group(uint64(s)) {
-				return false
-			}
+	near = slices.DeleteFunc(near, func(s int) bool {
+		if p.replaced(s) {
 			far = append(far, s)
 			return true
-		})
-	}
+		}
+		return false
+	})
 	elsewhere := func(ctx context.Context, name string, of []int) error {
-		if late := p.notSynced(name, of); len(late) > 0 {
+		for {
+			late, life := p.notSynced(name, of)
+			if len(late) == 0 {
+				return at(ctx, synced{name, life}, of)
+			}
 			if _, err := p.askSync(ctx, name, late); err != nil {
 				return err
 			}
 		}
-		return at(ctx, name, of)
 	}
 	eg, ctx := errgroup.WithContext(ctx)
 	eg.Go(func() error { return p.each(ctx, far, elsewhere) })
 	eg.Go(func() error {
 		for {
 			err := here(ctx, near)
+			if err == nil && slices.ContainsFunc(near, p.replaced) {
+				return errNoReplica
+			}
 			if !errors.Is(err, errNoReplica) || ctx.Err() != nil {
 				return err
 			}
 			var lost []int // moved away meanwhile
 			near = slices.DeleteFunc(near, func(s int) bool {
-				if p.n.holdsShard(s) {
+				if p.n.holdsShard(s) && !p.replaced(s) {
 					return false
 				}
 				lost = append(lost, s)
@@ -285,22 +281,33 @@ func (p *reading) run(ctx context.Context, here func(context.Context, []int) err
 	return eg.Wait()
 }
 
-// notSynced returns the shards for which a node must first be brought to what is wanted.
-func (p *reading) notSynced(name string, of []int) (late []int) {
+// replaced tells whether a shard's replica here is not the one that Sync has waited for.
+func (p *reading) replaced(shard int) bool {
+	return p.here != nil && (p.here[shard] == nil || p.here[shard] != p.n.group(uint64(shard)))
+}
+
+// notSynced returns the shards for which a node must first be brought to what is wanted,
+// all of them in one life of it; if there are none, that life: 0 if any will do.
+func (p *reading) notSynced(name string, of []int) (late []int, life uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.mu.lax || p.wanted.Level == Stale && len(p.wanted.Applied) == 0 && p.wanted.MaxStaleness == 0 {
-		return nil
+		return nil, 0
 	}
 	for _, s := range of {
-		if p.mu.at[s] != name {
+		if x := p.mu.at[s]; x.name == name && life == 0 {
+			life = x.life
+		}
+	}
+	for _, s := range of {
+		if p.mu.at[s] != (synced{name, life}) {
 			late = append(late, s)
 		}
 	}
-	return late
+	return late, life
 }
 
-// askSync brings replicas at another node to what is wanted.
+// askSync brings replicas at another node to what is wanted, and notes it.
 func (p *reading) askSync(ctx context.Context, name string, shards []int) (time.Duration, error) {
 	n, w := p.n, &p.wanted
 	req := putUvarints(nil, uint64(w.Level), uint64(w.MaxStaleness), uint64(len(w.Applied)))
@@ -316,13 +323,23 @@ func (p *reading) askSync(ctx context.Context, name string, shards []int) (time.
 	}
 	d := &decoder{b: b}
 	age, life := time.Duration(d.uvarint()), d.uvarint()
+	if err := d.end(); err != nil {
+		return 0, err
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.mu.lives == nil {
-		p.mu.lives = map[string]uint64{}
+	if p.mu.at == nil {
+		p.mu.at = map[int]synced{}
 	}
-	p.mu.lives[name] = life
-	return age, d.end()
+	for s, x := range p.mu.at {
+		if x.name == name && x.life != life {
+			delete(p.mu.at, s)
+		}
+	}
+	for _, s := range shards {
+		p.mu.at[s] = synced{name, life}
+	}
+	return age, nil
 }
 
 // answerSync is the other side of askSync.
@@ -338,9 +355,11 @@ func (n *Node) answerSync(ctx context.Context, data []byte) ([]byte, error) {
 		if s >= uint64(n.replicas.Len()) || !n.holdsShard(int(s)) {
 			return nil, errNoReplica
 		}
-		if g := n.group(s); g != nil {
-			groups = append(groups, g)
+		g := n.group(s)
+		if g == nil {
+			return nil, errNoReplica
 		}
+		groups = append(groups, g)
 	}
 	if err := d.end(); err != nil {
 		return nil, err
@@ -376,9 +395,7 @@ func (r *clusterReader) Select(ctx context.Context, req *model.SelectRequest) (*
 	}
 	err = p.run(ctx,
 		func(_ context.Context, shards []int) error { return add(n.selectHere(ctx, shards, req)) },
-		func(_ context.Context, name string, shards []int) error {
-			return add(n.selectAt(ctx, name, p.life(name), shards, req))
-		})
+		func(_ context.Context, at synced, shards []int) error { return add(n.selectAt(ctx, at, shards, req)) })
 	if err != nil {
 		out.Close()
 		return nil, err
@@ -412,8 +429,8 @@ func (r *clusterReader) names(ctx context.Context, what uint64, name string, req
 			err = errNoReplica
 		}
 		return err
-	}, func(ctx context.Context, node string, shards []int) error {
-		b, err := n.bulk(node).call(ctx, kindNames, 0, append(putBytes(putUvarints(nil, p.life(node), what), name), putSelect(nil, shards, req)...), false)
+	}, func(ctx context.Context, at synced, shards []int) error {
+		b, err := n.bulk(at.name).call(ctx, kindNames, 0, append(putBytes(putUvarints(nil, at.life, what), name), putSelect(nil, shards, req)...), false)
 		if err != nil {
 			return err
 		}

@@ -37,10 +37,10 @@ type remoteSelection struct {
 }
 
 // selectAt opens a selection of shards at a node.
-func (n *Node) selectAt(ctx context.Context, name string, life uint64, shards []int, req *model.SelectRequest) (*model.Selection, error) {
-	r := &remoteSelection{link: n.bulk(name), asking: make(chan struct{}, 1)}
+func (n *Node) selectAt(ctx context.Context, at synced, shards []int, req *model.SelectRequest) (*model.Selection, error) {
+	r := &remoteSelection{link: n.bulk(at.name), asking: make(chan struct{}, 1)}
 	r.mu.pieces = map[int][]byte{}
-	b, err := r.link.call(ctx, kindSelect, 0, putSelect(putUvarints(nil, life), shards, req), false)
+	b, err := r.link.call(ctx, kindSelect, 0, putSelect(putUvarints(nil, at.life), shards, req), false)
 	if err != nil {
 		return nil, err
 	}
