@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -344,7 +345,7 @@ func TestCloseUnderWrites(t *testing.T) {
 // TestIsolated: the two nodes that see each other go on, the third refuses writes,
 // and comes to the same state when it is back.
 func TestIsolated(t *testing.T) {
-	c := newTrio(t, Options{CommitTimeout: 3 * time.Second})
+	c := newTrio(t, Options{CommitTimeout: 30 * time.Second}) // what is alone knows it sooner
 	at := int64(0)
 	for _, name := range []string{"n1", "n2", "n3"} {
 		c.mustWrite("n1", at, 10)
@@ -352,8 +353,11 @@ func TestIsolated(t *testing.T) {
 		if err := c.nodes[name].db.Flush(context.Background()); err != nil {
 			t.Logf("flush while alone: %v", err)
 		}
-		if err := c.write(name, at+1000, 1); err == nil {
-			t.Fatalf("%s acknowledged alone", name)
+		if err := c.write(name, at+1000, 1); !errors.Is(err, errCutOff) {
+			t.Fatalf("%s answers alone: %v", name, err)
+		}
+		if _, _, err := c.nodes[name].node.Sync(context.Background(), Wanted{Level: Linearizable}); !errors.Is(err, model.ErrUnavailable) || !strings.Contains(err.Error(), errCutOff.Error()) {
+			t.Fatalf("%s answers a read alone: %v", name, err)
 		}
 		for other := range c.peers {
 			if other != name {
@@ -363,7 +367,7 @@ func TestIsolated(t *testing.T) {
 		}
 		c.net.isolate(c.peers[name], false)
 		at += 20
-		c.mustWrite(name, at, 10)
+		c.await("a write at a node that is back", func() error { return c.write(name, at, 10) })
 		at += 10
 		c.checkAll()
 	}

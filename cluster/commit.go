@@ -18,13 +18,20 @@ const (
 
 // Commit implements engine.Committer.
 func (n *Node) Commit(ctx context.Context, ops []engine.Op) error {
-	ctx, cancel := context.WithTimeout(ctx, n.opts.CommitTimeout)
+	groups := make([]uint64, len(ops))
+	for i := range ops {
+		groups[i] = uint64(ops[i].Shard)
+	}
+	ctx, cancel := n.whileReached(ctx, n.opts.CommitTimeout, groups)
 	defer cancel()
 	c := newCommit(n, ops)
 	defer c.end()
 	for open := len(ops); open > 0; {
 		select {
 		case <-ctx.Done():
+			if errors.Is(context.Cause(ctx), errCutOff) {
+				return errCutOff
+			}
 			return fmt.Errorf("%w: the write was not confirmed in time", model.ErrUnavailable)
 		case <-n.ctx.Done():
 			return model.ErrClosed
@@ -161,7 +168,7 @@ func (n *Node) ChangeRecords(ctx context.Context, c *model.RecordChange) error {
 // again: a change of records whose first attempt was done in silence meets its own
 // guards, so that what has a guard may be told to conflict with itself.
 func (n *Node) commitMeta(ctx context.Context, op []byte) (uint64, engine.Result, error) {
-	ctx, cancel := context.WithTimeout(ctx, n.opts.CommitTimeout)
+	ctx, cancel := n.whileReached(ctx, n.opts.CommitTimeout, []uint64{uint64(metaStream)})
 	defer cancel()
 	type answer struct {
 		index uint64

@@ -28,7 +28,8 @@ type Node struct {
 	feeds      openFeeds   // of subscribers here
 	asked      atomic.Pointer[Answerer]
 	cmap       atomic.Pointer[clusterMap]
-	mapped     *signal     // the map has changed
+	mapped     *signal // the map has changed
+	reach      *reach
 	life       uint64      // of this start: what Sync has brought about ends with it
 	hostSaw    uint64      // of mapped; host's own
 	gone       atomic.Bool // the map says that this node was removed
@@ -76,7 +77,7 @@ func Start(ctx context.Context, o *Options, r *engine.Replicas) (_ *Node, err er
 	if err := n.opts.Validate(); err != nil {
 		return nil, err
 	}
-	n.life = rand.Uint64() | 1
+	n.life, n.reach = rand.Uint64()|1, newReach()
 	n.name, n.addr, n.book = n.opts.Name, n.opts.Advertise, newBook(n.opts.Peers)
 	n.mu.links, n.mu.bulks, n.mapped = map[string]*link{}, map[string]*link{}, newSignal()
 	n.mu.lent = map[uint64]*lent{}
@@ -128,7 +129,7 @@ func Start(ctx context.Context, o *Options, r *engine.Replicas) (_ *Node, err er
 		return nil, err
 	}
 	n.started.Store(true)
-	for _, run := range []func(){n.climb, n.repairs, n.rounds, n.watchDisk, n.balance, n.host, n.coordinate} {
+	for _, run := range []func(){n.climb, n.repairs, n.rounds, n.watchDisk, n.balance, n.host, n.coordinate, n.feel} {
 		n.wg.Go(run)
 	}
 	return n, nil

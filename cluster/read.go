@@ -55,7 +55,11 @@ type Wanted struct {
 // or no majority within ctx and the commit timeout, and Partial does not allow for it.
 func (n *Node) Sync(ctx context.Context, w Wanted) (context.Context, time.Duration, error) {
 	p := &reading{n: n, wanted: w}
-	sctx, cancel := context.WithTimeout(ctx, n.opts.CommitTimeout)
+	var groups []uint64
+	for s := range n.replicas.Len() {
+		groups = append(groups, uint64(s))
+	}
+	sctx, cancel := n.whileReached(ctx, n.opts.CommitTimeout, groups)
 	defer cancel()
 	age, err := p.sync(sctx)
 	return context.WithValue(ctx, readingKey{}, p), age, err
@@ -119,7 +123,7 @@ func (n *Node) catchUp(ctx context.Context, level Level, open []*group) error {
 			return nil
 		}
 		if n.pause(ctx) != nil {
-			return fmt.Errorf("%w: %s has no leader that a majority confirms", model.ErrUnavailable, open[0].name())
+			return fmt.Errorf("%w: %s has no leader that a majority confirms: %w", model.ErrUnavailable, open[0].name(), context.Cause(ctx))
 		}
 	}
 }

@@ -350,6 +350,7 @@ func (n *Node) answerSync(ctx context.Context, data []byte) ([]byte, error) {
 		w.Applied = append(w.Applied, model.ShardIndex{Shard: int(d.uvarint()), Index: d.uvarint()})
 	}
 	var groups []*group
+	var ids []uint64
 	for len(d.b) > 0 {
 		s := d.uvarint()
 		if s >= uint64(n.replicas.Len()) || !n.holdsShard(int(s)) {
@@ -359,12 +360,12 @@ func (n *Node) answerSync(ctx context.Context, data []byte) ([]byte, error) {
 		if g == nil {
 			return nil, errNoReplica
 		}
-		groups = append(groups, g)
+		groups, ids = append(groups, g), append(ids, s)
 	}
 	if err := d.end(); err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, n.opts.CommitTimeout)
+	ctx, cancel := n.whileReached(ctx, n.opts.CommitTimeout, ids)
 	defer cancel()
 	age, err := n.syncGroups(ctx, &w, groups)
 	return putUvarints(nil, uint64(age), n.life), err
