@@ -149,7 +149,8 @@ func (o *liveOptions) show(ctx context.Context, p *peers.Process, s *live.Stream
 		return `{"op":"set","subs":[` + strings.Join(subs, ",") + `]}`
 	}, func(i int, f *live.Frame) error { return takeOf(bare[i], f, o.interval) })
 	if err != nil {
-		return err
+		stop()
+		return errors.Join(g.Wait(), err) // the first may be why
 	}
 	const late = 3 * time.Second // for the delay of steps and what is on its way
 	select {
