@@ -241,6 +241,10 @@ func (s *sim) equal() error {
 		if !r.node.whole() {
 			return fmt.Errorf("%w: %s is not a member of every group again", errApart, name)
 		}
+		// Every group, the metadata's too, has a leader that a majority confirms.
+		if _, _, err := r.node.Sync(context.Background(), Wanted{Level: Linearizable}); err != nil {
+			return fmt.Errorf("%w: %s: %w", errApart, name, err)
+		}
 		hs, err := r.node.Hashes(context.Background())
 		if err != nil {
 			return err
