@@ -116,11 +116,18 @@ func (n *Node) reconcile() (again bool) {
 			again = true
 		case state == leaving, !placed && state != "" && m.seeded:
 			step(id, n.leaveIfGone(id))
-		case s.on(n.name) && state == learner:
+		case s.on(n.name) && (state == learner || state == voter && n.unpromoted(id)):
 			step(id, n.rejoinGroup(id))
 		}
 	}
 	return again
+}
+
+// unpromoted tells whether a replica that was to get a vote has none: the node may have
+// gone down after it noted the vote and before it got it.
+func (n *Node) unpromoted(id uint64) bool {
+	g := n.group(id)
+	return g != nil && g.has(n.raftID) && !g.votes(n.raftID)
 }
 
 // beginLearning starts an empty replica, which hears of its group when a leader has

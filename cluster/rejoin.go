@@ -46,11 +46,7 @@ func (n *Node) rejoinGroup(id uint64) error {
 	if g.votes(n.raftID) {
 		return nil
 	}
-	err := n.changeGroup(ctx, id, &groupChange{Promote: n.raftID})
-	if err != nil {
-		return errors.Join(err, n.identity.setGroup(id, learner)) // to be taken up again
-	}
-	return nil
+	return n.changeGroup(ctx, id, &groupChange{Promote: n.raftID}) // after an error it may be one, too
 }
 
 // joinGroup makes this node a member without a vote, in the place of an earlier folder
