@@ -46,6 +46,14 @@ func TestFullDisk(t *testing.T) {
 	c.mustWrite("n2", 20, 10)
 	c.checkAll()
 	disk.SetFree(1 << 40)
+	// A full node may win an election too, and lead until it has handed over: leading
+	// alone does not say that it has seen the room.
+	c.await("n1 takes writes again", func() error {
+		if c.nodes["n1"].db.Stats().ReadOnly {
+			return model.ErrReadOnly
+		}
+		return nil
+	})
 	c.leads("n1", true)
 	c.mustWrite("n1", 30, 10)
 	c.checkAll()
