@@ -37,10 +37,10 @@
 // histograms, or that would have two series of one label set, is asked of the query
 // engine; an evaluation that needs that again and again, or more memory than
 // Options.MaxSamples, is stepped from then on. So is whatever else PromQL can say: an
-// instant query a step, or one range query where several are due. An evaluation that
-// takes longer than its step skips steps, and tells. Feeds of what a stepped expression
-// selects tell which of its closed steps late samples can change; a selector with a fixed
-// time (@ 1600000000) is not followed.
+// instant query a step, or one range query where several are due. An evaluation that is
+// late makes its steps good; only one that is slow for long skips some, and tells. Feeds
+// of what a stepped expression selects tell which of its closed steps late samples can
+// change; a selector with a fixed time (@ 1600000000) is not followed.
 //
 // In samples mode nothing is evaluated: what is applied is passed on, samples of one
 // timestamp together. A feed is given an entry before a Select can show it. Backfill

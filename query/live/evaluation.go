@@ -26,12 +26,13 @@ type evaluation struct {
 
 	pass   *sampler // in samples mode, in place of all that follows
 	src    source
-	next   int64         // the first step not yet evaluated
-	took   time.Duration // the last evaluation of new steps
-	late   span          // what late samples may have changed
-	owed   span          // of that, what is being corrected: it goes before late
-	newest *Step         // in its newest revision
-	recent []*Step       // within the horizon, in their newest revisions, in order
+	next   int64   // the first step not yet evaluated
+	slow   bool    // the last evaluation of new steps took longer than these are apart
+	skips  bool    // it has long been slow, and evaluates the newest step only
+	late   span    // what late samples may have changed
+	owed   span    // of that, what is being corrected: it goes before late
+	newest *Step   // in its newest revision
+	recent []*Step // within the horizon, in their newest revisions, in order
 	wakes  []*Subscription
 	events []entry // scratch of publish
 	over   bool    // it has ended for want of subscribers
@@ -298,12 +299,17 @@ func (e *evaluation) run(ctx context.Context, now time.Time) time.Time {
 // catchUp is how many steps are made good at once after a pause.
 const catchUp = 64
 
+// patience is by how many milliseconds, or patientSteps if these are more, an evaluation
+// may be behind that takes longer than its steps are apart: several steps at once may
+// well cost no more than one, and what is slow for a moment need not be slow.
+const patience, patientSteps = 5000, 4
+
 // advance evaluates the steps that are due, up to newest.
 func (e *evaluation) advance(ctx context.Context, newest int64, err error) {
 	behind := (newest-e.next)/e.key.step + 1
 	most := int64(catchUp)
-	if e.took > time.Duration(e.key.step)*time.Millisecond {
-		most = 1 // it can't keep up
+	if e.skips = e.slow && (e.skips || newest-e.next > max(patience, patientSteps*e.key.step)); e.skips {
+		most = 1
 	}
 	if behind > most {
 		from := e.next
@@ -314,7 +320,7 @@ func (e *evaluation) advance(ctx context.Context, newest int64, err error) {
 	if err == nil {
 		began := e.hub.opts.Clock.Now()
 		steps, err = e.src.steps(ctx, e.next, newest)
-		e.took = e.hub.opts.Clock.Now().Sub(began)
+		e.slow = e.hub.opts.Clock.Now().Sub(began).Milliseconds() > newest-e.next+e.key.step
 	}
 	if ctx.Err() != nil {
 		return // the hub closes

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -322,47 +323,86 @@ type slowStore struct {
 	*querytest.Store
 	clock *clock.Manual
 	takes time.Duration
+	once  atomic.Int64 // nanoseconds that one more answer takes
 }
 
 func (s *slowStore) Select(ctx context.Context, req *model.SelectRequest) (*model.Selection, error) {
-	s.clock.Advance(s.takes)
+	s.clock.Advance(s.takes + time.Duration(s.once.Swap(0)))
 	return s.Store.Select(ctx, req)
 }
 
-// TestSlowEvaluation: steps that an evaluation has no time for are told as dropped.
-func TestSlowEvaluation(t *testing.T) {
-	f := newFixture(t, &Options{Delay: -1})
-	q, err := query.New(&slowStore{f.store, f.clock, 3500 * time.Millisecond}, &query.Options{Clock: f.clock})
+// slowDown makes the hub's queries take time.
+func (f *fixture) slowDown(takes time.Duration) *slowStore {
+	f.t.Helper()
+	store := &slowStore{Store: f.store, clock: f.clock, takes: takes}
+	q, err := query.New(store, &query.Options{Clock: f.clock})
 	if err != nil {
-		t.Fatal(err)
+		f.t.Fatal(err)
 	}
 	f.engine = q
-	s := f.subscribe(Request{Query: `up + 1`})
-	f.clock.Advance(time.Second)
-	evs := f.until(s, start.UnixMilli()+10_000)
-	next := start.UnixMilli() + 1000
-	dropped := int64(0)
+	return store
+}
+
+// TestSlowEvaluation: where steps are evaluated together in no more time than one of them,
+// none is lost, and where each takes longer than they are apart, those that there is no
+// time for are told as dropped.
+func TestSlowEvaluation(t *testing.T) {
+	for q, skips := range map[string]bool{`up + 1`: false, `up + (up @ end())`: true} {
+		t.Run(q, func(t *testing.T) {
+			f := newFixture(t, &Options{Delay: -1})
+			f.slowDown(1700 * time.Millisecond)
+			s := f.subscribe(Request{Query: q})
+			f.clock.Advance(time.Second)
+			dropped := inTurn(t, f.until(s, start.UnixMilli()+60_000), time.Second, start.UnixMilli()+1000)
+			if (dropped > 0) != skips {
+				t.Errorf("%d steps were dropped", dropped)
+			}
+		})
+	}
+}
+
+// TestHiccup: an evaluation that once takes long makes all steps good.
+func TestHiccup(t *testing.T) {
+	f := newFixture(t, &Options{Delay: -1})
+	store := f.slowDown(0)
+	const step = 100 * time.Millisecond
+	s := f.subscribe(Request{Query: `up + 1`, Step: step})
+	at := start
+	for _, takes := range []time.Duration{0, 3 * time.Second, 0, 300 * time.Millisecond, 0} {
+		store.once.Store(int64(takes))
+		f.clock.Advance(step)
+		next := at.Add(step)
+		at = next.Add(takes)
+		if n := inTurn(t, f.until(s, at.UnixMilli()), step, next.UnixMilli()); n > 0 {
+			t.Fatalf("%d steps were dropped where one took %s", n, takes)
+		}
+	}
+}
+
+// inTurn fails unless every step from next on comes, in order, or is told as dropped,
+// and returns how many were.
+func inTurn(t *testing.T, evs []Event, step time.Duration, next int64) (dropped int64) {
+	t.Helper()
+	every := step.Milliseconds()
 	for _, ev := range evs {
 		switch ev.Kind {
 		case DataKind:
 			if ev.Step.T != next {
 				t.Fatalf("step %d, want %d", ev.Step.T, next)
 			}
-			next += 1000
+			next += every
 		case DroppedKind:
 			d := ev.Dropped
-			if d.From != next || d.To != d.From+(d.Count-1)*1000 {
+			if d.From != next || d.To != d.From+(d.Count-1)*every {
 				t.Fatalf("%+v; the next step was %d", d, next)
 			}
 			dropped += d.Count
-			next = d.To + 1000
+			next = d.To + every
 		default:
 			t.Fatalf("%+v", ev)
 		}
 	}
-	if dropped == 0 {
-		t.Error("nothing was dropped")
-	}
+	return dropped
 }
 
 // TestPair: what a pair of senders says of one series is one series to a live query too,
