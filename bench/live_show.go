@@ -22,8 +22,9 @@ import (
 const (
 	// showSubs is how many subscriptions a connection of showRun has.
 	showSubs = 5
-	// goEach is among how many connections one is a Go client; the others are bare WebSockets.
-	goEach = 20
+	// goEach is among how many connections one is a Go client; the others are bare WebSockets. It has no
+	// divisor in common with the number of queries, so that both are on each of them.
+	goEach = 21
 )
 
 // update names one result of a query.
@@ -77,7 +78,7 @@ func showRun(ctx context.Context, o *liveOptions) (err error) {
 	}
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { _, err := s.Run(gctx, p.Base); return err })
-	g.Go(func() error { return o.show(gctx, p, s, readings) })
+	g.Go(func() error { return s.OrVoid(o.show(gctx, p, s, readings)) })
 	if err := g.Wait(); err != nil {
 		return err
 	}

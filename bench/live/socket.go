@@ -238,36 +238,35 @@ type Crowd struct {
 const dialers = 32
 
 // Gather connects n subscribers; the ith sends subscribe(i), and on(i, frame) gets its frames, called by
-// one goroutine a subscriber.
+// one goroutine a subscriber. Each reads as soon as it is connected: what the first miss until the last
+// one is there would be the server's to keep.
 func Gather(ctx context.Context, host string, n int, subscribe func(i int) string, on func(i int, f *Frame) error) (*Crowd, error) {
-	sockets := make([]*Socket, n)
+	c := &Crowd{}
+	ctx, c.stop = context.WithCancel(ctx)
+	c.g, ctx = errgroup.WithContext(ctx)
 	dial, dctx := errgroup.WithContext(ctx)
 	dial.SetLimit(dialers)
 	for i := range n {
-		dial.Go(func() (err error) {
-			sockets[i], err = Dial(dctx, host, subscribe(i))
-			return err
+		dial.Go(func() error {
+			s, err := Dial(dctx, host, subscribe(i))
+			if err != nil {
+				return err
+			}
+			c.g.Go(func() error {
+				err := s.Run(ctx, func(f *Frame) error { return on(i, f) })
+				if err != nil {
+					c.fail(fmt.Errorf("subscriber %d: %w", i, err))
+				}
+				return err
+			})
+			return nil
 		})
 	}
-	c := &Crowd{}
 	if err := dial.Wait(); err != nil {
-		for _, s := range sockets {
-			if s != nil {
-				s.c.Close()
-			}
+		if first := c.Leave(); first != nil {
+			return nil, first // it may be why
 		}
 		return nil, err
-	}
-	ctx, c.stop = context.WithCancel(ctx)
-	c.g, ctx = errgroup.WithContext(ctx)
-	for i, s := range sockets {
-		c.g.Go(func() error {
-			err := s.Run(ctx, func(f *Frame) error { return on(i, f) })
-			if err != nil {
-				c.fail(fmt.Errorf("subscriber %d: %w", i, err))
-			}
-			return err
-		})
 	}
 	return c, nil
 }

@@ -70,6 +70,39 @@ func (s *Stream) Acked(i, tick int) time.Time {
 	return time.Unix(0, ns)
 }
 
+// Behind is by how much any write so far, or one that is due, is late.
+func (s *Stream) Behind() (worst time.Duration) {
+	now := time.Now()
+	for lane := range s.acks {
+		for tick := range s.acks[lane] {
+			due := s.due(lane, tick)
+			if due.After(now) {
+				break
+			}
+			acked := now
+			if ns := s.acks[lane][tick].Load(); ns != 0 {
+				acked = time.Unix(0, ns)
+			}
+			worst = max(worst, acked.Sub(due))
+		}
+	}
+	return worst
+}
+
+// tolerable is by how much a write may be late.
+const tolerable = time.Second
+
+// OrVoid makes of a failure one of the load, if that was missed by then: what is wrong may come of it.
+func (s *Stream) OrVoid(err error) error {
+	if err == nil || errors.Is(err, ErrVoid) {
+		return err
+	}
+	if late := s.Behind(); late > tolerable {
+		return fmt.Errorf("%w: a write is %v late; and then: %w", ErrVoid, late, err)
+	}
+	return err
+}
+
 // Sent is what a stream came to.
 type Sent struct {
 	Samples  int64
@@ -80,8 +113,8 @@ type Sent struct {
 	Expected float64
 }
 
-// Run sends every tick when it is due. A stream that falls behind by more than a second
-// at any body is void.
+// Run sends every tick when it is due. A stream that is later than tolerable
+// with any body is void.
 func (s *Stream) Run(ctx context.Context, base string) (Sent, error) {
 	results := make([]Sent, Lanes)
 	g, gctx := errgroup.WithContext(ctx)
@@ -99,7 +132,7 @@ func (s *Stream) Run(ctx context.Context, base string) (Sent, error) {
 	}
 	slices.Sort(out.Ack)
 	out.PerSec = float64(out.Samples) / max(out.Wall, time.Duration(s.Ticks)*s.Interval).Seconds()
-	if worst := out.Ack.At(1); worst > time.Second {
+	if worst := out.Ack.At(1); worst > tolerable {
 		return out, fmt.Errorf("%w: a write was acknowledged %v late", ErrVoid, worst)
 	}
 	return out, nil
