@@ -17,6 +17,9 @@ type route struct {
 	role auth.Role // "": everybody
 }
 
+// routeLive is the name of the routes whose answers go on until someone leaves.
+const routeLive = "live"
+
 // routeOf places a path. What is not listed is for admin, so that a new route is
 // closed until it is.
 func routeOf(method, path string) route {
@@ -40,7 +43,7 @@ func routeOf(method, path string) route {
 	case path == "/api/v1/metrics/realtime" || path == "/api/v1/metrics/historical":
 		return route{"dashboard", auth.Read}
 	case path == "/api/v1/live" || path == "/api/v1/live/sse" || path == "/api/v1/metrics/stream":
-		return route{"live", auth.Read}
+		return route{routeLive, auth.Read}
 	case strings.HasPrefix(path, "/api/v1/"):
 		return route{"api", auth.Read}
 	}
@@ -61,19 +64,22 @@ func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 		}
 		s.metrics.observe(r.name, ctx.Response.StatusCode(), time.Since(ctx.Time()))
 	}()
-	if s.permit(ctx, path, r.role) {
+	if s.permit(ctx, path, r) {
 		s.dispatch(ctx, path)
 	}
 }
 
 // permit reports whether the caller has the role; if not, it has answered.
-func (s *Server) permit(ctx *fasthttp.RequestCtx, path string, need auth.Role) bool {
-	a := s.auth.Load()
+func (s *Server) permit(ctx *fasthttp.RequestCtx, path string, r route) bool {
+	a, need := s.auth.Load(), r.role
 	if a == nil || need == "" {
 		return true
 	}
-	id, err := a.Identify(string(ctx.Request.Header.Peek("Authorization")))
+	id, err := a.Identify(credentials(ctx, r))
 	if err == nil && id.Role.Allows(need) {
+		if r.name == routeLive {
+			ctx.SetUserValue(caller{}, id)
+		}
 		if need == auth.Admin {
 			s.o.Audit.Info("admin", "method", string(ctx.Method()), "path", path, "name", id.Name, "remote", ctx.RemoteAddr().String())
 		}
@@ -87,6 +93,34 @@ func (s *Server) permit(ctx *fasthttp.RequestCtx, path string, need auth.Role) b
 	fail(ctx, 401, "unauthorized", "credentials are missing or wrong")
 	ctx.Response.Header.Set("WWW-Authenticate", `Basic realm="strandline"`)
 	return false
+}
+
+// credentials returns what the caller shows: the Authorization header or, for want of
+// one on a WebSocket, what is among the subprotocols.
+func credentials(ctx *fasthttp.RequestCtx, r route) string {
+	h := &ctx.Request.Header
+	if shown := h.Peek("Authorization"); len(shown) > 0 || r.name != routeLive || !strings.EqualFold(string(h.Peek("Upgrade")), "websocket") {
+		return string(shown)
+	}
+	var protocols []string
+	for _, p := range h.PeekAll("Sec-WebSocket-Protocol") {
+		protocols = append(protocols, string(p))
+	}
+	return auth.Authorization(protocols)
+}
+
+// caller is the key of the user value that holds who asks, on routes that go on.
+type caller struct{}
+
+// Access returns a function that tells whether who sent the request to a live route may
+// still do so, under the access rules of that moment. The function outlives the request
+// and is safe for concurrent use.
+func (s *Server) Access(ctx *fasthttp.RequestCtx) func() bool {
+	id, _ := ctx.UserValue(caller{}).(auth.Identity)
+	return func() bool {
+		a := s.auth.Load()
+		return a == nil || a.Holds(id, auth.Read)
+	}
 }
 
 func (s *Server) dispatch(ctx *fasthttp.RequestCtx, path string) {

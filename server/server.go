@@ -68,7 +68,9 @@ func New(o *Options) (*Server, error) {
 		Handler: s.handle, NoDefaultServerHeader: true, CloseOnShutdown: true,
 		MaxRequestBodySize: s.o.MaxBody, Concurrency: s.o.MaxConns, ReadBufferSize: 16 << 10,
 		KeepHijackedConns: true, // live connections outlive their handler
-		ReadTimeout:       30 * time.Second, WriteTimeout: 5 * time.Minute, IdleTimeout: 2 * time.Minute,
+		// What is wrong with a request's head is logged without the head: it holds credentials.
+		SecureErrorLogMessage: true,
+		ReadTimeout:           30 * time.Second, WriteTimeout: 5 * time.Minute, IdleTimeout: 2 * time.Minute,
 		Logger: quiet{s.o.Logger},
 	}
 	return s, nil
@@ -89,7 +91,8 @@ func (s *Server) Unmount() { s.mounted.Store(nil) }
 
 // SetAuth replaces the access rules; nil makes everyone admin. It fails with
 // ErrOpenListener, and changes nothing, if that would leave an open listener
-// unprotected. Safe for concurrent use.
+// unprotected. Connections that go on are for their handlers to look at: see Access. Safe
+// for concurrent use.
 func (s *Server) SetAuth(a *auth.Authenticator) error {
 	if a == nil && s.exposed.Load() {
 		return ErrOpenListener

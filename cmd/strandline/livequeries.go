@@ -35,7 +35,7 @@ func (n *node) startLive(q *query.Engine) (*living, error) {
 	o := &live.Options{
 		MaxConns: min(c.LiveMaxConnections, c.MaxConnections), MaxSubs: c.LiveMaxSubscriptions, MaxSeries: c.LiveMaxSeries,
 		MaxMessage: int(c.LiveMaxMessageBytes), WriteTimeout: c.LiveWriteTimeout, Origins: c.LiveOrigins, Compression: c.LiveCompression,
-		Registerer: n.reg, Logger: n.log, Audit: n.denied,
+		Registerer: n.reg, Logger: n.log, Audit: n.denied, Access: n.server.Access,
 	}
 	if cl := n.cluster; cl != nil {
 		o.Sync = func(ctx context.Context, a model.Applied) error {

@@ -326,11 +326,11 @@ func (n *node) reload() {
 		return
 	}
 	a, err := authOf(now)
-	if err == nil {
-		err = n.server.SetAuth(a)
-	}
 	if err == nil && n.cert != nil {
 		err = n.cert.Reload()
+	}
+	if err == nil {
+		err = n.server.SetAuth(a)
 	}
 	if err != nil {
 		n.log.Error("config not reloaded", "err", err)
@@ -339,6 +339,7 @@ func (n *node) reload() {
 	setLevel(&n.level, now.LogLevel)
 	n.groups, n.objectives = groups, now.Objectives
 	if n.opened {
+		n.live.api.Recheck() // of those whose token or user is no more
 		n.rules.manager.Set(groups)
 		n.slo.Set(n.objectives)
 	}

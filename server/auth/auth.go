@@ -41,11 +41,15 @@ type User struct {
 	Role       Role
 }
 
+func (u *User) entry() entry { return entryOf("user", u.Name, u.Hash) }
+
 // Token is a bearer token's SHA-256 in hex; Name is for the audit log.
 type Token struct {
 	Name, Hash string
 	Role       Role
 }
+
+func (t *Token) entry() entry { return entryOf("token", "", strings.ToLower(t.Hash)) }
 
 // Options lists who may call. With none, no request is let in.
 type Options struct {
@@ -53,10 +57,18 @@ type Options struct {
 	Tokens []Token
 }
 
-// Identity is a recognised caller.
+// Identity is a recognised caller. The zero value is nobody.
 type Identity struct {
-	Name string
-	Role Role
+	Name  string
+	Role  Role
+	entry entry
+}
+
+// entry stands for a user or a token together with the hash of its secret.
+type entry [sha256.Size]byte
+
+func entryOf(kind, name, hash string) entry {
+	return sha256.Sum256([]byte(kind + "\x00" + name + "\x00" + hash))
 }
 
 // maxCached bounds the successful checks that are remembered.
@@ -67,6 +79,7 @@ type Authenticator struct {
 	users  map[string]User
 	nobody User // whose hash stands in for that of an unknown user
 	tokens map[[sha256.Size]byte]Token
+	roles  map[entry]Role
 	key    [32]byte // of the cache: random, so that its entries tell nothing
 	mu     struct {
 		sync.Mutex
@@ -77,7 +90,7 @@ type Authenticator struct {
 // New builds an Authenticator. It reports every fault at once, each wrapping
 // ErrBadOptions and naming the entry, never its hash.
 func New(o *Options) (*Authenticator, error) {
-	a := &Authenticator{users: map[string]User{}, tokens: map[[sha256.Size]byte]Token{}}
+	a := &Authenticator{users: map[string]User{}, tokens: map[[sha256.Size]byte]Token{}, roles: map[entry]Role{}}
 	a.mu.good = map[[sha256.Size]byte]Identity{}
 	if _, err := rand.Read(a.key[:]); err != nil {
 		return nil, err
@@ -91,6 +104,7 @@ func New(o *Options) (*Authenticator, error) {
 			continue
 		}
 		a.users[u.Name], a.nobody = u, u
+		a.roles[u.entry()] = u.Role
 	}
 	for _, t := range o.Tokens {
 		sum, err := hex.DecodeString(t.Hash)
@@ -99,11 +113,19 @@ func New(o *Options) (*Authenticator, error) {
 			continue
 		}
 		a.tokens[[sha256.Size]byte(sum)] = t
+		a.roles[t.entry()] = t.Role
 	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
 	return a, nil
+}
+
+// Holds reports whether who was recognised, perhaps by another Authenticator, still
+// would be and may do need: the user or token is listed with the same secret.
+func (a *Authenticator) Holds(id Identity, need Role) bool {
+	r, ok := a.roles[id.entry]
+	return ok && r.Allows(need)
 }
 
 func known(r Role) bool { return r == Read || r == Write || r == Admin }
@@ -116,7 +138,7 @@ func (a *Authenticator) Identify(header string) (Identity, error) {
 	switch {
 	case strings.EqualFold(scheme, "Bearer"):
 		if t, ok := a.tokens[sha256.Sum256([]byte(cred))]; ok {
-			return Identity{t.Name, t.Role}, nil
+			return Identity{t.Name, t.Role, t.entry()}, nil
 		}
 	case strings.EqualFold(scheme, "Basic"):
 		return a.basic(cred)
@@ -148,7 +170,7 @@ func (a *Authenticator) basic(cred string) (Identity, error) {
 	if bcrypt.CompareHashAndPassword([]byte(u.Hash), []byte(pass)) != nil || !ok {
 		return Identity{}, ErrDenied
 	}
-	id = Identity{u.Name, u.Role}
+	id = Identity{u.Name, u.Role, u.entry()}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if len(a.mu.good) >= maxCached {

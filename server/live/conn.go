@@ -40,7 +40,8 @@ type conn struct {
 	t      transport
 	out    gather
 	remote string
-	simple bool // speaks the older form
+	may    func() bool // whether the client may still have the connection
+	simple bool        // speaks the older form
 	state  atomic.Int32
 	wakeFn func()
 	bucket int

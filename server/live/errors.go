@@ -16,6 +16,10 @@ var (
 	errFull = errors.New("too many live connections (see live-max-connections)")
 	// errOrigin: a page from elsewhere. 403.
 	errOrigin = errors.New("pages from this origin may not connect (see live-origins)")
+	// errRevoked: the access rules no longer let this client in. 401, or close code 1008.
+	errRevoked = errors.New("access was withdrawn: the token or user was removed or changed; connect with valid credentials")
+	// errProtocol: a token as a subprotocol, and not the protocol itself. 400.
+	errProtocol = errors.New(`offer the subprotocol "` + protocol + `" beside the one that carries the token`)
 	// errUpgrade: a plain request to a WebSocket's path. 426.
 	errUpgrade = errors.New("this is a WebSocket; for plain HTTP use /api/v1/live/sse")
 	// errDuplicate: the id belongs to another subscription of the connection.
@@ -32,6 +36,9 @@ func typeOf(err error) string {
 	case errors.Is(err, frame.ErrBad), errors.Is(err, frame.ErrUnknownOp), errors.Is(err, errDuplicate),
 		errors.Is(err, errUnknownID), errors.Is(err, errCursor):
 		return query.BadData.String()
+	}
+	if errors.Is(err, errRevoked) {
+		return "unauthorized"
 	}
 	kind := query.KindOf(err)
 	if kind == query.Execution && errors.Is(err, model.ErrLimit) {

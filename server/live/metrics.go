@@ -29,7 +29,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		dropped: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "strandline_live_dropped_steps_total", Help: "Steps, or samples, that clients were told they missed."}),
 		cut: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "strandline_live_cut_clients_total", Help: "Clients cut, by reason: slow (took nothing for too long) or silent (answered no ping)."}, []string{"reason"}),
+			Name: "strandline_live_cut_clients_total", Help: "Clients cut, by reason: slow (took nothing for too long), silent (answered no ping) or revoked (its access was withdrawn)."}, []string{"reason"}),
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "strandline_live_refused_total", Help: "Connections refused, by reason."}, []string{"reason"}),
 		slow: prometheus.NewGauge(prometheus.GaugeOpts{

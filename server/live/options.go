@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/valyala/fasthttp"
 
 	"github.com/strandline-db/strandline/shard/model"
 )
@@ -35,7 +36,10 @@ type Options struct {
 	// at least 4.
 	Writers int
 	// Sync waits until this node has applied what the token says. Nil: it has.
-	Sync          func(context.Context, model.Applied) error
+	Sync func(context.Context, model.Applied) error
+	// Access returns a function that tells whether who sent the request may still be served.
+	// See Recheck. Nil: always.
+	Access        func(*fasthttp.RequestCtx) func() bool
 	Registerer    prometheus.Registerer // nil: the metrics are not exposed
 	Logger, Audit *slog.Logger          // nil: discard
 }
@@ -54,6 +58,9 @@ func (o *Options) EnsureDefaults() *Options {
 	orDefault(&o.WriteTimeout, 10*time.Second)
 	orDefault(&o.SyncTimeout, 10*time.Second)
 	orDefault(&o.Writers, max(4, 2*runtime.GOMAXPROCS(0)))
+	if o.Access == nil {
+		o.Access = func(*fasthttp.RequestCtx) func() bool { return func() bool { return true } }
+	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}

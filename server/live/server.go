@@ -10,6 +10,7 @@ import (
 	"github.com/valyala/fasthttp"
 
 	qlive "github.com/strandline-db/strandline/query/live"
+	"github.com/strandline-db/strandline/server/live/frame"
 	"github.com/strandline-db/strandline/server/promjson"
 	"github.com/strandline-db/strandline/shard/model"
 )
@@ -138,8 +139,8 @@ func (s *Server) tick() {
 
 // add makes a connection, which the caller then releases or abandons. It fails with
 // errFull or model.ErrClosed.
-func (s *Server) add(remote string) (*conn, error) {
-	c := &conn{s: s, remote: remote}
+func (s *Server) add(remote string, may func() bool) (*conn, error) {
+	c := &conn{s: s, remote: remote, may: may}
 	c.wakeFn = c.wake
 	c.out.pool = &s.buffers
 	c.state.Store(busy)
@@ -232,14 +233,33 @@ func (s *Server) open(rc *fasthttp.RequestCtx) (*conn, bool) {
 	if !s.admit(rc) {
 		return nil, false
 	}
-	c, err := s.add(rc.RemoteAddr().String())
+	c, err := s.add(rc.RemoteAddr().String(), s.opts.Access(rc))
 	if err != nil {
 		s.metrics.refused.WithLabelValues("full").Inc()
 		rc.Response.Header.Set("Retry-After", "5")
 		fail(rc, fasthttp.StatusServiceUnavailable, "unavailable", err)
 		return nil, false
 	}
+	if !c.may() { // since the request was let in; whoever has changed that may not have seen the connection
+		c.abandon()
+		fail(rc, fasthttp.StatusUnauthorized, "unauthorized", errRevoked)
+		return nil, false
+	}
 	return c, true
+}
+
+// Recheck closes the connections of those who may no longer have them. It is to be called
+// after each change of what Options.Access tells, and does not wait.
+func (s *Server) Recheck() {
+	for _, c := range s.all() {
+		if c.may() || c.isClosing() {
+			continue
+		}
+		s.metrics.cut.WithLabelValues("revoked").Inc()
+		s.opts.Audit.Warn("revoked", "remote", c.remote)
+		c.reply(frame.Error, errorFrame("", nil, 0, errRevoked, true))
+		c.close(closePolicy, errRevoked.Error())
+	}
 }
 
 // hijack takes the connection out of fasthttp: what was gathered so far is the answer.

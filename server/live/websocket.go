@@ -5,21 +5,29 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
+	"strings"
 	"time"
 	"unicode/utf8"
 
 	"github.com/fasthttp/websocket"
 	"github.com/valyala/fasthttp"
 
+	"github.com/strandline-db/strandline/server/auth"
 	"github.com/strandline-db/strandline/server/live/frame"
 )
 
 const (
 	closeGoingAway = websocket.CloseGoingAway
+	closePolicy    = websocket.ClosePolicyViolation
+	// protocol is the subprotocol's name: a page that sends a token as another must offer it.
+	protocol = "strandline.v1"
 	// compressFrom is from how many bytes on a frame is worth compressing.
 	compressFrom = 256
 	readBuffer   = 256
-	writeBuffer  = 1 << 10
+	// headerProtocol is spelt as net/http does.
+	headerProtocol = "Sec-Websocket-Protocol"
+	writeBuffer    = 1 << 10
 )
 
 // wsTransport is a WebSocket over a gather, so that it writes into memory.
@@ -35,6 +43,11 @@ func (s *Server) webSocket(rc *fasthttp.RequestCtx, simple bool) {
 		fail(rc, fasthttp.StatusUpgradeRequired, "bad_data", errUpgrade)
 		return
 	}
+	req := requestOf(rc)
+	if auth.Authorization(req.Header[headerProtocol]) != "" && !slices.Contains(websocket.Subprotocols(req), protocol) {
+		fail(rc, fasthttp.StatusBadRequest, "bad_data", errProtocol)
+		return
+	}
 	c, ok := s.open(rc)
 	if !ok {
 		return
@@ -42,12 +55,12 @@ func (s *Server) webSocket(rc *fasthttp.RequestCtx, simple bool) {
 	c.simple = simple
 	u := websocket.Upgrader{
 		ReadBufferSize: readBuffer, WriteBufferSize: writeBuffer, WriteBufferPool: &s.frames,
-		EnableCompression: s.opts.Compression, CheckOrigin: func(*http.Request) bool { return true },
+		Subprotocols: []string{protocol}, EnableCompression: s.opts.Compression, CheckOrigin: func(*http.Request) bool { return true },
 		Error: func(_ http.ResponseWriter, _ *http.Request, code int, reason error) {
 			fail(rc, code, "bad_data", reason)
 		},
 	}
-	ws, err := u.Upgrade(upgrading{&c.out}, requestOf(rc), nil)
+	ws, err := u.Upgrade(upgrading{&c.out}, req, nil)
 	if err != nil { // it is answered
 		c.abandon()
 		return
@@ -62,10 +75,13 @@ func (s *Server) webSocket(rc *fasthttp.RequestCtx, simple bool) {
 // requestOf copies what the handshake is about.
 func requestOf(rc *fasthttp.RequestCtx) *http.Request {
 	r := &http.Request{Method: string(rc.Method()), Host: string(rc.Host()), Header: http.Header{}}
-	for _, name := range []string{"Connection", "Upgrade", "Sec-Websocket-Version", "Sec-Websocket-Key", "Sec-Websocket-Extensions"} {
+	for _, name := range []string{"Connection", "Upgrade", "Sec-Websocket-Version", "Sec-Websocket-Key", "Sec-Websocket-Extensions", headerProtocol} {
 		for _, v := range rc.Request.Header.PeekAll(name) {
 			r.Header.Add(name, string(v))
 		}
+	}
+	if p := r.Header[headerProtocol]; len(p) > 1 { // only the first line is looked at
+		r.Header.Set(headerProtocol, strings.Join(p, ","))
 	}
 	return r
 }
