@@ -172,7 +172,7 @@ func (l *lane) deliver(ctx context.Context, r *model.Record) time.Duration {
 	if err != nil {
 		return l.drop(ctx, r, "unreadable")
 	}
-	c := d.circuits.of(Origin(u))
+	c := d.circuits.of(&target, Origin(u), l.sub)
 	err = l.attemptAt(ctx, c, &target, &m)
 	switch {
 	case err == nil:
@@ -181,7 +181,7 @@ func (l *lane) deliver(ctx context.Context, r *model.Record) time.Duration {
 	case errors.Is(err, errStopped):
 		return 0
 	case errors.Is(err, errOpen):
-		return c.reopens()
+		return c.reopens(l.attempt)
 	}
 	l.attempt++
 	d.metrics.failed.Inc()

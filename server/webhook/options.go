@@ -26,7 +26,7 @@ type Options struct {
 	Backoff, MaxBackoff time.Duration
 	// MaxAge is how long a message is tried. Default 24h.
 	MaxAge time.Duration
-	// Trip is how many failures in a row open a target's circuit. Default 5.
+	// Trip is how many failures in a row open a target's circuit; each URL has its own. Default 5.
 	Trip int
 	// OpenFor is how long a circuit stays open before one attempt is let through. It goes
 	// by the machine's clock. Default 30s.

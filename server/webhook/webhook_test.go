@@ -43,6 +43,12 @@ func (t *targets) Target(id string) (webhook.Target, bool) {
 	return x, ok
 }
 
+func (t *targets) add(id string, target webhook.Target) {
+	t.Lock()
+	defer t.Unlock()
+	t.by[id] = target
+}
+
 func (t *targets) remove(id string) {
 	t.Lock()
 	defer t.Unlock()
@@ -214,7 +220,7 @@ func TestFailingTarget(t *testing.T) {
 		b.expect("state in the pause", b.state(), "open")
 		b.after(46 * time.Second)
 		b.expect("state after the trial failed", b.state(), "open")
-		b.expect("attempts", b.times(), []time.Duration{0, 1e9, 3e9, 7e9, 15e9, 45e9})
+		b.expect("attempts", b.times(), []time.Duration{0, 1e9, 3e9, 7e9, 15e9, 45.25e9})
 		broken.Store(false)
 		b.after(74*time.Second + 900*time.Millisecond)
 		b.expect("attempts", len(b.times()), 6)
@@ -246,6 +252,76 @@ func TestHalfOpenLetsOneThrough(t *testing.T) {
 		b.expect("attempts of the trial", len(b.times()), n+1)
 		b.after(60*time.Second + 900*time.Millisecond)
 		b.expect("attempts of two trials", len(b.times()), n+2)
+	})
+}
+
+// TestBrokenPathHoldsUpNoOther: a target is a URL, not a host.
+func TestBrokenPathHoldsUpNoOther(t *testing.T) {
+	inBubble(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/broken" {
+			w.WriteHeader(http.StatusNotFound)
+		}
+	}, func(b *bench) {
+		b.targets.by["bad"] = webhook.Target{URL: "http://hook.example/broken"}
+		b.d.Start()
+		b.queue("bad", 1)
+		b.after(20 * time.Second)
+		for i := range 5 {
+			b.queue("s", 1)
+			b.after(time.Duration(20+i)*time.Second + time.Second/2)
+			b.expect("left", b.left(), 1)
+		}
+		list := b.d.Circuits()
+		b.expect("circuits", len(list), 2)
+		b.expect("the broken one", brief(list[0]), "{http://hook.example:80 [bad] open 5}")
+		b.expect("the other", brief(list[1]), "{http://hook.example:80 [s] closed 0}")
+		b.targets.remove("bad")
+		b.expect("circuits after its removal", len(b.d.Circuits()), 1)
+	})
+}
+
+func brief(c webhook.Circuit) any {
+	return struct {
+		target   string
+		subs     []string
+		state    string
+		failures int
+	}{c.Target, c.Subscriptions, c.State, c.Failures}
+}
+
+// TestTrialIsFair: a message that the target refuses for itself does not keep those of
+// another subscription to the same URL waiting for longer than a trial.
+func TestTrialIsFair(t *testing.T) {
+	inBubble(t, func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.Header.Get(webhook.HeaderDelivery), "bad-") {
+			w.WriteHeader(http.StatusBadRequest)
+		}
+	}, func(b *bench) {
+		b.targets.by["bad"] = b.targets.by["s"]
+		b.d.Start()
+		b.queue("bad", 1)
+		b.after(20 * time.Second)
+		b.expect("state", b.state(), "open")
+		b.queue("s", 3)
+		b.after(45*time.Second + 500*time.Millisecond)
+		b.expect("left after the first trial", b.left(), 1)
+		b.expect("state after it", b.state(), "closed")
+	})
+}
+
+// TestManyCircuits: those of subscriptions that are gone are forgotten.
+func TestManyCircuits(t *testing.T) {
+	inBubble(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) }, func(b *bench) {
+		b.d.Start()
+		for i := range 500 {
+			sub := fmt.Sprint("m", i)
+			b.targets.add(sub, webhook.Target{URL: "http://hook.example/" + sub})
+			b.queue(sub, 1)
+			b.after(time.Duration(i+1) * time.Second)
+			b.targets.remove(sub)
+		}
+		b.after(time.Hour)
+		b.expect("circuits", len(b.d.Circuits()), 0)
 	})
 }
 
