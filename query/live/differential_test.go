@@ -1,6 +1,7 @@
 package live_test
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math"
@@ -80,8 +81,9 @@ type client struct {
 	r      *rig
 	names  map[uint32]labels.Labels
 	steps  map[int64]*live.Step // in their newest revision
-	seen   map[string]bool      // t and rev
-	lastT  int64                // newest step, or error
+	rows   map[int64]map[string]live.Value
+	seen   map[string]bool // t and rev
+	lastT  int64           // newest step, or error
 	fixed  int
 	stale  map[uint32]bool
 	errs   int
@@ -102,7 +104,7 @@ func (r *rig) subscribe(req live.Request) *client {
 		r.t.Fatalf("%s: %v", req.Query, err)
 	}
 	r.t.Cleanup(s.Close)
-	return &client{Subscription: s, r: r, names: map[uint32]labels.Labels{}, steps: map[int64]*live.Step{}, seen: map[string]bool{}, stale: map[uint32]bool{}, strict: true}
+	return &client{Subscription: s, r: r, names: map[uint32]labels.Labels{}, steps: map[int64]*live.Step{}, rows: map[int64]map[string]live.Value{}, seen: map[string]bool{}, stale: map[uint32]bool{}, strict: true}
 }
 
 // until reads until the step at t has come.
@@ -180,7 +182,9 @@ func (c *client) takeStep(s *live.Step) {
 		}
 		c.lastT = s.T
 	}
+	rows := map[string]live.Value{}
 	for i, v := range s.Values {
+		rows[c.names[v.Series].String()] = v
 		if _, told := c.names[v.Series]; !told {
 			t.Errorf("%s: series %d of step %d was never told", c.Info().Query, v.Series, s.T)
 		}
@@ -189,7 +193,7 @@ func (c *client) takeStep(s *live.Step) {
 		}
 		delete(c.stale, v.Series)
 	}
-	c.steps[s.T] = s
+	c.steps[s.T], c.rows[s.T] = s, rows
 }
 
 // check compares the step at t with what an instant query says now.
@@ -218,9 +222,11 @@ func (c *client) check(t int64) {
 		c.r.t.Errorf("%s at %d: no step; want %v", text, t, want)
 		return
 	}
+	if len(c.rows[t]) != len(step.Values) {
+		c.r.t.Errorf("%s at %d: a series is there twice: %v", text, t, step.Values)
+	}
 	exact := !strings.ContainsAny(text, "(+")
-	for _, v := range step.Values {
-		name := c.names[v.Series].String()
+	for name, v := range c.rows[t] {
 		w, ok := want[name]
 		delete(want, name)
 		if !ok || (v.H == nil) != (w.H == nil) || v.H == nil && !same(v.V, w.F, exact) || v.H != nil && !v.H.Equals(w.H) {
@@ -265,12 +271,14 @@ func randomExpr(rng *rand.Rand) string {
 // generator makes samples: counters with resets, gauges with every odd value, stale
 // markers, series that pause, late ones, and now and then a histogram.
 type generator struct {
-	rng *rand.Rand
-	val map[string]float64
+	rng  *rand.Rand
+	val  map[string]float64
+	late int64 // ms that a sample is late at most; 0: 8 s
 }
 
 func (g *generator) batch(now int64, odd bool) *model.Batch {
 	b := &model.Batch{}
+	late := cmp.Or(g.late, 8000)
 	for s := range 6 {
 		for _, name := range []string{"m", "n"} {
 			if g.rng.IntN(3) == 0 {
@@ -281,7 +289,7 @@ func (g *generator) batch(now int64, odd bool) *model.Batch {
 			for range 1 + g.rng.IntN(3) {
 				t := now - g.rng.Int64N(900)
 				if g.rng.IntN(10) == 0 {
-					t = now - g.rng.Int64N(8000)
+					t = now - g.rng.Int64N(late)
 				}
 				if odd && g.rng.IntN(150) == 0 {
 					b.Hist = append(b.Hist, model.HistogramSample{T: t, H: &histogram.Histogram{Count: 3, Sum: 2, Schema: 1, ZeroCount: 3}})

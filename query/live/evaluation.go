@@ -1,7 +1,6 @@
 package live
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"math"
@@ -26,13 +25,12 @@ type evaluation struct {
 
 	pass   *sampler // in samples mode, in place of all that follows
 	src    source
-	next   int64   // the first step not yet evaluated
-	slow   bool    // the last evaluation of new steps took longer than these are apart
-	skips  bool    // it has long been slow, and evaluates the newest step only
-	late   span    // what late samples may have changed
-	owed   span    // of that, what is being corrected: it goes before late
-	newest *Step   // in its newest revision
-	recent []*Step // within the horizon, in their newest revisions, in order
+	next   int64 // the first step not yet evaluated
+	slow   bool  // the last evaluation of new steps took longer than these are apart
+	skips  bool  // it has long been slow, and evaluates the newest step only
+	late   span  // what late samples may have changed
+	owed   span  // of that, what is being corrected: it goes before late
+	newest *Step // in its newest revision
 	wakes  []*Subscription
 	events []entry // scratch of publish
 	over   bool    // it has ended for want of subscribers
@@ -42,11 +40,14 @@ type evaluation struct {
 	mu struct {
 		sync.RWMutex
 		ring    ring
+		recent  recents
 		series  registry
 		last    int64 // the newest step evaluated, or given up
 		subs    []*Subscription
 		asking  []*Subscription // that wait for backfill
 		filled  []*Step         // backfilled steps within the horizon, for run to remember
+		late    span            // what has changed since a backfill that is being computed began
+		owed    span            // the same of those in filled
 		filling atomic.Int32    // subscriptions in backfill
 		idle    time.Time       // since when nobody is subscribed
 		ended   error
@@ -88,7 +89,7 @@ const samplesRing = 16
 func newEvaluation(h *Hub, key evalKey, p *plan) *evaluation {
 	e := &evaluation{hub: h, key: key, plan: p}
 	e.fills.e = e
-	e.late, e.owed = none, none
+	e.late, e.owed, e.mu.late, e.mu.owed = none, none, none, none
 	e.ready = make(chan struct{})
 	size := h.opts.Ring
 	if key.samples {
@@ -149,7 +150,7 @@ func (e *evaluation) subscribe(req *Request) (*Subscription, error) {
 // placeLocked puts the cursor where the request wants it.
 func (e *evaluation) placeLocked(s *Subscription, req *Request, now int64) {
 	s.seq = e.mu.ring.head
-	from := e.from(s, req, now)
+	from, again := e.from(s, req, now)
 	if e.key.samples {
 		if from < maxTime {
 			s.fill = &fill{next: from, seam: maxTime}
@@ -157,16 +158,29 @@ func (e *evaluation) placeLocked(s *Subscription, req *Request, now int64) {
 		}
 		return
 	}
-	s.start = min(from, e.mu.last+e.key.step)
-	if from > e.mu.last {
-		return
+	last, step := e.mu.last, e.key.step
+	from = min(from, last+step)
+	s.start, s.caught = min(from, again), s.seq
+	f := &fill{next: from, seam: from - step}
+	if from <= last {
+		var there bool
+		if s.seq, there = e.mu.ring.first(from); !there {
+			s.seq, f.seam = s.caught, last
+		}
 	}
-	if seq, ok := e.mu.ring.first(from); ok {
-		s.seq = seq
-		return
+	if again < from {
+		s.stamp = e.mu.recent.lend(now)
+		var known bool
+		if f.ready, known = e.mu.recent.between(again, from-step, step); known {
+			f.known, f.stamp = e.mu.series.next, s.stamp
+		} else {
+			f.next = again
+		}
 	}
-	s.fill = &fill{next: from, seam: e.mu.last}
-	e.mu.filling.Add(1)
+	if len(f.ready) > 0 || f.next <= f.seam {
+		s.fill = f
+		e.mu.filling.Add(1)
+	}
 }
 
 func (e *evaluation) unsubscribe(s *Subscription, why error) {
@@ -273,7 +287,7 @@ func (e *evaluation) run(ctx context.Context, now time.Time) time.Time {
 	}
 	ms := now.UnixMilli()
 	horizon := ms - e.hub.opts.horizon()
-	e.forget(horizon)
+	e.forget(ms)
 	changed, err := e.src.refresh(ctx, min(horizon, e.next))
 	if errors.Is(err, errTooMuch) {
 		e.src.close()
@@ -282,6 +296,7 @@ func (e *evaluation) run(ctx context.Context, now time.Time) time.Time {
 		_, err = e.src.refresh(ctx, min(horizon, e.next))
 		changed = always // what the feed gave last may not have been looked at
 	}
+	e.note(changed)
 	done := err != nil || e.correct(ctx, changed, ms)
 	if newest := floor(ms-e.hub.opts.delay(), e.key.step); newest >= e.next {
 		e.advance(ctx, newest, err)
@@ -330,7 +345,6 @@ func (e *evaluation) advance(ctx context.Context, newest int64, err error) {
 		e.next = s.T + e.key.step
 	}
 	if err != nil {
-		e.recent = append(e.recent, &Step{T: e.next, failed: true}) // later samples may mend it
 		e.publish(entry{err: kindOf(err), t: e.next}, e.next)
 		e.next += e.key.step
 	}
@@ -341,114 +355,7 @@ func (e *evaluation) publishStep(s *Step) {
 	en := entry{step: s, t: s.T}
 	en.stale = ended(e.newest, s)
 	e.newest = s
-	e.recent = append(e.recent, s)
 	e.publish(en, s.T)
-}
-
-// correctTime is about how long an evaluation corrects before it sees to what is due
-// and lets others run.
-const correctTime = 10 * time.Millisecond
-
-// correct evaluates again what may have changed, the oldest first, and publishes what
-// has. false: there is more, for the next run; what changes meanwhile waits until then,
-// so that a stream of late samples can't keep any step from its turn.
-func (e *evaluation) correct(ctx context.Context, changed span, now int64) (done bool) {
-	if changed.to = min(changed.to, e.next-e.key.step); !changed.empty() { // later steps know all
-		e.late.add(changed.from, changed.to)
-	}
-	if e.owed.empty() {
-		e.owed, e.late = e.late, none
-	}
-	if e.owed.empty() || len(e.recent) == 0 {
-		e.owed = none
-		return true
-	}
-	from, to := max(ceil(e.owed.from, e.key.step), e.recent[0].T), floor(min(e.owed.to, e.recent[len(e.recent)-1].T), e.key.step)
-	began := e.hub.opts.Clock.Now()
-	for from <= to && ctx.Err() == nil {
-		if e.hub.opts.Clock.Now().Sub(began) > correctTime {
-			e.owed = span{from, to}
-			return false
-		}
-		end := min(to, from+(catchUp-1)*e.key.step)
-		steps, err := e.src.steps(ctx, from, end)
-		for _, s := range steps {
-			e.replace(s, nil, now)
-			from = s.T + e.key.step
-		}
-		switch {
-		case err == nil:
-			from = end + e.key.step
-		case ctx.Err() == nil:
-			e.replace(&Step{T: from, failed: true}, err, now)
-			from += e.key.step
-		}
-	}
-	e.owed = none
-	return e.late.empty() || ctx.Err() != nil
-}
-
-// replace publishes a step that was evaluated again, if its values or its failure differ.
-func (e *evaluation) replace(s *Step, err error, now int64) {
-	i, ok := slices.BinarySearchFunc(e.recent, s.T, func(x *Step, t int64) int { return cmp.Compare(x.T, t) })
-	if !ok || equal(e.recent[i], s) {
-		return
-	}
-	s.Rev = max(e.recent[i].Rev+1, uint32(min(max(now-s.T, 1), 1<<31)))
-	e.recent[i] = s
-	last := e.next - e.key.step
-	if err != nil {
-		e.publish(entry{err: kindOf(err), t: s.T}, last)
-		return
-	}
-	en := entry{step: s, t: s.T}
-	if e.newest != nil && e.newest.T == s.T {
-		en.stale = ended(e.newest, s)
-		e.newest = s
-	}
-	e.publish(en, last)
-}
-
-// forget lets go of steps that have left the horizon, takes in backfilled ones, and
-// drops numbers that nothing uses.
-func (e *evaluation) forget(horizon int64) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	for _, s := range e.mu.filled {
-		e.remember(s)
-	}
-	e.mu.filled = nil
-	n := 0
-	for n < len(e.recent) && e.recent[n].T < horizon {
-		n++
-	}
-	if n > 0 {
-		e.recent = append(e.recent[:0], e.recent[n:]...)
-		clear(e.recent[len(e.recent):cap(e.recent)])
-	}
-	if e.mu.series.crowded() && e.mu.filling.Load() == 0 {
-		used := map[uint32]struct{}{}
-		for _, s := range e.recent {
-			for i := range s.Values {
-				used[s.Values[i].Series] = struct{}{}
-			}
-		}
-		e.mu.series.forget(e.mu.ring.tail, used)
-	}
-}
-
-// remember keeps a backfilled step so that it can be corrected.
-func (e *evaluation) remember(s *Step) {
-	i := len(e.recent)
-	for i > 0 && e.recent[i-1].T >= s.T {
-		i--
-	}
-	if i < len(e.recent) && e.recent[i].T == s.T {
-		return
-	}
-	e.recent = append(e.recent, nil)
-	copy(e.recent[i+1:], e.recent[i:])
-	e.recent[i] = s
 }
 
 // publish gives an event to all subscribers; last is the newest step done.
@@ -462,10 +369,10 @@ func (e *evaluation) publish(en entry, last int64) {
 
 // publishAll gives events to all subscribers, in one go.
 func (e *evaluation) publishAll(ens []entry, last int64) {
+	now := e.hub.opts.Clock.Now().UnixMilli()
 	e.mu.Lock()
-	for _, en := range ens {
-		en.known = e.mu.series.next
-		e.mu.ring.push(en)
+	for i := range ens {
+		e.tellLocked(&ens[i], now)
 	}
 	e.mu.last = max(e.mu.last, last)
 	e.wakes = e.wakes[:0]
@@ -480,6 +387,29 @@ func (e *evaluation) publishAll(ens []entry, last int64) {
 		s.wake()
 		e.wakes[i] = nil
 	}
+}
+
+// tellLocked puts an event into the ring, and a step or its failure among the recent.
+func (e *evaluation) tellLocked(en *entry, now int64) {
+	en.known = e.mu.series.next
+	r, old := &e.mu.recent, en.old
+	en.old = nil
+	switch {
+	case e.key.samples:
+	case en.err != nil: // later samples may mend it
+		failed := &Step{T: en.t, failed: true}
+		if old != nil {
+			failed.Rev = old.Rev
+		}
+		r.put(failed, e.mu.ring.head)
+	case en.step != nil && old == nil:
+		en.at = r.lend(now)
+		r.put(en.step, e.mu.ring.head)
+	case en.step != nil:
+		en.step.Rev = r.revise(old, now)
+		r.put(en.step, e.mu.ring.head)
+	}
+	e.mu.ring.push(*en)
 }
 
 // row is one value of a step whose series has no number yet.

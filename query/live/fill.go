@@ -38,6 +38,9 @@ func (f *filler) run(ctx context.Context, now time.Time) time.Time {
 	if !ok {
 		return time.Time{}
 	}
+	e.mu.Lock()
+	e.mu.late = none
+	e.mu.Unlock()
 	steps, err := e.query(ctx, from, to)
 	if ctx.Err() != nil {
 		return time.Time{}
@@ -80,6 +83,9 @@ func (e *evaluation) handFill(steps []*Step, from, to int64, err error) (wakes [
 			e.mu.filled = append(e.mu.filled, s)
 		}
 	}
+	if late := e.mu.late; len(e.mu.filled) > 0 && !late.empty() {
+		e.mu.owed.add(late.from, late.to)
+	}
 	waiting := e.mu.asking[:0]
 	for _, s := range e.mu.asking {
 		f := s.fill
@@ -91,6 +97,7 @@ func (e *evaluation) handFill(steps []*Step, from, to int64, err error) (wakes [
 			end := min(to, f.seam)
 			i, j := int((f.next-from)/e.key.step), int((end-from)/e.key.step)+1
 			f.take(steps[min(i, len(steps)):min(j, len(steps))], end+e.key.step, e.mu.series.next, kindOf(err))
+			f.stamp = s.stamp
 			if err != nil {
 				f.missing = Dropped{Count: int64(j-i) - int64(len(f.ready)), From: f.next - e.key.step*(int64(j-i)-int64(len(f.ready))), To: end}
 			}

@@ -87,6 +87,103 @@ func TestResume(t *testing.T) {
 	}
 }
 
+// TestResumeCorrects: whatever was corrected while a client was away comes when it is back,
+// where another evaluation has been going on and where there was none, and no revision
+// of a step comes twice: in the end it has all as an instant query says.
+func TestResumeCorrects(t *testing.T) {
+	for seed := range uint64(4) {
+		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
+			rng := rand.New(rand.NewPCG(seed, 33))
+			ring := []int{6, 256}[seed%2]
+			r := newRig(t, live.Options{Delay: 200 * time.Millisecond, Horizon: 5 * time.Second, Ring: ring, MaxBackfill: time.Minute})
+			g := &generator{rng: rng, val: map[string]float64{}, late: 4000}
+			now := start.UnixMilli()
+			queries := []string{`m`, `sum by (g) (rate(m[5s]))`, `topk(2, n)`, `max_over_time(n[3s])`}
+			nodes := []*rig{r, r.beside()}
+			defer func() { nodes[1].leave() }()
+			var steady, clients []*client // those of steady keep their evaluations going
+			connect := func() {
+				for _, q := range queries {
+					steady = append(steady, nodes[0].subscribe(live.Request{Query: q}))
+				}
+			}
+			connect()
+			for _, q := range queries {
+				clients = append(clients, r.subscribe(live.Request{Query: q, Backfill: 3 * time.Second}))
+				clients[len(clients)-1].until(now - 1000)
+			}
+			pass := func() {
+				now += 1000
+				r.append(g.batch(now, false))
+				r.clock.Advance(time.Second)
+				for _, c := range steady {
+					c.until(now - 1000)
+				}
+			}
+			for range 15 {
+				for range 1 + rng.IntN(2) {
+					pass()
+					for _, c := range clients {
+						c.until(now - 1000)
+					}
+				}
+				for _, c := range clients {
+					c.Close()
+				}
+				for range rng.IntN(9) {
+					pass()
+				}
+				r.clock.Advance(10 * time.Millisecond) // to connect anew takes as long, at least
+				at := nodes[rng.IntN(2)]
+				if at != r { // whose evaluations begin with the clients
+					at.leave()
+					nodes[1] = r.beside()
+					at = nodes[1]
+				}
+				for _, c := range clients {
+					fresh := at.subscribe(live.Request{Query: c.Info().Query, After: c.lastT})
+					c.Subscription, c.names, c.stale = fresh.Subscription, fresh.names, fresh.stale
+					c.r = at
+					c.until(now - 1000)
+				}
+				pass()
+				for _, c := range clients {
+					c.until(now - 1000)
+					for at := range c.steps {
+						c.check(at)
+					}
+					for at := start.UnixMilli() - 3000; at <= now-1000; at += 1000 {
+						if c.steps[at] == nil {
+							t.Errorf("%s: step %d is missing", c.Info().Query, at)
+						}
+					}
+				}
+				if t.Failed() {
+					t.Fatal("stopped at the first wrong state")
+				}
+			}
+		})
+	}
+}
+
+// beside returns another hub over the same data, as a node of its own.
+func (r *rig) beside() *rig {
+	r.t.Helper()
+	o := r.opts
+	other := &rig{t: r.t, db: r.db, q: r.q, opts: r.opts, clock: r.clock, wake: make(chan struct{}, 1)}
+	var err error
+	if other.hub, err = live.New(r.db, r.db, r.q, &o); err != nil {
+		r.t.Fatal(err)
+	}
+	return other
+}
+
+func (r *rig) leave() {
+	if err := r.hub.Close(); err != nil {
+		r.t.Error(err)
+	}
+}
+
 // checkLast compares the newest step, whose numbers are those of this connection.
 func (c *client) checkLast() { c.check(c.lastT) }
 
@@ -135,6 +232,36 @@ func TestSlowSubscriber(t *testing.T) {
 	step()
 	slow.until(now)
 	slow.check(now)
+}
+
+// TestSlowSubscriberIsCorrected: a correction that has left the ring before a subscriber came
+// for it comes all the same, before what is new.
+func TestSlowSubscriberIsCorrected(t *testing.T) {
+	r := newRig(t, live.Options{Delay: -1, Ring: 8})
+	slow := r.subscribe(live.Request{Query: `m`})
+	slow.strict = false
+	fast := r.subscribe(live.Request{Query: `m`})
+	now := start.UnixMilli()
+	first := now + 1000
+	for i := range 30 {
+		now += 1000
+		r.append(gauge("a", now, float64(i)))
+		if i == 3 {
+			r.append(gauge("b", first, 7))
+		}
+		r.clock.Advance(time.Second)
+		fast.until(now)
+		if i == 1 {
+			slow.until(now)
+		}
+	}
+	slow.until(now)
+	if len(slow.drops) != 1 || slow.fixed != 2 {
+		t.Errorf("dropped %v, %d corrections", slow.drops, slow.fixed)
+	}
+	for at := range slow.steps {
+		slow.check(at)
+	}
 }
 
 func gauge(s string, t int64, v float64) *model.Batch {

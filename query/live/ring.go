@@ -4,9 +4,11 @@ package live
 type entry struct {
 	step    *Step
 	stale   []uint32 // series that ended with step
+	old     *Step    // what step, or err, is in the place of; until it is told
 	dropped Dropped
 	err     error
 	t       int64  // of step or err
+	at      int64  // the stamp of a first revision, see recents
 	known   uint32 // the number behind those that the event may use
 }
 

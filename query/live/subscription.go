@@ -16,9 +16,11 @@ const (
 type Subscription struct {
 	e       *evaluation
 	wake    func()
-	max     int   // series a step
-	after   int64 // steps up to here are known to the client
-	start   int64 // the first step wanted: earlier ones are not corrected for it
+	max     int    // series a step
+	after   int64  // steps up to here are known to the client, in some revision
+	start   int64  // the first step wanted: earlier ones are not corrected for it
+	caught  uint64 // corrections before this event are in what was sent again
+	stamp   int64  // of what is sent again, see recents
 	seq     uint64
 	told    uint32   // the number behind those told
 	last    *Step    // the newest given
@@ -35,6 +37,7 @@ type Subscription struct {
 type fill struct {
 	next, seam int64
 	ready      []*Step
+	stamp      int64   // under which those of ready that the client knows are sent again; 0: they are revised
 	known      uint32  // as in entry
 	err        error   // why missing is; comes after ready
 	missing    Dropped // steps that could not be computed
@@ -96,8 +99,9 @@ func (s *Subscription) Poll(dst []Event) []Event {
 func (s *Subscription) pollRing(dst []Event) (_ []Event, more bool) {
 	r := &s.e.mu.ring
 	if s.seq < r.tail {
+		was := s.seq
 		s.seq = r.newest()
-		s.fellBehind(r)
+		s.fellBehind(r, was)
 		return dst, true
 	}
 	if s.seq >= r.head {
@@ -116,18 +120,18 @@ func (s *Subscription) pollRing(dst []Event) (_ []Event, more bool) {
 		dst = append(dst, Event{Kind: ErrorKind, Err: en.err, T: en.t})
 	case en.step == nil:
 		dst = append(dst, Event{Kind: DroppedKind, Dropped: en.dropped})
-	case s.e.key.step > 0 && (en.step.Rev == 0 && en.t <= s.after || en.step.Rev > 0 && en.t < s.start):
-		if en.t <= s.after {
-			s.last = en.step // known to the client already
-		}
+	case s.e.key.step > 0 && en.step.Rev > 0 && (en.t < s.start || en.t <= s.after && s.seq <= s.caught):
+	case s.e.key.step > 0 && en.step.Rev == 0 && en.t <= s.after: // the client has it from another evaluation
+		dst = s.giveAgain(dst, en.step, en.at)
 	default:
 		dst = s.give(dst, en.step, en.stale)
 	}
 	return dst, true
 }
 
-// fellBehind notes what lies between the last step given and the newest.
-func (s *Subscription) fellBehind(r *ring) {
+// fellBehind notes what lies between the last step given and the newest, and what was
+// corrected since the event at was.
+func (s *Subscription) fellBehind(r *ring, was uint64) {
 	s.jumped = true
 	if s.seq == r.head || s.last == nil {
 		return
@@ -137,6 +141,18 @@ func (s *Subscription) fellBehind(r *ring) {
 		s.missing = &Dropped{From: s.last.T, To: newest}
 	} else if n := (newest-s.last.T)/step - 1; n > 0 {
 		s.missing = &Dropped{Count: n, From: s.last.T + step, To: newest - step}
+	}
+	if step := s.e.key.step; step > 0 {
+		s.corrected(&fill{next: newest, seam: newest - step}, s.last.T, was)
+	}
+}
+
+// corrected lets f begin with the steps up to to that were corrected since the event at was.
+func (s *Subscription) corrected(f *fill, to int64, was uint64) {
+	f.ready = s.e.mu.recent.corrected(s.start, to, was)
+	if f.known, f.stamp = s.e.mu.series.next, 0; len(f.ready) > 0 && s.fill == nil {
+		s.fill = f
+		s.e.mu.filling.Add(1)
 	}
 }
 
@@ -170,9 +186,13 @@ func (s *Subscription) give(dst []Event, step *Step, stale []uint32) []Event {
 		s.last = step
 		return dst
 	}
-	if s.jumped {
+	switch {
+	case !s.jumped:
+	case step.Rev == 0:
 		stale = ended(s.last, step)
 		s.jumped = false
+	case s.last != nil && step.T == s.last.T:
+		stale = ended(s.last, step)
 	}
 	if s.last == nil || step.T >= s.last.T {
 		s.last = step
@@ -180,6 +200,14 @@ func (s *Subscription) give(dst []Event, step *Step, stale []uint32) []Event {
 	if len(stale) > 0 {
 		dst = append(dst, Event{Kind: StaleKind, Stale: stale, T: step.T})
 	}
+	return dst
+}
+
+// giveAgain appends a step that the client knows as one that is corrected.
+func (s *Subscription) giveAgain(dst []Event, step *Step, stamp int64) []Event {
+	again := &Step{T: step.T, Rev: revision(stamp, step.T), Values: step.Values}
+	dst = s.give(dst, again, nil)
+	s.jumped = true
 	return dst
 }
 
@@ -211,8 +239,12 @@ func (s *Subscription) pollFill(dst []Event) (_ []Event, more, ask bool) {
 		if dst, whole = s.tell(dst, f.known); !whole {
 			return dst, true, false
 		}
-		s.jumped = true
-		dst = s.give(dst, f.ready[0], nil)
+		if step := f.ready[0]; f.stamp > 0 && step.T <= s.after {
+			dst = s.giveAgain(dst, step, f.stamp)
+		} else {
+			s.jumped = true
+			dst = s.give(dst, step, nil)
+		}
 		f.ready = f.ready[1:]
 	case f.err != nil:
 		dst = append(dst, Event{Kind: ErrorKind, Err: f.err, T: f.missing.To}, Event{Kind: DroppedKind, Dropped: f.missing})
@@ -221,7 +253,9 @@ func (s *Subscription) pollFill(dst []Event) (_ []Event, more, ask bool) {
 		f.asked = true
 		return dst, false, true
 	case s.seq < s.e.mu.ring.tail && s.e.key.step > 0: // the ring has moved on meanwhile
+		was := s.seq
 		s.seq = s.e.mu.ring.head
+		s.corrected(f, f.next-s.e.key.step, was)
 		f.seam = s.e.mu.last
 	default:
 		s.fill = nil
@@ -236,9 +270,10 @@ func (f *fill) take(steps []*Step, next int64, known uint32, err error) {
 	f.ready, f.next, f.known, f.err, f.asked = steps, next, known, err, false
 }
 
-// from returns the first step that the request wants, maxTime for the next, and notes
-// what is out of reach before it.
-func (e *evaluation) from(s *Subscription, req *Request, now int64) (from int64) {
+// from returns the first step that the request wants, maxTime for the next, and the first
+// that may have been corrected since the client had it, from if none may. It notes what is
+// out of reach.
+func (e *evaluation) from(s *Subscription, req *Request, now int64) (from, again int64) {
 	o, step := e.hub.opts, max(e.key.step, 1)
 	switch {
 	case req.After > 0 && e.key.samples:
@@ -248,20 +283,24 @@ func (e *evaluation) from(s *Subscription, req *Request, now int64) (from int64)
 	case req.Backfill > 0:
 		from = ceil(now-min(req.Backfill.Milliseconds(), now), step)
 	default:
-		return maxTime
+		return maxTime, maxTime
 	}
 	reach := o.MaxBackfill.Milliseconds()
 	if !e.key.samples {
 		reach = min(reach, int64(o.MaxBackfillSteps)*step)
 	}
-	if oldest := ceil(now-reach, step); from < oldest {
+	oldest := ceil(now-reach, step)
+	if from < oldest {
 		s.missing = &Dropped{From: from, To: oldest - step}
 		if !e.key.samples {
 			s.missing.Count = (oldest - from) / step
 		}
 		from = oldest
 	}
-	return from
+	if again = from; req.After > 0 {
+		again = min(from, max(ceil(req.After-o.horizon()+1, step), oldest))
+	}
+	return from, again
 }
 
 // ceil and floor round to a multiple of step.

@@ -19,8 +19,9 @@ type Request struct {
 	// Backfill is how far back to start; 0: with the next step. At most Options.MaxBackfill.
 	Backfill time.Duration
 	// After resumes: the step, in Unix milliseconds, after which to go on; 0: none. It
-	// goes before Backfill. What lies beyond Options.MaxBackfill is told as dropped. In
-	// samples mode the samples at that very time come again, since more of the same time
+	// goes before Backfill. What lies beyond Options.MaxBackfill is told as dropped. The
+	// steps that may have been corrected since, those of Options.Horizon up to After, come
+	// first, each with a revision of its own. In samples mode the samples at that very time come again, since more of the same time
 	// may have been applied after those that the client has.
 	After int64
 	// MaxSeries is the most series of a step; more is a *model.LimitError. 0: Options.MaxSeries,

@@ -277,6 +277,52 @@ func TestClientGoesToAnotherNode(t *testing.T) {
 	}
 }
 
+// TestClientIsCorrectedAfterABreak: what changes steps that a client has, while it goes
+// from one node to another, reaches it.
+func TestClientIsCorrectedAfterABreak(t *testing.T) {
+	store := querytest.New()
+	nodes := []*fixture{newNode(t, nil, store), newNode(t, nil, store)}
+	nodes[0].put(time.Now().Add(-time.Minute), 1, "__name__", "m")
+	c, err := client.New([]string{"http://" + nodes[0].addr, "http://" + nodes[1].addr}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newSeen("m")
+	sub, err := c.Subscribe(client.Query{Expr: s.query, Step: step, Backfill: 2 * time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var follower sync.WaitGroup
+	follower.Go(func() { s.follow(t, sub) })
+	defer follower.Wait()
+	defer c.Close()
+	steps := func() int {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return len(s.order)
+	}
+	until(t, "steps came", func() bool { return steps() > 12 })
+	left := nodes[1]
+	for _, f := range nodes {
+		if f.hub.Stats().Subscribers == 0 {
+			left = f
+			continue
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		if err := f.Close(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	left.put(time.Now().Add(-2*time.Second), 2, "__name__", "m") // which most steps that came would show
+	end := time.Now().UnixMilli()
+	why := ""
+	until(t, "all is as queried", func() bool { why = s.equal(left, answers{}, end); return why == "" || strings.Contains(why, "twice") })
+	if why != "" {
+		t.Error(why)
+	}
+}
+
 // TestClientTellsWhatItDropped: what is not read in time is replaced by what is newer.
 func TestClientTellsWhatItDropped(t *testing.T) {
 	f := newFixture(t, nil)

@@ -2,8 +2,8 @@
 //
 // A Client keeps one WebSocket for all its subscriptions. When the connection ends it
 // connects again, to the next of its URLs, with exponential backoff and jitter, and
-// resumes each subscription after the last step it has seen: no step is missing and
-// none comes twice with the same revision. What a caller does not read in time is
+// resumes each subscription after the last step it has seen: no step is missing, none
+// comes twice with the same revision, and what was corrected meanwhile comes as a correction. What a caller does not read in time is
 // replaced by what is newer, and told as Dropped, as the server does it.
 //
 // A Client and its Subscriptions are safe for concurrent use, Next for one caller at a

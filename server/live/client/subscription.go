@@ -54,6 +54,7 @@ type Subscription struct {
 		on      *websocket.Conn // that the numbers in labels are of
 		labels  map[uint32]map[string]string
 		cursor  int64            // the newest step seen, Unix milliseconds
+		first   int64            // the oldest that came, or failed, or was dropped
 		revs    map[int64]uint32 // of corrected steps
 		queue   []Update
 		dropped *Dropped // what did not fit into the queue
@@ -160,6 +161,7 @@ func (s *Subscription) take(f *frame.Frame) {
 	case frame.Stale:
 		s.stale(f)
 	case frame.Dropped:
+		s.begin(f.From)
 		s.push(Update{Time: at(f.To), Dropped: &Dropped{f.Count, at(f.From), at(f.To)}})
 	case frame.Error:
 		s.fault(f)
@@ -172,6 +174,7 @@ func (s *Subscription) fault(f *frame.Frame) {
 	err := &Error{f.ErrorType, f.Error}
 	switch {
 	case !f.Ended:
+		s.begin(f.T)
 		s.push(Update{Time: at(f.T), Err: err})
 	case err.passing():
 		s.c.mu.Lock()
@@ -209,10 +212,15 @@ func (s *Subscription) freshLocked(t int64, rev uint32) bool {
 		s.mu.cursor = max(s.mu.cursor, t)
 		return true
 	}
-	if rev == 0 && t <= s.mu.cursor {
-		return false
-	}
-	if rev > 0 {
+	if rev == 0 {
+		if t <= s.mu.cursor {
+			return false
+		}
+		s.beginLocked(t)
+	} else {
+		if s.mu.first == 0 || t < s.mu.first { // nobody asked for it: the server does not know where we began
+			return false
+		}
 		if old, ok := s.mu.revs[t]; ok && rev <= old {
 			return false
 		}
@@ -227,6 +235,19 @@ func (s *Subscription) freshLocked(t int64, rev uint32) bool {
 	}
 	s.mu.cursor = max(s.mu.cursor, t)
 	return true
+}
+
+func (s *Subscription) begin(t frame.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.beginLocked(int64(t))
+}
+
+// beginLocked notes a step that was asked for.
+func (s *Subscription) beginLocked(t int64) {
+	if s.mu.first == 0 || t < s.mu.first {
+		s.mu.first = t
+	}
 }
 
 func sampleOf(labels map[string]string, raw json.RawMessage) Sample {
