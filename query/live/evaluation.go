@@ -20,7 +20,7 @@ type evaluation struct {
 	plan  *plan
 	task  taskState
 	fills filler
-	known atomic.Int64 // Unix ms
+	known atomic.Int64 // in samples mode: all that was applied by then, Unix ms, has been told
 	how   atomic.Pointer[string]
 
 	pass   *sampler // in samples mode, in place of all that follows
@@ -106,6 +106,7 @@ func (e *evaluation) start(now int64) {
 	if e.key.samples {
 		e.pass = &sampler{e: e}
 		e.setMode(ModeSamples)
+		e.known.Store(now)
 		return
 	}
 	close(e.ready)
@@ -118,7 +119,6 @@ func (e *evaluation) start(now int64) {
 	}
 	e.mu.last = floor(now-e.hub.opts.delay(), e.key.step)
 	e.next = e.mu.last + e.key.step
-	e.known.Store(e.mu.last)
 }
 
 func (e *evaluation) mode() string { return *e.how.Load() }
@@ -152,13 +152,17 @@ func (e *evaluation) placeLocked(s *Subscription, req *Request, now int64) {
 	s.seq = e.mu.ring.head
 	from, again := e.from(s, req, now)
 	if e.key.samples {
+		s.since = min(from, now)
 		if from < maxTime {
-			s.fill = &fill{next: from, seam: maxTime}
+			s.fill = &fill{next: again, seam: maxTime}
 			e.mu.filling.Add(1)
 		}
 		return
 	}
 	last, step := e.mu.last, e.key.step
+	if s.since = req.After; s.since == 0 {
+		s.since = min(from, last+step) - step
+	}
 	from = min(from, last+step)
 	s.start, s.caught = min(from, again), s.seq
 	f := &fill{next: from, seam: from - step}
@@ -362,9 +366,6 @@ func (e *evaluation) publishStep(s *Step) {
 func (e *evaluation) publish(en entry, last int64) {
 	e.events = append(e.events[:0], en)
 	e.publishAll(e.events, last)
-	if en.step != nil || en.err != nil {
-		e.known.Store(max(e.known.Load(), last))
-	}
 }
 
 // publishAll gives events to all subscribers, in one go.

@@ -19,7 +19,7 @@ type sampler struct {
 	feed  model.Feed
 	batch model.FeedBatch
 	names map[uint32]*seriesName // by number in the feed
-	newT  int64                  // newest timestamp seen
+	gap   bool                   // the feed has failed since known
 }
 
 // seriesName keeps a series' labels and its number in the evaluation.
@@ -34,7 +34,7 @@ const buffered = 1 << 16
 
 // run passes on what has come, and then serves who waits for backfill.
 func (s *sampler) run(ctx context.Context, now time.Time) time.Time {
-	err := s.open(ctx)
+	err := s.open(ctx, now)
 	if err == nil {
 		err = s.pass(now)
 	}
@@ -44,6 +44,7 @@ func (s *sampler) run(ctx context.Context, now time.Time) time.Time {
 	s.e.opened(err)
 	if err != nil {
 		s.close()
+		s.gap = true
 		if ctx.Err() == nil {
 			s.e.publish(entry{err: kindOf(err), t: now.UnixMilli()}, 0)
 		}
@@ -53,7 +54,7 @@ func (s *sampler) run(ctx context.Context, now time.Time) time.Time {
 	return now.Add(look)
 }
 
-func (s *sampler) open(ctx context.Context) (err error) {
+func (s *sampler) open(ctx context.Context, now time.Time) (err error) {
 	if s.feed != nil {
 		return nil
 	}
@@ -64,8 +65,13 @@ func (s *sampler) open(ctx context.Context) (err error) {
 	})
 	if err != nil {
 		s.feed = nil
+		return err
 	}
-	return err
+	if s.gap {
+		s.gap = false
+		s.e.publish(entry{dropped: Dropped{From: s.e.known.Load(), To: now.UnixMilli()}}, 0)
+	}
+	return nil
 }
 
 func (s *sampler) close() {
@@ -77,11 +83,9 @@ func (s *sampler) close() {
 
 // pass publishes what the feed has.
 func (s *sampler) pass(now time.Time) error {
-	if err := s.feed.Poll(&s.batch); err != nil {
-		return err
-	}
-	s.publish(now)
-	return nil
+	err := s.feed.Poll(&s.batch)
+	s.publish(now) // what came before the error, too
+	return err
 }
 
 // publish publishes the batch: samples of one timestamp together, as far as that
@@ -104,7 +108,6 @@ func (s *sampler) publish(now time.Time) {
 		}
 		n.group = g
 		groups[g-1] = append(groups[g-1], row{labels: n.labels, value: valueOf(x), slot: &n.named})
-		s.newT = max(s.newT, x.T)
 	}
 	for i := range s.batch.Samples {
 		s.names[s.batch.Samples[i].Series].group = 0
@@ -114,10 +117,10 @@ func (s *sampler) publish(now time.Time) {
 		events = append(events, entry{step: step, t: step.T})
 	}
 	if s.batch.Lost > 0 || s.batch.Reset {
-		events = append(events, entry{dropped: Dropped{Count: s.batch.Lost, From: s.newT, To: now.UnixMilli()}})
+		events = append(events, entry{dropped: Dropped{Count: s.batch.Lost, From: s.e.known.Load(), To: now.UnixMilli()}})
 	}
 	if s.e.events = events; len(events) > 0 {
-		s.e.publishAll(events, s.newT)
+		s.e.publishAll(events, 0)
 	}
 }
 
@@ -149,6 +152,7 @@ func (s *sampler) fill(ctx context.Context, now time.Time) error {
 	// What the selection shows the feed has given: what it gives now goes live, and
 	// what of that is in the selection too must not come twice.
 	if ferr := s.feed.Poll(&s.batch); ferr != nil {
+		s.publish(now)
 		return ferr
 	}
 	list = s.without(list)

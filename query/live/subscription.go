@@ -12,7 +12,7 @@ const (
 )
 
 // Subscription is a cursor into the events of an evaluation. It is for one goroutine
-// at a time; Known may be called from any.
+// at a time.
 type Subscription struct {
 	e       *evaluation
 	wake    func()
@@ -21,6 +21,7 @@ type Subscription struct {
 	start   int64  // the first step wanted: earlier ones are not corrected for it
 	caught  uint64 // corrections before this event are in what was sent again
 	stamp   int64  // of what is sent again, see recents
+	since   int64  // see Since
 	seq     uint64
 	told    uint32   // the number behind those told
 	last    *Step    // the newest given
@@ -49,8 +50,10 @@ func (s *Subscription) Info() Info {
 	return Info{Query: s.e.plan.text, Step: time.Duration(s.e.key.step) * time.Millisecond, Mode: s.e.mode()}
 }
 
-// Known returns the time in Unix milliseconds up to which the evaluation has come.
-func (s *Subscription) Known() int64 { return s.e.known.Load() }
+// Since returns what to resume after, as Request.After, so that nothing is lost of what
+// Poll has not given so far: the newest step given, or in samples mode the moment up to
+// which Poll has given all.
+func (s *Subscription) Since() int64 { return s.since }
 
 // Err returns why the subscription has ended, or nil.
 func (s *Subscription) Err() error {
@@ -72,6 +75,7 @@ func (s *Subscription) Poll(dst []Event) []Event {
 	s.armed.Store(false)
 	had := len(dst)
 	e := s.e
+	known := e.known.Load() // first: what was applied by then is in the ring by now
 	e.mu.RLock()
 	ask := false
 	for more := true; more && len(dst)-had < maxPoll; {
@@ -87,6 +91,9 @@ func (s *Subscription) Poll(dst []Event) []Event {
 	}
 	if len(dst) == had {
 		s.armed.Store(true)
+		if e.key.samples && s.fill == nil {
+			s.since = max(s.since, known)
+		}
 	}
 	e.mu.RUnlock()
 	if ask {
@@ -120,8 +127,8 @@ func (s *Subscription) pollRing(dst []Event) (_ []Event, more bool) {
 		dst = append(dst, Event{Kind: ErrorKind, Err: en.err, T: en.t})
 	case en.step == nil:
 		dst = append(dst, Event{Kind: DroppedKind, Dropped: en.dropped})
-	case s.e.key.step > 0 && en.step.Rev > 0 && (en.t < s.start || en.t <= s.after && s.seq <= s.caught):
-	case s.e.key.step > 0 && en.step.Rev == 0 && en.t <= s.after: // the client has it from another evaluation
+	case !s.e.key.samples && en.step.Rev > 0 && (en.t < s.start || en.t <= s.after && s.seq <= s.caught):
+	case !s.e.key.samples && en.step.Rev == 0 && en.t <= s.after: // the client has it from another evaluation
 		dst = s.giveAgain(dst, en.step, en.at)
 	default:
 		dst = s.give(dst, en.step, en.stale)
@@ -133,18 +140,18 @@ func (s *Subscription) pollRing(dst []Event) (_ []Event, more bool) {
 // corrected since the event at was.
 func (s *Subscription) fellBehind(r *ring, was uint64) {
 	s.jumped = true
+	if s.e.key.samples {
+		s.missing = &Dropped{From: s.since, To: max(s.since, s.e.known.Load())}
+		return
+	}
 	if s.seq == r.head || s.last == nil {
 		return
 	}
-	newest := r.get(s.seq).t
-	if step := s.e.key.step; step == 0 {
-		s.missing = &Dropped{From: s.last.T, To: newest}
-	} else if n := (newest-s.last.T)/step - 1; n > 0 {
+	step, newest := s.e.key.step, r.get(s.seq).t
+	if n := (newest-s.last.T)/step - 1; n > 0 {
 		s.missing = &Dropped{Count: n, From: s.last.T + step, To: newest - step}
 	}
-	if step := s.e.key.step; step > 0 {
-		s.corrected(&fill{next: newest, seam: newest - step}, s.last.T, was)
-	}
+	s.corrected(&fill{next: newest, seam: newest - step}, s.last.T, was)
 }
 
 // corrected lets f begin with the steps up to to that were corrected since the event at was.
@@ -182,10 +189,10 @@ func (s *Subscription) give(dst []Event, step *Step, stale []uint32) []Event {
 		return append(dst, Event{Kind: ErrorKind, Err: tooManySeries(s.max), T: step.T})
 	}
 	dst = append(dst, Event{Kind: DataKind, Step: step})
-	if s.e.key.step == 0 {
-		s.last = step
+	if s.e.key.samples {
 		return dst
 	}
+	s.since = max(s.since, step.T)
 	switch {
 	case !s.jumped:
 	case step.Rev == 0:
@@ -252,7 +259,7 @@ func (s *Subscription) pollFill(dst []Event) (_ []Event, more, ask bool) {
 	case f.next <= f.seam:
 		f.asked = true
 		return dst, false, true
-	case s.seq < s.e.mu.ring.tail && s.e.key.step > 0: // the ring has moved on meanwhile
+	case s.seq < s.e.mu.ring.tail && !s.e.key.samples: // the ring has moved on meanwhile
 		was := s.seq
 		s.seq = s.e.mu.ring.head
 		s.corrected(f, f.next-s.e.key.step, was)
@@ -270,6 +277,10 @@ func (f *fill) take(steps []*Step, next int64, known uint32, err error) {
 	f.ready, f.next, f.known, f.err, f.asked = steps, next, known, err, false
 }
 
+// grace is by how much, in samples mode, the clocks of two nodes may differ, or one lag
+// behind the other, without a loss.
+const grace = 5 * time.Second
+
 // from returns the first step that the request wants, maxTime for the next, and the first
 // that may have been corrected since the client had it, from if none may. It notes what is
 // out of reach.
@@ -277,7 +288,7 @@ func (e *evaluation) from(s *Subscription, req *Request, now int64) (from, again
 	o, step := e.hub.opts, max(e.key.step, 1)
 	switch {
 	case req.After > 0 && e.key.samples:
-		from = req.After
+		from = min(req.After, now)
 	case req.After > 0:
 		from = ceil(req.After+1, step)
 	case req.Backfill > 0:
@@ -297,7 +308,10 @@ func (e *evaluation) from(s *Subscription, req *Request, now int64) (from, again
 		}
 		from = oldest
 	}
-	if again = from; req.After > 0 {
+	switch again = from; {
+	case req.After > 0 && e.key.samples: // they may be older than the moment at which they were stored
+		again = max(from-o.horizon()-grace.Milliseconds(), oldest)
+	case req.After > 0:
 		again = min(from, max(ceil(req.After-o.horizon()+1, step), oldest))
 	}
 	return from, again

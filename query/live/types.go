@@ -21,8 +21,9 @@ type Request struct {
 	// After resumes: the step, in Unix milliseconds, after which to go on; 0: none. It
 	// goes before Backfill. What lies beyond Options.MaxBackfill is told as dropped. The
 	// steps that may have been corrected since, those of Options.Horizon up to After, come
-	// first, each with a revision of its own. In samples mode the samples at that very time come again, since more of the same time
-	// may have been applied after those that the client has.
+	// first, each with a revision of its own. In samples mode it is a moment by the server's clock: what was applied
+	// after it comes, and with it again all else of Options.Horizon and some seconds before
+	// it, for nobody knows when a sample was applied.
 	After int64
 	// MaxSeries is the most series of a step; more is a *model.LimitError. 0: Options.MaxSeries,
 	// which also bounds it.
@@ -80,7 +81,7 @@ type SeriesDef struct {
 // Dropped says what was not delivered.
 type Dropped struct {
 	Count    int64 // steps, or samples in samples mode; 0: not known
-	From, To int64 // Unix milliseconds, both inclusive
+	From, To int64 // Unix milliseconds, both inclusive; in samples mode when they were applied
 }
 
 // Step is the result of a query at one time. It is immutable.

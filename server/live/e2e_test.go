@@ -323,6 +323,70 @@ func TestClientIsCorrectedAfterABreak(t *testing.T) {
 	}
 }
 
+// TestClientHasEachSampleOnce: samples that are late, or of a time that others had, or that
+// come while the client goes from node to node, reach it once, though one lies in the future.
+func TestClientHasEachSampleOnce(t *testing.T) {
+	store := querytest.New()
+	nodes := []*fixture{newNode(t, nil, store), newNode(t, nil, store), newNode(t, nil, store)}
+	var urls []string
+	for _, f := range nodes {
+		urls = append(urls, "http://"+f.addr)
+	}
+	c, err := client.New(urls, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	sub, err := c.Subscribe(client.Query{Expr: "m", Samples: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	until(t, "it is subscribed", func() bool {
+		return nodes[0].hub.Stats().Subscribers+nodes[1].hub.Stats().Subscribers+nodes[2].hub.Stats().Subscribers > 0
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	defer cancel()
+	base := time.UnixMilli(time.Now().UnixMilli())
+	n := 0
+	put := func(f *fixture, at time.Time) {
+		f.put(at, float64(n), "__name__", "m", "i", strconv.Itoa(n))
+		n++
+	}
+	got := map[float64]int{}
+	read := func() {
+		for len(got) < n {
+			u, err := sub.Next(ctx)
+			if err != nil || u.Dropped != nil || u.Err != nil {
+				t.Fatal(u, err)
+			}
+			for _, x := range u.Samples {
+				if got[x.Value]++; got[x.Value] > 1 {
+					t.Fatalf("sample %v came twice", x.Value)
+				}
+			}
+		}
+	}
+	put(nodes[0], base.Add(time.Hour))
+	put(nodes[0], base)
+	for i := range 2 {
+		read()
+		for _, f := range nodes {
+			if f.hub.Stats().Subscribers > 0 {
+				if err := f.Close(ctx); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		put(nodes[0], base)
+		put(nodes[0], base.Add(-30*time.Second))
+		put(nodes[0], time.Now())
+		if i == 1 {
+			put(nodes[0], base.Add(time.Hour))
+		}
+		read()
+	}
+}
+
 // TestClientTellsWhatItDropped: what is not read in time is replaced by what is newer.
 func TestClientTellsWhatItDropped(t *testing.T) {
 	f := newFixture(t, nil)

@@ -33,7 +33,8 @@ func quoteID(id string) []byte {
 	return promjson.AppendHTML(nil, id)
 }
 
-func ackFrame(op string, id []byte, info *qlive.Info) []byte {
+// ackFrame answers a request; since is what to resume after if nothing comes: 0: not told.
+func ackFrame(op string, id []byte, info *qlive.Info, since int64) []byte {
 	b := begin(nil, frame.Ack, id)
 	b = append(b, `,"op":"`...)
 	b = append(b, op...)
@@ -49,6 +50,10 @@ func ackFrame(op string, id []byte, info *qlive.Info) []byte {
 		b = append(b, `,"mode":"`...)
 		b = append(b, info.Mode...)
 		b = append(b, '"')
+	}
+	if since != 0 {
+		b = append(b, `,"t":`...)
+		b = appendTime(b, since)
 	}
 	return append(b, '}')
 }

@@ -48,7 +48,7 @@ func (c *conn) fill() (more bool) {
 	}
 	c.s.metrics.subscriptions.Sub(float64(len(d.gone)))
 	for _, r := range d.replies {
-		c.send(r.kind, r.payload, false)
+		c.send(r.kind, r.payload, r.kind == frame.Ack)
 	}
 	if d.ping || d.pong != nil {
 		c.t.ping(d.pong, d.ping)
@@ -59,15 +59,14 @@ func (c *conn) fill() (more bool) {
 	}
 	w := c.s.scratch()
 	defer c.s.recycle(w)
-	w.known = w.known[:0]
-	for _, s := range d.subs { // before the events, which then reach as far
-		w.known = append(w.known, known{s.id, s.feed.Known()})
-	}
 	more = c.events(w, d.subs)
 	if d.beat && !more {
-		w.upTo(d.subs)
+		w.known = w.known[:0]
+		for _, s := range d.subs {
+			w.known = append(w.known, known{s.id, s.reached})
+		}
 		w.buf = appendHeartbeat(w.buf[:0], time.Now(), w.known)
-		c.send(frame.Heartbeat, w.buf, false)
+		c.send(frame.Heartbeat, w.buf, true)
 	} else if d.beat {
 		c.mu.Lock()
 		c.mu.beat = true
@@ -110,6 +109,10 @@ func (c *conn) events(w *work, subs []*sub) (more bool) {
 				return true
 			}
 		}
+		if s.samples() { // all that it had is written
+			s.cursor = s.feed.Since()
+			s.reached = s.cursor
+		}
 		if err := s.feed.Err(); err != nil && !s.ended {
 			s.ended = true
 			c.send(frame.Error, errorFrame("", s.id, 0, err, true), false)
@@ -135,9 +138,11 @@ func (c *conn) encode(w *work, s *sub, events []qlive.Event) []qlive.Event {
 			}
 			kind = ""
 		case qlive.DataKind:
-			s.reached = max(s.reached, e.Step.T)
-			if e.Step.T > s.cursor {
-				s.cursor, advances = e.Step.T, true
+			if !s.samples() {
+				s.reached = max(s.reached, e.Step.T)
+				if e.Step.T > s.cursor {
+					s.cursor, advances = e.Step.T, true
+				}
 			}
 			if c.simple {
 				w.buf = appendSimple(w.buf[:0], s, e.Step)
@@ -152,12 +157,12 @@ func (c *conn) encode(w *work, s *sub, events []qlive.Event) []qlive.Event {
 			}
 		case qlive.DroppedKind:
 			kind = frame.Dropped
-			s.reached = max(s.reached, e.Dropped.To)
+			s.missed(e.Dropped.To)
 			c.s.metrics.dropped.Add(float64(e.Dropped.Count))
 			w.buf = appendDropped(w.buf[:0], s.id, e.Dropped)
 		case qlive.ErrorKind:
 			kind = frame.Error
-			s.reached = max(s.reached, e.T)
+			s.missed(e.T)
 			w.buf = append(w.buf[:0], errorFrame("", s.id, e.T, e.Err, false)...)
 		}
 		if kind != "" {
@@ -178,21 +183,6 @@ func (c *conn) series(w *work, s *sub, defs []qlive.SeriesDef) (n int) {
 	}
 	c.send(frame.Series, w.buf, false)
 	return n
-}
-
-// upTo lowers what is known to what was sent: a backfill may still be computed.
-func (w *work) upTo(subs []*sub) {
-	kept := w.known[:0]
-	for i, s := range subs {
-		k := w.known[i]
-		if s.want.Mode != frame.ModeSamples && (s.reached != 0 || s.want.Backfill != 0 || s.want.Resume != 0) {
-			k.t = s.reached
-		}
-		if k.t != 0 {
-			kept = append(kept, k)
-		}
-	}
-	w.known = kept
 }
 
 // work is what a writer needs while it gathers.

@@ -25,7 +25,7 @@ func FuzzStream(f *testing.F) {
 			}
 			return
 		}
-		tr := &sseTransport{}
+		tr := &sseTransport{from: subs}
 		for i := range subs {
 			if err := subs[i].Check(); err != nil {
 				t.Fatal(err)

@@ -81,7 +81,10 @@ func TestHeartbeatsClaimNothingTooEarly(t *testing.T) {
 	f.put(time.Now().Add(-time.Minute), 1, "__name__", "m")
 	c := f.dial(PathLive, nil)
 	c.send(`{"op":"subscribe","id":"a","query":"m","step":"100ms","backfill":"5m"}`)
-	last := frame.Time(0)
+	last := c.next(frame.Ack).T
+	if now := frame.Time(time.Now().UnixMilli()); last > now-290_000 || last < now-310_000 {
+		t.Errorf("at %d it begins after %d", now, last)
+	}
 	for n := 0; n < 5; {
 		switch fr := c.next(frame.Data, frame.Heartbeat); {
 		case fr.Type == frame.Data:

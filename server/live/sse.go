@@ -20,7 +20,8 @@ const retryAfter = 1000
 // sseTransport writes server-sent events; the stream ends with the connection.
 type sseTransport struct {
 	c    *conn
-	subs []*sub // as in the request, nil where one was refused: the cursor's order
+	subs []*sub      // as in the request, nil where one was refused: the cursor's order
+	from []frame.Sub // as in the request
 	buf  []byte
 }
 
@@ -43,7 +44,7 @@ func (s *Server) events(rc *fasthttp.RequestCtx) {
 	if !ok {
 		return
 	}
-	t := &sseTransport{c: c}
+	t := &sseTransport{c: c, from: wanted}
 	t.head(string(rc.Request.Header.Peek("Origin")))
 	var failed error
 	for i := range wanted {
@@ -138,7 +139,7 @@ func parseStream(args map[string][]string, lastID string) ([]frame.Sub, error) {
 	return subs, nil
 }
 
-// parseCursor reads an event's id: for each query the newest time sent, in base 36.
+// parseCursor reads an event's id: for each query what to resume after, in base 36.
 func parseCursor(id string, n int) ([]frame.Time, error) {
 	out := make([]frame.Time, n)
 	if id == "" {
@@ -163,7 +164,7 @@ func (t *sseTransport) appendCursor(b []byte) []byte {
 		if i > 0 {
 			b = append(b, '-')
 		}
-		at := int64(0)
+		at := int64(t.from[i].Resume)
 		if s != nil {
 			at = max(s.cursor, 0)
 		}

@@ -96,6 +96,58 @@ func TestEventsResume(t *testing.T) {
 	read(24)
 }
 
+// TestEventsResumeFromTheStart: a stream that broke before a query had any data loses
+// nothing of it: not the steps since it began, nor a sample.
+func TestEventsResumeFromTheStart(t *testing.T) {
+	f := newFixture(t, nil)
+	args := url.Values{"query": {"vector(1)", "m", "("}, "step": {"100ms", "1s", "1s"}, "mode": {"", "samples", ""}, "backfill": {"0s", "0s", "3h"}}
+	s := f.stream("", args)
+	s.next(frame.Ack)
+	s.next(frame.Ack)
+	from, id := time.Now(), s.id
+	s.cancel()
+	until(t, "its going is noticed", func() bool { return len(f.all()) == 0 })
+	f.put(from.Add(-10*time.Second), 5, "__name__", "m")
+	f.put(from.Add(time.Hour), 6, "__name__", "m")
+	for range 2 { // the second time from where the first has come to
+		cursors, err := parseCursor(id, 3)
+		if now := frame.Time(time.Now().UnixMilli()); err != nil || cursors[1] > now || cursors[1] < now-60_000 {
+			t.Fatalf("got %v at %d, %v", cursors, now, err)
+		}
+		s = f.stream(id, args)
+		samples, step := map[string]bool{}, cursors[0]
+		for len(samples) < 2 || step < cursors[0]+1000 {
+			switch d := s.next(frame.Data); {
+			case d.ID == "1":
+				samples[string(d.V[0].Raw)] = true
+			case d.Rev == 0 && d.T != step+100:
+				t.Fatalf("step %d came after %d", d.T, step)
+			case d.Rev == 0:
+				step = d.T
+			}
+		}
+		if !samples[`"5"`] || !samples[`"6"`] {
+			t.Fatalf("got %v", samples)
+		}
+		id = s.id
+		s.cancel()
+	}
+}
+
+// TestHeartbeatsCarryIDs: a quiet stream's cursor goes on.
+func TestHeartbeatsCarryIDs(t *testing.T) {
+	f := newFixture(t, &Options{Heartbeat: 50 * time.Millisecond})
+	s := f.stream("", url.Values{"query": {"m"}, "mode": {"samples"}})
+	s.next(frame.Ack)
+	first := s.id
+	for s.id == first {
+		h := s.next(frame.Heartbeat)
+		if c, err := parseCursor(s.id, 1); err != nil || c[0] != h.Known["0"] {
+			t.Fatalf("id %q, %+v, %v", s.id, h, err)
+		}
+	}
+}
+
 func TestBadStreams(t *testing.T) {
 	f := newFixture(t, nil)
 	for path, id := range map[string]string{

@@ -18,8 +18,8 @@ type sub struct {
 	id      []byte // in JSON
 	want    frame.Sub
 	feed    *qlive.Subscription
-	cursor  int64                    // the newest time sent, by the writer alone, as the next
-	reached int64                    // the newest time that was sent, or told to be missing
+	cursor  int64                    // what to resume after, by the writer alone, as the next
+	reached int64                    // up to where all was sent, or told to be missing
 	labels  map[uint32]labels.Labels // of the older form: what the numbers stand for
 	ended   bool                     // told
 }
@@ -34,6 +34,15 @@ type rest struct {
 // matters only when it begins.
 func (s *sub) same(w *frame.Sub) bool {
 	return s.want.Query == w.Query && s.want.Step == w.Step && s.want.Mode == w.Mode
+}
+
+func (s *sub) samples() bool { return s.want.Mode == frame.ModeSamples }
+
+// missed notes a step that will not come.
+func (s *sub) missed(t int64) {
+	if !s.samples() {
+		s.reached = max(s.reached, t)
+	}
 }
 
 // request carries out what a client asks.
@@ -61,7 +70,7 @@ func (c *conn) subscribe(ctx context.Context, op string, want *frame.Sub) error 
 		return err
 	}
 	info := s.feed.Info()
-	ack := ackFrame(op, s.id, &info)
+	ack := ackFrame(op, s.id, &info, s.cursor)
 	c.s.metrics.subscriptions.Inc()
 	c.mu.Lock()
 	c.mu.subs = append(slices.Clip(c.mu.subs), s)
@@ -89,7 +98,8 @@ func (c *conn) begin(ctx context.Context, want *frame.Sub) (*sub, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &sub{id: quoteID(want.ID), want: *want, feed: feed, cursor: int64(want.Resume), reached: int64(want.Resume)}
+	s := &sub{id: quoteID(want.ID), want: *want, feed: feed, cursor: feed.Since()}
+	s.reached = s.cursor
 	s.want.Applied = ""
 	if c.simple {
 		s.labels = map[uint32]labels.Labels{}
@@ -104,7 +114,7 @@ func (c *conn) unsubscribe(op, id string) {
 		return
 	}
 	c.drop(s)
-	c.reply(frame.Ack, ackFrame(op, s.id, nil))
+	c.reply(frame.Ack, ackFrame(op, s.id, nil, 0))
 }
 
 // set makes the subscriptions those wanted: what is missing goes first.
@@ -121,13 +131,13 @@ func (c *conn) set(ctx context.Context, wanted []frame.Sub) {
 		}
 		c.drop(s)
 		if byID[s.want.ID] == nil {
-			c.reply(frame.Ack, ackFrame(frame.OpUnsubscribe, s.id, nil))
+			c.reply(frame.Ack, ackFrame(frame.OpUnsubscribe, s.id, nil, 0))
 		}
 	}
 	for i := range wanted {
 		if s := kept[wanted[i].ID]; s != nil {
 			info := s.feed.Info()
-			c.reply(frame.Ack, ackFrame(frame.OpSet, s.id, &info))
+			c.reply(frame.Ack, ackFrame(frame.OpSet, s.id, &info, 0))
 			continue
 		}
 		_ = c.subscribe(ctx, frame.OpSet, &wanted[i]) // the client is told

@@ -183,8 +183,20 @@ func (c *Client) read(ws *websocket.Conn) error {
 		if f.Type == frame.Drain {
 			return fmt.Errorf("drained: %s", f.Reason)
 		}
+		if f.Type == frame.Heartbeat {
+			c.known(f.Known)
+		}
 		if s := c.find(f.ID); s != nil {
 			s.take(f)
+		}
+	}
+}
+
+// known tells the subscriptions up to where they have all.
+func (c *Client) known(upTo map[string]frame.Time) {
+	for id, t := range upTo {
+		if s := c.find(id); s != nil {
+			s.known(t)
 		}
 	}
 }
@@ -255,7 +267,8 @@ type Query struct {
 	Step time.Duration
 	// Backfill is how far back the updates begin; 0: with the next step.
 	Backfill time.Duration
-	// Samples passes on a plain selector's samples as they are stored, in place of steps.
+	// Samples passes on a plain selector's samples as they are stored, in place of steps. After
+	// a reconnect, some that were stored before it began may be among them.
 	Samples bool
 }
 
@@ -267,7 +280,7 @@ func (c *Client) Subscribe(q Query) (*Subscription, error) {
 	if q.Samples {
 		s.sub.Mode = frame.ModeSamples
 	}
-	s.mu.revs, s.mu.labels = map[int64]uint32{}, map[uint32]map[string]string{}
+	s.mu.revs, s.mu.series = map[int64]uint32{}, map[uint32]series{}
 	c.mu.Lock()
 	if c.mu.subs == nil {
 		err := c.mu.err

@@ -51,11 +51,12 @@ type Subscription struct {
 	wake  chan struct{} // capacity 1
 	mu    struct {
 		sync.Mutex
-		on      *websocket.Conn // that the numbers in labels are of
-		labels  map[uint32]map[string]string
-		cursor  int64            // the newest step seen, Unix milliseconds
+		on      *websocket.Conn // that the numbers in series are of
+		series  map[uint32]series
+		cursor  int64            // what to resume after: the newest step seen; Unix milliseconds
 		first   int64            // the oldest that came, or failed, or was dropped
 		revs    map[int64]uint32 // of corrected steps
+		seen    seen             // in samples mode
 		queue   []Update
 		dropped *Dropped // what did not fit into the queue
 		err     error
@@ -136,7 +137,7 @@ func (s *Subscription) want(ws *websocket.Conn) frame.Sub {
 	defer s.mu.Unlock()
 	if s.mu.on != ws {
 		s.mu.on = ws
-		clear(s.mu.labels)
+		clear(s.mu.series)
 	}
 	w := s.sub
 	if s.mu.cursor > 0 {
@@ -150,10 +151,12 @@ func (s *Subscription) want(ws *websocket.Conn) frame.Sub {
 // take is the reader's.
 func (s *Subscription) take(f *frame.Frame) {
 	switch f.Type {
+	case frame.Ack:
+		s.begun(f.T)
 	case frame.Series:
 		s.mu.Lock()
 		for _, d := range f.Series {
-			s.mu.labels[d.N] = d.Labels
+			s.mu.series[d.N] = seriesOf(d.Labels)
 		}
 		s.mu.Unlock()
 	case frame.Data:
@@ -192,26 +195,25 @@ func (s *Subscription) fault(f *frame.Frame) {
 
 func (s *Subscription) data(f *frame.Frame) {
 	s.mu.Lock()
-	fresh := s.freshLocked(int64(f.T), f.Rev)
+	samples := s.sub.Mode == frame.ModeSamples
+	fresh := samples || s.freshLocked(int64(f.T), f.Rev)
 	u := Update{Time: at(f.T), Rev: f.Rev}
 	if fresh {
-		u.Samples = make([]Sample, len(f.V))
-		for i, v := range f.V {
-			u.Samples[i] = sampleOf(s.mu.labels[v.N], v.Raw)
+		u.Samples = make([]Sample, 0, len(f.V))
+		for _, v := range f.V {
+			if x := s.mu.series[v.N]; !samples || s.mu.seen.add(x.hash, int64(f.T), v.Raw) {
+				u.Samples = append(u.Samples, sampleOf(x.labels, v.Raw))
+			}
 		}
 	}
 	s.mu.Unlock()
-	if fresh {
+	if fresh && (!samples || len(u.Samples) > 0) {
 		s.push(u)
 	}
 }
 
 // freshLocked notes a step, and reports whether it was not seen before.
 func (s *Subscription) freshLocked(t int64, rev uint32) bool {
-	if s.sub.Mode == frame.ModeSamples {
-		s.mu.cursor = max(s.mu.cursor, t)
-		return true
-	}
 	if rev == 0 {
 		if t <= s.mu.cursor {
 			return false
@@ -235,6 +237,25 @@ func (s *Subscription) freshLocked(t int64, rev uint32) bool {
 	}
 	s.mu.cursor = max(s.mu.cursor, t)
 	return true
+}
+
+// begun notes from where on the server sends, for the case that the connection breaks
+// before it has sent anything.
+func (s *Subscription) begun(t frame.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.mu.cursor == 0 {
+		s.mu.cursor = int64(t)
+	}
+}
+
+// known notes up to when samples mode has all. Steps say so by themselves.
+func (s *Subscription) known(t frame.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.sub.Mode == frame.ModeSamples {
+		s.mu.cursor = max(s.mu.cursor, int64(t))
+	}
 }
 
 func (s *Subscription) begin(t frame.Time) {
@@ -263,7 +284,7 @@ func (s *Subscription) stale(f *frame.Frame) {
 	u := Update{Time: at(f.T)}
 	s.mu.Lock()
 	for _, n := range f.Stale {
-		u.Stale = append(u.Stale, s.mu.labels[n])
+		u.Stale = append(u.Stale, s.mu.series[n].labels)
 	}
 	s.mu.Unlock()
 	s.push(u)
