@@ -29,23 +29,52 @@ type Sink interface {
 
 // Delta is what one log entry brought to a watch, in order of application.
 type Delta struct {
-	Series  []model.FeedSeries
-	Samples []model.FeedSample
-	Reset   bool  // the shard's content was replaced
-	Cut     int64 // samples before it are gone; math.MinInt64: none
+	Series []model.FeedSeries
+	Reset  bool  // the shard's content was replaced
+	Cut    int64 // samples before it are gone; math.MinInt64: none
+
+	n           int // samples, which are chained in of
+	first, last int32
+	of          *watching
+}
+
+// Len returns how many samples there are.
+func (d *Delta) Len() int { return d.n }
+
+// AppendSamples appends the samples to dst.
+func (d *Delta) AppendSamples(dst []model.FeedSample) []model.FeedSample {
+	dst = slices.Grow(dst, d.n)
+	for i, at := 0, d.first; i < d.n; i++ {
+		g := &d.of.gathered[at]
+		dst = append(dst, g.FeedSample)
+		at = g.next
+	}
+	return dst
+}
+
+func (d *Delta) add(at int32) {
+	if d.n == 0 {
+		d.first = at
+	} else {
+		d.of.gathered[d.last].next = at
+	}
+	d.last = at
+	d.n++
 }
 
 func (d *Delta) reset() {
 	clear(d.Series)
-	clear(d.Samples)
-	d.Series, d.Samples, d.Reset, d.Cut = d.Series[:0], d.Samples[:0], false, math.MinInt64
-	if cap(d.Samples) > deltaMax {
-		d.Samples = nil
-	}
+	d.Series, d.Reset, d.Cut, d.n = d.Series[:0], false, math.MinInt64, 0
 }
 
-// deltaMax is how many samples a delta keeps memory for between entries.
-const deltaMax = 4096
+// gathered is a sample that one of the watches is to be given.
+type gathered struct {
+	model.FeedSample
+	next int32 // the next one of that watch
+}
+
+// gatheredMax is how many of them a head keeps memory for between entries.
+const gatheredMax = 8192
 
 // Watch is a subscription to what is applied to the series that match.
 type Watch struct {
@@ -59,16 +88,11 @@ type Watch struct {
 
 // watching is what a head knows of its watches.
 type watching struct {
-	byName map[string][]*Watch  // of one metric name
-	rest   []*Watch             // of any
-	series map[uint32][]watched // by number of the series that are watched
-	dirty  []*Watch             // that have something to be taken
-}
-
-// watched is one watch of a series.
-type watched struct {
-	w  *Watch
-	id uint32 // the sink's number of the series, plus one; 0: not told yet
+	byName   map[string][]*Watch // of one metric name
+	rest     []*Watch            // of any
+	by       watchers            // of the series that are watched
+	dirty    []*Watch            // that have something to be taken
+	gathered []gathered          // what the entry has brought to them, in order
 }
 
 // Watch hands everything that is applied to matching series from now on to sink,
@@ -80,7 +104,7 @@ func (s *Shard) Watch(ctx context.Context, ms []*labels.Matcher, sink Sink) (*Wa
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	w := &Watch{matchers: ms, sink: sink}
+	w := &Watch{matchers: ms, sink: sink, delta: Delta{of: &h.mu.watch}}
 	w.delta.reset()
 	if err := h.markLocked(w); err != nil {
 		return nil, err
@@ -116,15 +140,12 @@ func (s *Shard) Unwatch(w *Watch) {
 		h.mu.watch.rest = slices.DeleteFunc(h.mu.watch.rest, is)
 	}
 	for _, no := range w.series {
-		list := slices.DeleteFunc(h.mu.watch.series[no], func(x watched) bool { return x.w == w })
-		if len(list) > 0 {
-			h.mu.watch.series[no] = list
-			continue
-		}
-		delete(h.mu.watch.series, no)
-		if x := h.mu.byNo.get(no); x != nil {
+		if x := h.mu.byNo.get(no); h.mu.watch.by.remove(no, w) && x != nil {
 			x.watched = false
 		}
+	}
+	if !h.anyWatchLocked() {
+		h.mu.watch.by, h.mu.watch.gathered = watchers{}, nil
 	}
 }
 
@@ -153,10 +174,7 @@ func (h *head) markLocked(w *Watch) error {
 }
 
 func (h *head) watchLocked(x *series, w *Watch) {
-	if h.mu.watch.series == nil {
-		h.mu.watch.series = map[uint32][]watched{}
-	}
-	h.mu.watch.series[x.no] = append(h.mu.watch.series[x.no], watched{w: w})
+	h.mu.watch.by.add(x.no, w)
 	x.watched = true
 	w.series = append(w.series, x.no)
 }
@@ -195,10 +213,11 @@ func (h *head) anyWatchLocked() bool { return len(h.mu.watch.byName)+len(h.mu.wa
 
 // unmarkLocked makes a series that leaves the head unwatched.
 func (h *head) unmarkLocked(x *series) {
-	for _, e := range h.mu.watch.series[x.no] {
-		e.w.sink.Match(-1)
+	by := &h.mu.watch.by
+	for i := by.of(x.no); i != 0; i = by.links[i].next {
+		by.links[i].w.sink.Match(-1)
 	}
-	delete(h.mu.watch.series, x.no)
+	by.remove(x.no, nil)
 	x.watched = false
 }
 
@@ -211,15 +230,18 @@ func (h *head) dirtyLocked(w *Watch) {
 
 // gatherLocked notes a sample of a watched series.
 func (h *head) gatherLocked(x *series, t, st int64, v float64, hist *model.HistogramSample) {
-	list := h.mu.watch.series[x.no]
-	for i := range list {
-		e := &list[i]
+	wt := &h.mu.watch
+	for i := wt.by.of(x.no); i != 0; {
+		e := &wt.by.links[i]
+		w := e.w
 		if e.id == 0 {
-			e.id = e.w.sink.Number() + 1
-			e.w.delta.Series = append(e.w.delta.Series, model.FeedSeries{ID: e.id - 1, Labels: model.KeyLabels([]byte(x.key))})
+			e.id = w.sink.Number() + 1
+			w.delta.Series = append(w.delta.Series, model.FeedSeries{ID: e.id - 1, Labels: model.KeyLabels([]byte(x.key))})
 		}
-		e.w.delta.Samples = append(e.w.delta.Samples, model.FeedSample{Series: e.id - 1, T: t, ST: st, V: v, Hist: hist})
-		h.dirtyLocked(e.w)
+		wt.gathered = append(wt.gathered, gathered{FeedSample: model.FeedSample{Series: e.id - 1, T: t, ST: st, V: v, Hist: hist}})
+		w.delta.add(int32(len(wt.gathered) - 1))
+		h.dirtyLocked(w)
+		i = e.next
 	}
 }
 
@@ -231,9 +253,11 @@ func (h *head) gatherBlobLocked(x *series, b *blob) {
 		h.gatherLocked(x, b.t, b.st, 0, &hist)
 		return
 	}
-	for _, e := range h.mu.watch.series[x.no] {
-		e.w.delta.Reset = true
-		h.dirtyLocked(e.w)
+	by := &h.mu.watch.by
+	for i := by.of(x.no); i != 0; i = by.links[i].next {
+		w := by.links[i].w
+		w.delta.Reset = true
+		h.dirtyLocked(w)
 	}
 }
 
@@ -253,12 +277,12 @@ func (h *head) eachWatchLocked(fn func(*Watch)) {
 
 // rewatchLocked marks the series of a head whose content was replaced.
 func (h *head) rewatchLocked() {
-	for _, list := range h.mu.watch.series {
-		for _, e := range list {
-			e.w.sink.Match(-1)
+	for i := range h.mu.watch.by.links {
+		if w := h.mu.watch.by.links[i].w; w != nil {
+			w.sink.Match(-1)
 		}
 	}
-	h.mu.watch.series = nil
+	h.mu.watch.by = watchers{}
 	h.eachWatchLocked(func(w *Watch) {
 		w.delta.reset()
 		w.delta.Reset = true
@@ -282,7 +306,12 @@ func (h *head) takeLocked() (wake []Sink) {
 		w.dirty = false
 		h.mu.watch.dirty[i] = nil
 	}
-	h.mu.watch.dirty = h.mu.watch.dirty[:0]
+	wt := &h.mu.watch
+	wt.dirty = wt.dirty[:0]
+	clear(wt.gathered)
+	if wt.gathered = wt.gathered[:0]; cap(wt.gathered) > gatheredMax {
+		wt.gathered = nil
+	}
 	return wake
 }
 

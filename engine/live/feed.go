@@ -156,10 +156,10 @@ func (f *Feed) Take(d *shard.Delta) bool {
 	defer f.mu.Unlock()
 	b := &f.mu.batch
 	b.Series = append(b.Series, d.Series...)
-	if b.Lost > 0 || len(b.Samples)+len(d.Samples) > f.buffer {
-		b.Lost += int64(len(d.Samples))
+	if b.Lost > 0 || len(b.Samples)+d.Len() > f.buffer {
+		b.Lost += int64(d.Len())
 	} else {
-		b.Samples = append(b.Samples, d.Samples...)
+		b.Samples = d.AppendSamples(b.Samples)
 	}
 	b.Reset = b.Reset || d.Reset
 	b.Cut = max(b.Cut, d.Cut)
