@@ -1,16 +1,13 @@
 package live
 
 import (
-	"slices"
-	"strings"
-
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql/parser"
 )
 
 // plan is a query, understood.
 type plan struct {
-	text     string // normalised
+	text     string // normalised, if the query can be
 	expr     parser.Expr
 	matchers []*labels.Matcher // of a plain selector, for samples mode
 	chain    *chain            // nil: it must be stepped
@@ -26,18 +23,21 @@ func (h *Hub) plan(req *Request) (*plan, error) {
 	if err != nil {
 		return nil, badData("%w", err)
 	}
-	p := &plan{expr: expr}
+	p := &plan{text: req.Query}
+	if !ordered(expr) {
+		expr = normalise(expr)
+		p.text = expr.String()
+	}
+	p.expr = expr
 	parser.Inspect(expr, func(n parser.Node, _ []parser.Node) error {
 		switch n := n.(type) {
 		case *parser.VectorSelector:
-			slices.SortStableFunc(n.LabelMatchers, func(a, b *labels.Matcher) int { return strings.Compare(a.String(), b.String()) })
 			p.byStep = p.byStep || n.StartOrEnd != 0
 		case *parser.SubqueryExpr:
 			p.byStep = p.byStep || n.StartOrEnd != 0
 		}
 		return nil
 	})
-	p.text = expr.String()
 	switch expr.Type() {
 	case parser.ValueTypeVector, parser.ValueTypeScalar:
 	default:
