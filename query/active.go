@@ -88,7 +88,8 @@ func (a *active) add(e *entry) error {
 		max = a.opts.MaxConcurrent
 	}
 	if len(a.mu.queries) >= max {
-		limit := &model.LimitError{What: "concurrent queries", Limit: int64(a.opts.MaxConcurrent), Flag: "query.max-concurrency"}
+		limit := &model.LimitError{What: "concurrent queries", Limit: int64(a.opts.MaxConcurrent), Flag: "query-max-concurrent",
+			Whose: "server", Remedy: "ask again later"}
 		return fmt.Errorf("%w: %w", model.ErrOverloaded, limit)
 	}
 	a.mu.last++

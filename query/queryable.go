@@ -130,7 +130,7 @@ func (q *querier) newIterator() *iterator {
 // hold counts n decoded samples; release gives them back.
 func (q *querier) hold(n int64) error {
 	if held := q.samples.Add(n); q.limits.MaxSamples > 0 && held > q.limits.MaxSamples {
-		return &model.LimitError{What: "samples", Limit: q.limits.MaxSamples, Flag: "query.max-samples"}
+		return &model.LimitError{What: "samples", Limit: q.limits.MaxSamples, Flag: "query-max-samples"}
 	}
 	return nil
 }

@@ -6,7 +6,8 @@
 //
 // # Sharing
 //
-// A Hub has one evaluation for each distinct normalised query and step. Its events lie
+// A Hub has one evaluation for each distinct normalised query and step; spellings of one
+// query, such as up, (up{}) and {__name__="up"}, are the same. Its events lie
 // in a ring, immutable, each with a sequence number; a Subscription is a cursor into
 // the ring and the number of label sets that it has been told of, some 300 bytes. One
 // that falls off the ring's tail is told what it missed and goes on with the newest

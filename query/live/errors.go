@@ -20,9 +20,10 @@ func badData(format string, args ...any) error {
 	return &query.Error{Kind: query.BadData, Err: fmt.Errorf(format, args...)}
 }
 
-// full is a limit that others may make room below.
+// full is a limit of the server that others may make room below.
 func full(what string, limit int, flag string) error {
-	return fmt.Errorf("%w: %w", model.ErrOverloaded, &model.LimitError{What: what, Limit: int64(limit), Flag: flag})
+	return fmt.Errorf("%w: %w", model.ErrOverloaded, &model.LimitError{What: what, Limit: int64(limit), Flag: flag,
+		Whose: "server", Remedy: "subscribe again later, on another node,"})
 }
 
 func tooManySeries(limit int) error {

@@ -129,9 +129,9 @@ func (h *Hub) check(req *Request) error {
 	switch {
 	case req.Samples:
 	case req.Step < h.opts.MinStep:
-		return badData("step %s is less than the least of %s", req.Step, h.opts.MinStep)
+		return badData("step %s is too short: the least is %s", req.Step, h.opts.MinStep)
 	case req.Step%time.Millisecond != 0:
-		return badData("step %s is not in whole milliseconds", req.Step)
+		return badData("step %s must be in whole milliseconds", req.Step)
 	}
 	switch {
 	case req.Backfill < 0:

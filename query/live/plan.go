@@ -41,12 +41,12 @@ func (h *Hub) plan(req *Request) (*plan, error) {
 	switch expr.Type() {
 	case parser.ValueTypeVector, parser.ValueTypeScalar:
 	default:
-		return nil, badData("a live query gives a vector or a scalar, not a %s", parser.DocumentedType(expr.Type()))
+		return nil, badData("a live query gives a vector or a scalar, not a %s; put a function around it", parser.DocumentedType(expr.Type()))
 	}
 	if req.Samples {
 		sel, ok := unwrap(expr).(*parser.VectorSelector)
 		if !ok || !plain(sel) {
-			return nil, badData("samples can be had of a plain selector only, such as up{job=\"node\"}, not of %s", p.text)
+			return nil, badData("samples can be had of a plain selector only, such as up{job=\"node\"}, not of %s; leave mode out to have its results", p.text)
 		}
 		p.matchers = sel.LabelMatchers
 	}

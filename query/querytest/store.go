@@ -134,7 +134,7 @@ func (s *Store) match(ctx context.Context, req *model.SelectRequest) ([]model.Se
 		}
 	}
 	if req.MaxSeries > 0 && len(out) > req.MaxSeries {
-		return nil, &model.LimitError{What: "series", Limit: int64(req.MaxSeries), Flag: "query.max-series"}
+		return nil, &model.LimitError{What: "series", Limit: int64(req.MaxSeries), Flag: "query-max-series"}
 	}
 	sort.Slice(out, func(i, j int) bool { return labels.Compare(out[i].Labels(), out[j].Labels()) < 0 })
 	return out, nil

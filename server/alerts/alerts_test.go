@@ -446,6 +446,9 @@ func TestStatusCodes(t *testing.T) {
 			edit(`">"`, `"above"`):                                             400,
 			edit(`"metric":"load"`, `"query":"up"`):                            400, // with labels
 			edit(`"metric":"load"`, `"metric":"load","query":"up"`):            400,
+			edit(`"metric":"load"`, `"metric":"rate(load)"`):                   400,
+			edit(`"metric":"load"`, `"metric":"load{i="`):                      400,
+			edit(`"metric":"load"`, `"metric":"load offset 5m"`):               400,
 			edit(`"metric":"load","labels":{"job":"a"}`, `"query":"up["`):      400,
 			edit(`"metric":"load","labels":{"job":"a"}`, `"query":"up[5m]"`):   400,
 			edit(`"metric":"load","labels":{"job":"a"}`, `"query":"'s'"`):      400,
@@ -493,6 +496,8 @@ func TestConditions(t *testing.T) {
 		want string
 	}{
 		{Subscription{Metric: "a.b", Labels: map[string]string{"x": `"`, "b c": "d"}, Comparison: "ge", Threshold: 1e300}, `({"b c"="d",__name__="a.b",x="\""}) >= 1e+300`},
+		{Subscription{Metric: `hot{i="1"}`, Labels: map[string]string{"job": "a"}, Comparison: "gt", Threshold: 1}, `(hot{i="1",job="a"}) > 1`},
+		{Subscription{Metric: `{"two words"}`, Comparison: "gt", Threshold: 1}, `({__name__="two words"}) > 1`},
 		{Subscription{Query: "up or down # it", Comparison: "lt", Threshold: -0.5}, `(up or down) < -0.5`},
 		{Subscription{Query: "time()", Comparison: "ne", Threshold: 3}, `(vector(time())) != 3`},
 	} {
@@ -500,6 +505,10 @@ func TestConditions(t *testing.T) {
 		if err != nil || got != c.want {
 			t.Errorf("got %s, %v; want %s", got, err, c.want)
 		}
+	}
+	_, err := (&Subscription{Metric: "rate(x)", Comparison: "gt"}).condition(p)
+	if !errors.Is(err, ErrBadRequest) || !strings.Contains(err.Error(), `as "query"`) || !strings.Contains(err.Error(), "/api/v1/live") {
+		t.Errorf("got %v", err)
 	}
 	for in, want := range map[string]string{">": "gt", ">=": "ge", "LT": "lt", "lte": "le", "==": "eq", "!=": "ne", "neq": "ne"} {
 		if got, ok := canonical(in); !ok || got != want {

@@ -6,9 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"math"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -18,6 +16,7 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql/parser"
 
+	"github.com/strandline-db/strandline/server/selector"
 	"github.com/strandline-db/strandline/server/webhook"
 )
 
@@ -181,15 +180,14 @@ func (s *Subscription) validate() error {
 func (s *Subscription) condition(p parser.Parser) (string, error) {
 	text := s.Query
 	if s.Metric != "" {
-		ms := []*labels.Matcher{{Type: labels.MatchEqual, Name: model.MetricNameLabel, Value: s.Metric}}
-		for _, name := range slices.Sorted(maps.Keys(s.Labels)) {
-			ms = append(ms, &labels.Matcher{Type: labels.MatchEqual, Name: name, Value: s.Labels[name]})
+		vs, err := selector.Parse(p, s.Metric)
+		if err != nil {
+			return "", fmt.Errorf(`%w: metric: %w; give an expression as "query", or look at its values by /api/v1/live`, ErrBadRequest, err)
 		}
-		parts := make([]string, 0, len(ms))
-		for _, m := range ms {
-			parts = append(parts, m.String())
+		for name, value := range s.Labels {
+			vs.LabelMatchers = append(vs.LabelMatchers, &labels.Matcher{Type: labels.MatchEqual, Name: name, Value: value})
 		}
-		text = "{" + strings.Join(parts, ",") + "}"
+		text = vs.String()
 	}
 	expr, err := p.ParseExpr(text)
 	if err != nil {

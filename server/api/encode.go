@@ -59,7 +59,7 @@ func (a *API) free(e *encoder) {
 // string, so that the buffer overshoots by one of them at most.
 func (e *encoder) check() error {
 	if len(e.buf) > e.max {
-		return &model.LimitError{What: "response bytes", Limit: int64(e.max), Flag: "query.max-response-bytes"}
+		return &model.LimitError{What: "response bytes", Limit: int64(e.max), Flag: "query-max-response-bytes"}
 	}
 	return nil
 }

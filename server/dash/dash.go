@@ -3,7 +3,6 @@ package dash
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -15,6 +14,7 @@ import (
 	"github.com/strandline-db/strandline/query"
 	"github.com/strandline-db/strandline/server/api"
 	"github.com/strandline-db/strandline/server/cache"
+	"github.com/strandline-db/strandline/server/selector"
 	"github.com/strandline-db/strandline/shard/model"
 )
 
@@ -154,16 +154,9 @@ func (d *Dash) compute(rc *fasthttp.RequestCtx, synced context.Context, req *req
 
 // selector reads a metric's name, or a selector in its place.
 func (d *Dash) selector(param, s string) (*parser.VectorSelector, error) {
-	if s == "" {
-		return nil, api.BadParam(param, errors.New("want the name of a metric or a selector"))
-	}
-	expr, err := d.q.Parser().ParseExpr(s)
+	vs, err := selector.Parse(d.q.Parser(), s)
 	if err != nil {
-		return nil, api.BadParam(param, err)
-	}
-	vs, ok := expr.(*parser.VectorSelector)
-	if !ok || vs.OriginalOffset != 0 || vs.OriginalOffsetExpr != nil || vs.Timestamp != nil || vs.StartOrEnd != 0 || vs.Anchored || vs.Smoothed {
-		return nil, api.BadParam(param, fmt.Errorf("%q is neither a metric's name nor a plain selector", s))
+		return nil, api.BadParam(param, fmt.Errorf("%w; ask expressions of /api/v1/query", err))
 	}
 	return vs, nil
 }

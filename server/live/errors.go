@@ -5,6 +5,7 @@ import (
 
 	"github.com/strandline-db/strandline/query"
 	"github.com/strandline-db/strandline/server/live/frame"
+	"github.com/strandline-db/strandline/server/selector"
 	"github.com/strandline-db/strandline/shard/model"
 )
 
@@ -13,9 +14,9 @@ var (
 	// ErrBadOptions: an option is out of range.
 	ErrBadOptions = errors.New("live: bad options")
 	// errFull: there are as many connections as allowed. 503.
-	errFull = errors.New("too many live connections (see live-max-connections)")
+	errFull = errors.New("the server has as many live connections as it may: try again later, on another node, or raise live-max-connections")
 	// errOrigin: a page from elsewhere. 403.
-	errOrigin = errors.New("pages from this origin may not connect (see live-origins)")
+	errOrigin = errors.New("pages from this origin may not connect; list it in live-origins if they should")
 	// errRevoked: the access rules no longer let this client in. 401, or close code 1008.
 	errRevoked = errors.New("access was withdrawn: the token or user was removed or changed; connect with valid credentials")
 	// errProtocol: a token as a subprotocol, and not the protocol itself. 400.
@@ -25,16 +26,26 @@ var (
 	// errDuplicate: the id belongs to another subscription of the connection.
 	errDuplicate = errors.New("the id is in use: unsubscribe it first")
 	// errUnknownID: there is no such subscription.
-	errUnknownID = errors.New("no subscription has this id")
+	errUnknownID = errors.New("no subscription has this id: it was not begun, or has ended")
 	// errCursor: a Last-Event-ID that is not of this stream.
-	errCursor = errors.New("Last-Event-ID is not one of this stream")
+	errCursor = errors.New("Last-Event-ID is not one of this stream: name the same queries in the same order, or leave it out to begin anew")
+	// errParam: a parameter of the URL is unknown or can't be used. 400.
+	errParam = errors.New("bad parameter")
+	// errApplied: the token of a write can't be read.
+	errApplied = errors.New("bad applied")
 )
+
+func tooManySubs(limit int) error {
+	return &model.LimitError{What: "subscriptions", Limit: int64(limit), Flag: "live-max-subscriptions", Whose: "connection",
+		Remedy: "unsubscribe some, use another connection"}
+}
 
 // typeOf returns the errorType of a frame: that of the HTTP API, or "limit".
 func typeOf(err error) string {
 	switch {
 	case errors.Is(err, frame.ErrBad), errors.Is(err, frame.ErrUnknownOp), errors.Is(err, errDuplicate),
-		errors.Is(err, errUnknownID), errors.Is(err, errCursor):
+		errors.Is(err, errUnknownID), errors.Is(err, errCursor), errors.Is(err, errParam), errors.Is(err, errApplied),
+		errors.Is(err, selector.ErrNeither):
 		return query.BadData.String()
 	}
 	if errors.Is(err, errRevoked) {

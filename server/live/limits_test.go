@@ -55,7 +55,7 @@ func TestForeignOriginIsRefusedAndLogged(t *testing.T) {
 		if origin != "" {
 			header.Set("Origin", origin)
 		}
-		ws, res, err := (&websocket.Dialer{}).Dial("ws://"+f.addr+PathLive+"?token=s3cret", header)
+		ws, res, err := (&websocket.Dialer{}).Dial("ws://"+f.addr+PathLive+map[bool]string{false: "?token=s3cret"}[ok], header)
 		if (err == nil) != ok || res == nil || !ok && res.StatusCode != 403 {
 			t.Errorf("%q: %v %v", origin, res, err)
 		}

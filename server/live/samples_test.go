@@ -40,8 +40,8 @@ func TestOlderForm(t *testing.T) {
 	}
 	c.send(`{"action":"unsubscribe","metric":"orders_total"}`)
 	c.next(frame.Ack)
-	c.send(`{"action":"subscribe","metric":"a metric.name"}`)
-	if ack := c.next(frame.Ack); ack.ID != "a metric.name" || ack.Query != `{__name__="a metric.name"}` {
+	c.send(`{"action":"subscribe","metric":"a.metric/name"}`)
+	if ack := c.next(frame.Ack); ack.ID != "a.metric/name" || ack.Query != `{__name__="a.metric/name"}` {
 		t.Errorf("got %+v", ack)
 	}
 	c.send(`{"action":"dance","metric":"x"}`)

@@ -228,11 +228,8 @@ func (s *Server) Handle(rc *fasthttp.RequestCtx) bool {
 	return true
 }
 
-// open makes a connection if the origin and the number of them allow; else it has answered.
+// open makes a connection if the number of them allows; else it has answered.
 func (s *Server) open(rc *fasthttp.RequestCtx) (*conn, bool) {
-	if !s.admit(rc) {
-		return nil, false
-	}
 	c, err := s.add(rc.RemoteAddr().String(), s.opts.Access(rc))
 	if err != nil {
 		s.metrics.refused.WithLabelValues("full").Inc()

@@ -3,15 +3,14 @@ package live
 import (
 	"context"
 	"fmt"
-	"strconv"
 	"time"
 
-	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/promql/parser"
 
 	qlive "github.com/strandline-db/strandline/query/live"
 	"github.com/strandline-db/strandline/server/live/frame"
 	"github.com/strandline-db/strandline/server/promjson"
+	"github.com/strandline-db/strandline/server/selector"
 )
 
 // maxMetric is the longest metric or selector of the older form: it is in every frame.
@@ -29,18 +28,15 @@ func (c *conn) simpleRequest(ctx context.Context, msg []byte) {
 	case r.Action == frame.OpUnsubscribe:
 		c.unsubscribe(r.Action, r.Metric)
 	default:
-		want := frame.Sub{ID: r.Metric, Query: selectorOf(r.Metric), Mode: frame.ModeSamples}
+		vs, err := selector.Parse(parser.NewParser(parser.Options{}), r.Metric)
+		if err != nil {
+			err = fmt.Errorf("%w; subscribe to expressions at %s", err, PathLive)
+			c.reply(frame.Error, errorFrame(r.Action, quoteID(r.Metric), 0, err, true))
+			return
+		}
+		want := frame.Sub{ID: r.Metric, Query: vs.String(), Mode: frame.ModeSamples}
 		_ = c.subscribe(ctx, r.Action, &want) // the client is told
 	}
-}
-
-// selectorOf takes a selector as it is, and the name of a metric for one: names may
-// hold any characters.
-func selectorOf(metric string) string {
-	if _, err := parser.NewParser(parser.Options{}).ParseMetricSelector(metric); err == nil || !model.UTF8Validation.IsValidMetricName(metric) {
-		return metric
-	}
-	return "{" + strconv.Quote(metric) + "}"
 }
 
 // appendSimple writes a data frame that needs no other to be understood.

@@ -11,7 +11,6 @@ import (
 
 	"github.com/strandline-db/strandline/query"
 	"github.com/strandline-db/strandline/server/live/frame"
-	"github.com/strandline-db/strandline/shard/model"
 )
 
 // retryAfter is after how many milliseconds a browser connects again.
@@ -32,9 +31,12 @@ func (s *Server) events(rc *fasthttp.RequestCtx) {
 		fail(rc, fasthttp.StatusMethodNotAllowed, query.BadData.String(), errNotGet)
 		return
 	}
+	if !s.admit(rc) {
+		return
+	}
 	wanted, err := streamOf(rc)
 	if err == nil && len(wanted) > s.opts.MaxSubs {
-		err = &model.LimitError{What: "subscriptions of a connection", Limit: int64(s.opts.MaxSubs), Flag: "live-max-subscriptions"}
+		err = tooManySubs(s.opts.MaxSubs)
 	}
 	if err != nil {
 		fail(rc, statusOf(err), typeOf(err), err)
@@ -90,13 +92,16 @@ func streamOf(rc *fasthttp.RequestCtx) ([]frame.Sub, error) {
 	for k, v := range rc.QueryArgs().All() {
 		args[string(k)] = append(args[string(k)], string(v))
 	}
+	if err := onlyKnown(args, "query", "step", "backfill", "mode", "applied"); err != nil {
+		return nil, err
+	}
 	return parseStream(args, string(rc.Request.Header.Peek("Last-Event-ID")))
 }
 
 func parseStream(args map[string][]string, lastID string) ([]frame.Sub, error) {
 	queries := args["query"]
 	if len(queries) == 0 {
-		return nil, fmt.Errorf(`%w: the parameter "query" is missing`, frame.ErrBad)
+		return nil, fmt.Errorf(`%w "query": it is missing`, errParam)
 	}
 	at := func(name string, i int) (string, error) {
 		switch v := args[name]; len(v) {
@@ -107,7 +112,7 @@ func parseStream(args map[string][]string, lastID string) ([]frame.Sub, error) {
 		case len(queries):
 			return v[i], nil
 		default:
-			return "", fmt.Errorf("%w: %q must be there once, or once for each query", frame.ErrBad, name)
+			return "", errors.New("it must be there once, or once for each query")
 		}
 	}
 	cursors, err := parseCursor(lastID, len(queries))
@@ -129,11 +134,11 @@ func parseStream(args map[string][]string, lastID string) ([]frame.Sub, error) {
 				err = set(v)
 			}
 			if err != nil {
-				return nil, fmt.Errorf("%w: %s: %w", frame.ErrBad, name, err)
+				return nil, fmt.Errorf("%w %q: %w", errParam, name, err)
 			}
 		}
-		if err := w.Check(); err != nil {
-			return nil, err
+		if err := w.Fault(); err != nil {
+			return nil, fmt.Errorf("%w: %w", errParam, err)
 		}
 	}
 	return subs, nil

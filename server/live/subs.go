@@ -85,7 +85,7 @@ func (c *conn) begin(ctx context.Context, want *frame.Sub) (*sub, error) {
 		return nil, errDuplicate
 	}
 	if n := len(c.list()); n >= c.s.opts.MaxSubs {
-		return nil, &model.LimitError{What: "subscriptions of a connection", Limit: int64(c.s.opts.MaxSubs), Flag: "live-max-subscriptions"}
+		return nil, tooManySubs(c.s.opts.MaxSubs)
 	}
 	if err := c.s.sync(ctx, want.Applied); err != nil {
 		return nil, err
@@ -182,7 +182,7 @@ func (s *Server) sync(ctx context.Context, token string) error {
 	}
 	applied, err := model.ParseApplied(token)
 	if err != nil {
-		return fmt.Errorf("%w: applied: %w", frame.ErrBad, err)
+		return fmt.Errorf("%w: %w; take it from the header X-Strandline-Applied of the answer to a write", errApplied, err)
 	}
 	if s.opts.Sync == nil {
 		return nil

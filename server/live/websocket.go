@@ -43,6 +43,13 @@ func (s *Server) webSocket(rc *fasthttp.RequestCtx, simple bool) {
 		fail(rc, fasthttp.StatusUpgradeRequired, "bad_data", errUpgrade)
 		return
 	}
+	if !s.admit(rc) {
+		return
+	}
+	if err := noParameters(rc); err != nil {
+		fail(rc, statusOf(err), typeOf(err), err)
+		return
+	}
 	req := requestOf(rc)
 	if auth.Authorization(req.Header[headerProtocol]) != "" && !slices.Contains(websocket.Subprotocols(req), protocol) {
 		fail(rc, fasthttp.StatusBadRequest, "bad_data", errProtocol)

@@ -1,6 +1,7 @@
 package model
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 )
@@ -34,15 +35,18 @@ var (
 	ErrLimit = errors.New("query limit exceeded")
 )
 
-// LimitError says which limit a query went past.
+// LimitError says which limit a query, or what Whose names, went past.
 type LimitError struct {
-	What  string // "series", "samples", "concurrent queries", "response bytes"
-	Limit int64
-	Flag  string // the setting that raises it
+	What   string // "series", "samples", "concurrent queries", "response bytes"
+	Limit  int64
+	Flag   string // the setting that raises it
+	Whose  string // "": query
+	Remedy string // what helps besides the setting; "": narrow the selection
 }
 
 func (e *LimitError) Error() string {
-	return fmt.Sprintf("query exceeds the limit of %d %s; narrow the selection or raise %s", e.Limit, e.What, e.Flag)
+	return fmt.Sprintf("%s exceeds the limit of %d %s; %s or raise %s", cmp.Or(e.Whose, "query"), e.Limit, e.What,
+		cmp.Or(e.Remedy, "narrow the selection"), e.Flag)
 }
 
 // Unwrap makes errors.Is(err, ErrLimit) true.

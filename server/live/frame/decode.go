@@ -2,10 +2,12 @@ package frame
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 )
 
 // Errors of decoding, for errors.Is.
@@ -13,7 +15,7 @@ var (
 	// ErrBad: the frame is not JSON of the right form.
 	ErrBad = errors.New("bad frame")
 	// ErrUnknownOp: there is no such operation.
-	ErrUnknownOp = errors.New("unknown op: want subscribe, resume, unsubscribe or set")
+	ErrUnknownOp = errors.New("unknown operation")
 )
 
 // maxID is the longest name of a subscription, in bytes.
@@ -23,7 +25,7 @@ const maxID = 256
 // id and the op, as far as they could be read. The errors are ErrBad or ErrUnknownOp.
 func ParseRequest(b []byte) (*Request, error) {
 	r := &Request{}
-	if err := strict(b, r); err != nil {
+	if err := strict(b, r, "op, id, query, step, mode, backfill, resume, applied and subs"); err != nil {
 		var partial struct{ Op, ID string }
 		if json.Unmarshal(b, &partial) == nil && len(partial.ID) <= maxID && len(partial.Op) <= maxID {
 			r.Op, r.ID = partial.Op, partial.ID
@@ -42,7 +44,10 @@ func (r *Request) check() error {
 		if r.Subs != nil {
 			return fmt.Errorf(`%w: "subs" is for op set`, ErrBad)
 		}
-		return r.Sub.Check()
+		if err := r.Fault(); err != nil {
+			return fmt.Errorf("%w: %w", ErrBad, err)
+		}
+		return nil
 	case OpUnsubscribe:
 		if r.ID == "" {
 			return fmt.Errorf(`%w: "id" is missing`, ErrBad)
@@ -54,7 +59,7 @@ func (r *Request) check() error {
 	if len(r.Op) > maxID {
 		r.Op = ""
 	}
-	return ErrUnknownOp
+	return fmt.Errorf(`%w: "op" is subscribe, resume, unsubscribe or set`, ErrUnknownOp)
 }
 
 func (r *Request) checkSet() error {
@@ -63,8 +68,8 @@ func (r *Request) checkSet() error {
 	}
 	seen := map[string]bool{}
 	for i := range r.Subs {
-		if err := r.Subs[i].Check(); err != nil {
-			return fmt.Errorf("subs[%d]: %w", i, err)
+		if err := r.Subs[i].Fault(); err != nil {
+			return fmt.Errorf("%w: subs[%d]: %w", ErrBad, i, err)
 		}
 		if seen[r.Subs[i].ID] {
 			return fmt.Errorf("%w: subs[%d]: the id is there twice", ErrBad, i)
@@ -74,20 +79,20 @@ func (r *Request) checkSet() error {
 	return nil
 }
 
-// Check reports what is wrong with the subscription, as ErrBad.
-func (s *Sub) Check() error {
+// Fault tells what is wrong with the subscription, in words; nil: nothing is.
+func (s *Sub) Fault() error {
 	switch {
 	case s.ID == "":
-		return fmt.Errorf(`%w: "id" is missing`, ErrBad)
+		return errors.New(`"id" is missing`)
 	case len(s.ID) > maxID:
 		s.ID = ""
-		return fmt.Errorf("%w: the id is longer than %d bytes", ErrBad, maxID)
+		return fmt.Errorf(`"id" is longer than %d bytes`, maxID)
 	case s.Query == "":
-		return fmt.Errorf(`%w: "query" is missing`, ErrBad)
+		return errors.New(`"query" is missing`)
 	case s.Mode != "" && s.Mode != ModeSamples:
-		return fmt.Errorf(`%w: "mode" is left out or %q`, ErrBad, ModeSamples)
+		return fmt.Errorf(`"mode" must be left out or %q`, ModeSamples)
 	case s.Resume < 0:
-		return fmt.Errorf(`%w: "resume" lies before 1970`, ErrBad)
+		return errors.New(`"resume" lies before 1970`)
 	}
 	return nil
 }
@@ -101,7 +106,7 @@ type Simple struct {
 // ParseSimple decodes a request of the older form. The errors are ErrBad or ErrUnknownOp.
 func ParseSimple(b []byte) (Simple, error) {
 	var s Simple
-	if err := strict(b, &s); err != nil {
+	if err := strict(b, &s, "action and metric"); err != nil {
 		return s, err
 	}
 	switch {
@@ -113,11 +118,19 @@ func ParseSimple(b []byte) (Simple, error) {
 	return s, nil
 }
 
-func strict(b []byte, v any) error {
+// strict decodes one JSON object that has no fields but those known.
+func strict(b []byte, v any, known string) error {
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.DisallowUnknownFields()
 	if err := d.Decode(v); err != nil {
-		return fmt.Errorf("%w: %w", ErrBad, err)
+		if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+			return fmt.Errorf("%w: %q can't be a JSON %s", ErrBad, cmp.Or(strings.TrimPrefix(wrong.Field, "Sub."), "the message"), wrong.Value)
+		}
+		text := strings.TrimPrefix(err.Error(), "json: ")
+		if strings.HasPrefix(text, "unknown field") {
+			text += "; known are " + known
+		}
+		return fmt.Errorf("%w: %s", ErrBad, text)
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
 		return fmt.Errorf("%w: more than one JSON value", ErrBad)

@@ -124,12 +124,15 @@ func (d *Duration) UnmarshalJSON(b []byte) error {
 func ParseDuration(s string) (Duration, error) {
 	if sec, err := strconv.ParseFloat(s, 64); err == nil {
 		if !(sec >= 0 && sec < 1e9) {
-			return 0, fmt.Errorf("duration %q is out of range", s)
+			return 0, fmt.Errorf("duration %q is not between 0 and a billion seconds", s)
 		}
 		return Duration(math.Round(sec*1000)) * Duration(time.Millisecond), nil
 	}
 	d, err := model.ParseDuration(s)
-	return Duration(d), err
+	if err != nil {
+		return 0, fmt.Errorf(`%q is no duration such as "1s" or "250ms", and no number of seconds`, s)
+	}
+	return Duration(d), nil
 }
 
 // SeriesDef is a pair of a number and the labels it stands for.
