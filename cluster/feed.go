@@ -88,6 +88,7 @@ type joinedFeed struct {
 		batch   model.FeedBatch // what waits of the remote parts
 		numbers uint32
 		woken   bool // since the last Poll
+		lacks   bool // some shards have no part
 		err     error
 	}
 }
@@ -148,37 +149,33 @@ func (j *joinedFeed) follow(placed <-chan struct{}) {
 }
 
 // arrange opens what is missing and ends what is of use no longer. Whatever is opened
-// after the first time lacks what was applied in between, which is told as Reset.
+// after the first time lacks what was applied in between, which is told as Reset, and
+// brings nothing that was brought before: what it takes the place of has ended by
+// then, and its node has all that any had.
 func (j *joinedFeed) arrange(first bool) error {
 	here, far := j.n.split()
-	if err := j.arrangeHere(here); err != nil {
+	far = j.endUseless(far)
+	if err := j.arrangeHere(here, first); err != nil {
 		return err
 	}
-	m := j.n.currentMap()
-	useless := func(x *remotePart) bool {
-		return x.ended() || slices.ContainsFunc(x.shards, func(s int) bool { return !slices.Contains(far, s) || !m.shards[s].on(x.node) })
+	if err := j.arrangeFar(far, first); err != nil {
+		return err
 	}
 	j.mu.Lock()
-	var old []*remotePart
-	for _, x := range j.mu.parts {
-		if useless(x) {
-			old = append(old, x)
-			continue
-		}
-		far = slices.DeleteFunc(far, func(s int) bool { return slices.Contains(x.shards, s) })
-	}
-	j.mu.parts = slices.DeleteFunc(slices.Clone(j.mu.parts), func(x *remotePart) bool { return slices.Contains(old, x) })
+	j.mu.lacks = false
 	j.mu.Unlock()
-	for _, x := range old {
-		x.cancel()
-	}
+	return nil
+}
+
+// arrangeFar opens parts that bring shards of other nodes.
+func (j *joinedFeed) arrangeFar(far []int, first bool) error {
 	if len(far) == 0 {
 		return nil
 	}
 	p := &reading{n: j.n, wanted: Wanted{Level: Leader}}
 	var opened atomic.Bool // without, there is nothing new that a reader could begin with
 	err := p.each(j.ctx, far, func(ctx context.Context, name string, of []int) error {
-		err := j.open(ctx, name, of)
+		err := j.open(ctx, name, of, first)
 		if err == nil {
 			opened.Store(true)
 		}
@@ -190,13 +187,52 @@ func (j *joinedFeed) arrange(first bool) error {
 	return err
 }
 
+// endUseless ends the parts with shards that are not far or have left their node, and
+// returns the shards that no part brings.
+func (j *joinedFeed) endUseless(far []int) []int {
+	m := j.n.currentMap()
+	useless := func(x *remotePart) bool {
+		return x.ended() || slices.ContainsFunc(x.shards, func(s int) bool { return !slices.Contains(far, s) || !m.shards[s].on(x.node) })
+	}
+	j.mu.Lock()
+	var old, kept []*remotePart
+	lacking := slices.Clone(far)
+	for _, x := range j.mu.parts {
+		if useless(x) {
+			old = append(old, x)
+			continue
+		}
+		kept = append(kept, x)
+		lacking = slices.DeleteFunc(lacking, func(s int) bool { return slices.Contains(x.shards, s) })
+	}
+	j.mu.parts = kept
+	j.mu.lacks = j.mu.lacks || len(lacking) > 0
+	j.mu.Unlock()
+	for _, x := range old {
+		x.cancel()
+		<-x.done
+	}
+	return lacking
+}
+
 // arrangeHere makes the local part that of the replicas here.
-func (j *joinedFeed) arrangeHere(here []int) error {
+func (j *joinedFeed) arrangeHere(here []int, first bool) error {
 	j.mu.Lock()
 	old := j.mu.local
-	j.mu.Unlock()
 	if old.feed != nil && slices.Equal(old.here, here) {
+		j.mu.Unlock()
 		return nil
+	}
+	j.mu.local, j.mu.lacks = localPart{}, true // what it brings from here on its successor would bring again
+	j.mu.Unlock()
+	if old.feed != nil {
+		old.feed.Close()
+	}
+	if !first {
+		came := slices.DeleteFunc(slices.Clone(here), func(s int) bool { return slices.Contains(old.here, s) })
+		if err := j.n.reachLeaders(j.ctx, came); err != nil {
+			return err
+		}
 	}
 	req := j.req
 	req.Wake = func() { j.wake(false) }
@@ -207,11 +243,23 @@ func (j *joinedFeed) arrangeHere(here []int) error {
 	j.mu.Lock()
 	j.mu.local = localPart{feed: feed, here: here, ids: map[uint32]uint32{}}
 	j.mu.Unlock()
-	if old.feed != nil {
-		old.feed.Close()
+	if !first {
 		j.reset()
 	}
 	return nil
+}
+
+// reachLeaders brings shards that lie here to what their leaders have.
+func (n *Node) reachLeaders(ctx context.Context, shards []int) error {
+	var groups []*group
+	for _, s := range shards {
+		if g := n.group(uint64(s)); g != nil {
+			groups = append(groups, g)
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, attemptWait)
+	defer cancel()
+	return n.catchUp(ctx, Leader, groups)
 }
 
 // reset tells the reader that something is missing.
@@ -293,14 +341,28 @@ func (j *joinedFeed) Poll(dst *model.FeedBatch) error {
 	defer j.mu.Unlock()
 	j.mu.woken = false
 	*dst, j.mu.batch = j.mu.batch, model.FeedBatch{Series: dst.Series[:0], Samples: dst.Samples[:0], Cut: noCut}
+	dst.Lacks = j.mu.lacks
 	for _, x := range j.mu.parts {
 		applied = append(applied, x.applied...)
+		dst.Lacks = dst.Lacks || x.ended()
 	}
 	dst.Applied = applied
 	if j.mu.err != nil {
 		return j.mu.err
 	}
+	if err := j.pollHereLocked(dst); err != nil {
+		return err
+	}
+	slices.SortFunc(dst.Applied, func(a, b model.ShardIndex) int { return a.Shard - b.Shard })
+	return nil
+}
+
+// pollHereLocked adds what the local part has.
+func (j *joinedFeed) pollHereLocked(dst *model.FeedBatch) error {
 	l := &j.mu.local
+	if l.feed == nil { // it is being arranged anew
+		return nil
+	}
 	if err := l.feed.Poll(&l.batch); err != nil {
 		return err
 	}
@@ -317,7 +379,6 @@ func (j *joinedFeed) Poll(dst *model.FeedBatch) error {
 	dst.Reset = dst.Reset || l.batch.Reset
 	dst.Cut = max(dst.Cut, l.batch.Cut)
 	dst.Applied = append(dst.Applied, l.batch.Applied...)
-	slices.SortFunc(dst.Applied, func(a, b model.ShardIndex) int { return a.Shard - b.Shard })
 	return nil
 }
 

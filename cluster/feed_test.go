@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"reflect"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -288,6 +290,80 @@ func TestFeedElsewhere(t *testing.T) {
 	}
 	ended.Close()
 	ended.Close()
+}
+
+// TestFeedGoesToWhoLags: a feed that goes on at a node that lags brings nothing twice: it
+// waits there until that node has all that the feed has brought.
+func TestFeedGoesToWhoLags(t *testing.T) {
+	c := newTrio(t, Options{CommitTimeout: 10 * time.Second})
+	c.mustWrite("n1", 0, 1)
+	c.join("n4", "n1")
+	n := c.nodes["n4"].node
+	ms := []*labels.Matcher{labels.MustNewMatcher(labels.MatchEqual, "__name__", "m")}
+	f, err := n.Feeder().Subscribe(t.Context(), &model.FeedRequest{Matchers: ms})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	got, names := map[string]int{}, map[uint32]string{}
+	var b model.FeedBatch
+	poll := func() error {
+		if err := f.Poll(&b); err != nil {
+			return err
+		}
+		for _, s := range b.Series {
+			names[s.ID] = s.Labels.String()
+		}
+		for _, s := range b.Samples {
+			k := fmt.Sprint(names[s.Series], " ", s.T)
+			if got[k]++; got[k] > 1 {
+				t.Fatalf("%s came %d times", k, got[k])
+			}
+		}
+		return nil
+	}
+	first := n.servers()[0]
+	p := &reading{n: n, wanted: Wanted{Level: Leader}}
+	p.fail(first, nil)
+	byNode, _ := p.assign([]int{0, 1, 2, 3})
+	next := slices.Collect(maps.Keys(byNode))
+	if len(next) != 1 || next[0] == first {
+		t.Fatalf("the shards are at %s, then at %v", first, next)
+	}
+	lags := c.nodes[next[0]]
+	hang := make(chan struct{})
+	lags.hang.Store(&hang)
+	release := sync.OnceFunc(func() { lags.hang.Store(nil); close(hang) })
+	t.Cleanup(release)
+	c.mustWrite(first, 10, 20)
+	c.await("samples", func() error {
+		if err := poll(); err != nil || len(got) == 200 {
+			return err
+		}
+		return fmt.Errorf("%d came", len(got))
+	})
+	c.stop(first)
+	for range 30 { // time for a feed that does not wait to go on
+		if slices.Contains(n.servers(), next[0]) {
+			break
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	release()
+	c.await("the feed elsewhere", func() error {
+		if len(n.servers()) == 0 {
+			return errors.New("it has no part")
+		}
+		return poll()
+	})
+	c.start(first)
+	c.mustWrite(first, 100, 1)
+	c.await("what is written then", func() error {
+		if err := poll(); err != nil || len(got) >= 210 {
+			return err
+		}
+		return fmt.Errorf("%d came", len(got))
+	})
 }
 
 // TestAppliedElsewhere: a subscriber at one node that shows the token of a write at another

@@ -30,12 +30,15 @@ type remotePart struct {
 	}
 }
 
-// open begins the feed of shards at a node.
-func (j *joinedFeed) open(ctx context.Context, name string, shards []int) error {
+// open begins the feed of shards at a node, the first of these or one that goes on.
+func (j *joinedFeed) open(ctx context.Context, name string, shards []int, first bool) error {
 	x := &remotePart{feed: j, node: name, shards: shards, link: j.n.bulk(name), id: rand.Uint64() | 1, done: make(chan struct{}), ids: map[uint32]uint32{}}
 	x.mu.next = make(chan struct{})
 	req := putUvarints(nil, x.id, uint64(j.req.Buffer))
 	req = putSelect(req, shards, &model.SelectRequest{Matchers: j.req.Matchers, MaxSeries: j.req.MaxSeries})
+	if !first {
+		req = putBool(req, true)
+	}
 	cctx, cancel := context.WithTimeout(ctx, j.n.opts.CommitTimeout)
 	defer cancel()
 	b, err := x.link.call(cctx, kindFeed, 0, req, false)

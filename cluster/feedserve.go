@@ -95,28 +95,26 @@ func (s *servedFeeds) end(id uint64, owner *wire) {
 }
 
 // answerFeed opens a feed of shards that lie here. They are brought to what their leaders
-// have first, if these can be asked, so that whoever was told of a write finds it.
+// have first, so that whoever was told of a write finds it. If these can't be asked, the
+// feed begins with what is here, unless it goes on where one from elsewhere has ended: it
+// would bring again what that one has brought.
 func (n *Node) answerFeed(ctx context.Context, from *wire, data []byte) ([]byte, error) {
 	d := &decoder{b: data}
 	id, buffer := d.uvarint(), d.uvarint()
 	shards, req := d.selectRequest()
+	goesOn := len(d.b) > 0 && d.bool()
 	if err := d.end(); err != nil {
 		return nil, err
 	}
 	if !n.holdsAll(shards) {
 		return nil, errNoReplica
 	}
-	var groups []*group
-	for _, s := range shards {
-		if g := n.group(uint64(s)); g != nil {
-			groups = append(groups, g)
+	if err := n.reachLeaders(ctx, shards); err != nil {
+		if goesOn {
+			return nil, fmt.Errorf("%w: %w", model.ErrUnavailable, err)
 		}
-	}
-	sctx, cancel := context.WithTimeout(ctx, attemptWait)
-	if err := n.catchUp(sctx, Leader, groups); err != nil {
 		n.opts.Logger.Debug("cluster: a feed begins with what is here", "err", err)
 	}
-	cancel()
 	x := &servedFeed{owner: from, shards: shards, kick: make(chan struct{}, 1)}
 	var err error
 	x.feed, err = n.replicas.Subscribe(ctx, shards, &model.FeedRequest{Matchers: req.Matchers, MaxSeries: req.MaxSeries,

@@ -11,7 +11,8 @@ import (
 // A feed of shards at another node:
 //
 //	kindFeed:      uvarint number (the asker's choice, random), uvarint buffer, the shards,
-//	               matchers and most series as in kindSelect
+//	               matchers and most series as in kindSelect; flag, or nothing: it goes on where
+//	               another has ended
 //	   answer:     flag: too many series match; uvarint the node's life
 //	kindFeedPoll:  uvarint number
 //	   answer:     flag: too many series match; uvarint the last nudge that it covers; batch

@@ -48,7 +48,7 @@ func (s *sampler) run(ctx context.Context, now time.Time) time.Time {
 		if ctx.Err() == nil {
 			s.e.publish(entry{err: kindOf(err), t: now.UnixMilli()}, 0)
 		}
-	} else {
+	} else if !s.batch.Lacks {
 		s.e.known.Store(now.UnixMilli())
 	}
 	return now.Add(look)

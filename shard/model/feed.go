@@ -63,6 +63,9 @@ type FeedBatch struct {
 	// replica's state was installed. After a Lost or a Reset a reader that keeps state
 	// begins anew with a Select, which shows all that these Samples tell.
 	Reset bool
+	// Lacks: some shards can't be followed for now. What is applied there meanwhile is lost;
+	// a Reset will tell.
+	Lacks bool
 	// Cut: samples before it, in milliseconds, are gone; math.MinInt64 if nothing was cut.
 	Cut int64
 }
