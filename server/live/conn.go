@@ -34,7 +34,7 @@ type transport interface {
 }
 
 // conn is a client. Its writer is whoever took it from busy; its reader is one
-// goroutine, which alone begins subscriptions.
+// goroutine, which alone begins subscriptions, but for those that wait for a write.
 type conn struct {
 	s      *Server
 	t      transport
@@ -52,8 +52,9 @@ type conn struct {
 	next int  // the subscription to begin with
 	mu   struct {
 		sync.Mutex
-		subs     []*sub // copied on write
-		gone     []*sub // to be closed
+		subs     []*sub     // copied on write
+		waiting  []*waiting // subscriptions that are to begin
+		gone     []*sub     // to be closed
 		replies  []reply
 		pong     []byte
 		beat     bool
@@ -223,6 +224,7 @@ func (c *conn) run() {
 	if errors.Is(err, os.ErrDeadlineExceeded) && !c.isClosing() {
 		c.s.metrics.cut.WithLabelValues("silent").Inc()
 	}
+	c.endWaits()
 	c.mu.Lock()
 	c.mu.ended = true
 	c.mu.Unlock()

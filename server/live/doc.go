@@ -5,7 +5,8 @@
 // In comes a hub (package query/live), whose subscriptions are cursors into shared
 // results; out go frames. A connection keeps its subscriptions, and bytes only while
 // it is being written to: what is not yet sent stays with the hub, which replaces the
-// old by the newest when a reader is slow. One goroutine a connection reads. A few
+// old by the newest when a reader is slow. One goroutine a connection reads, and one more
+// for each subscription that waits for a write. A few
 // writers, shared by all, take connections that have something to send; one whose
 // socket is full, or that has much to send, gets a goroutine of its own until it has
 // caught up, so that no client holds up another. One that takes nothing for

@@ -2,6 +2,7 @@ package live
 
 import (
 	"errors"
+	"fmt"
 
 	"github.com/strandline-db/strandline/query"
 	"github.com/strandline-db/strandline/server/live/frame"
@@ -27,6 +28,10 @@ var (
 	errDuplicate = errors.New("the id is in use: unsubscribe it first")
 	// errUnknownID: there is no such subscription.
 	errUnknownID = errors.New("no subscription has this id: it was not begun, or has ended")
+	// errWithdrawn: a subscription was given up before it began.
+	errWithdrawn = errors.New("unsubscribed before it began: the write was not applied here yet")
+	// errWaits: too many subscriptions wait for a write. It may be tried again.
+	errWaits = fmt.Errorf("%w: too many subscriptions wait for a write here", model.ErrOverloaded)
 	// errCursor: a Last-Event-ID that is not of this stream.
 	errCursor = errors.New("Last-Event-ID is not one of this stream: name the same queries in the same order, or leave it out to begin anew")
 	// errParam: a parameter of the URL is unknown or can't be used. 400.
@@ -48,8 +53,11 @@ func typeOf(err error) string {
 		errors.Is(err, selector.ErrNeither):
 		return query.BadData.String()
 	}
-	if errors.Is(err, errRevoked) {
+	switch {
+	case errors.Is(err, errRevoked):
 		return "unauthorized"
+	case errors.Is(err, errWithdrawn):
+		return query.Canceled.String()
 	}
 	kind := query.KindOf(err)
 	if kind == query.Execution && errors.Is(err, model.ErrLimit) {

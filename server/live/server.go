@@ -39,6 +39,7 @@ type Server struct {
 	metrics *metrics
 	ready   chan *conn // connections with something to send; never full
 	working chan struct{}
+	waits   chan struct{} // one for each subscription that waits for a write
 	ctx     context.Context
 	cancel  context.CancelFunc
 
@@ -65,7 +66,8 @@ func New(hub *qlive.Hub, o *Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{hub: hub, opts: o, metrics: m, ready: make(chan *conn, o.MaxConns), working: make(chan struct{}, maxRequests)}
+	s := &Server{hub: hub, opts: o, metrics: m, ready: make(chan *conn, o.MaxConns), working: make(chan struct{}, maxRequests),
+		waits: make(chan struct{}, maxWaiting)}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.mu.empty = make(chan struct{})
 	for i := range s.mu.buckets {

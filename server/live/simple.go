@@ -35,7 +35,7 @@ func (c *conn) simpleRequest(ctx context.Context, msg []byte) {
 			return
 		}
 		want := frame.Sub{ID: r.Metric, Query: vs.String(), Mode: frame.ModeSamples}
-		_ = c.subscribe(ctx, r.Action, &want) // the client is told
+		c.subscribe(ctx, r.Action, &want)
 	}
 }
 

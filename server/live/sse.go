@@ -1,6 +1,7 @@
 package live
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strconv"
@@ -49,8 +50,18 @@ func (s *Server) events(rc *fasthttp.RequestCtx) {
 	t := &sseTransport{c: c, from: wanted}
 	t.head(string(rc.Request.Header.Peek("Origin")))
 	var failed error
+	ctx, cancel := context.WithTimeout(s.ctx, s.opts.SyncTimeout) // for all together
+	defer cancel()
 	for i := range wanted {
-		err := c.subscribe(s.ctx, frame.OpSubscribe, &wanted[i])
+		applied, err := s.appliedOf(&wanted[i])
+		if err == nil {
+			err = s.sync(ctx, applied)
+		}
+		if err != nil {
+			c.refuse(frame.OpSubscribe, wanted[i].ID, err)
+		} else {
+			err = c.begin(s.ctx, frame.OpSubscribe, &wanted[i])
+		}
 		failed = errors.Join(failed, err)
 		t.subs = append(t.subs, c.find(wanted[i].ID))
 	}

@@ -2,7 +2,6 @@ package live
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"time"
 
@@ -10,7 +9,6 @@ import (
 
 	qlive "github.com/strandline-db/strandline/query/live"
 	"github.com/strandline-db/strandline/server/live/frame"
-	"github.com/strandline-db/strandline/shard/model"
 )
 
 // sub is a subscription of a connection.
@@ -30,10 +28,10 @@ type rest struct {
 	events []qlive.Event
 }
 
-// same reports whether a wanted subscription is this one; where it goes on from
-// matters only when it begins.
-func (s *sub) same(w *frame.Sub) bool {
-	return s.want.Query == w.Query && s.want.Step == w.Step && s.want.Mode == w.Mode
+// same reports whether both ask for the same; where it goes on from matters only when
+// it begins.
+func same(a, b *frame.Sub) bool {
+	return a.Query == b.Query && a.Step == b.Step && a.Mode == b.Mode
 }
 
 func (s *sub) samples() bool { return s.want.Mode == frame.ModeSamples }
@@ -61,35 +59,76 @@ func (c *conn) request(ctx context.Context, r *frame.Request, err error) {
 	}
 }
 
-// subscribe begins a subscription; the answer is an ack or an error frame, and the
-// error that of the latter.
-func (c *conn) subscribe(ctx context.Context, op string, want *frame.Sub) error {
-	s, err := c.begin(ctx, want)
+// subscribe begins a subscription, or lets it wait for the write that it names. The
+// answer is an ack or an error frame.
+func (c *conn) subscribe(ctx context.Context, op string, want *frame.Sub) {
+	applied, err := c.s.appliedOf(want)
+	if err == nil {
+		err = c.admits(want.ID)
+	}
+	switch {
+	case err != nil:
+		c.refuse(op, want.ID, err)
+	case applied != nil:
+		c.wait(op, want, applied)
+	default:
+		_ = c.begin(ctx, op, want) // the client is told
+	}
+}
+
+// begin begins a subscription; the error is that of the answer.
+func (c *conn) begin(ctx context.Context, op string, want *frame.Sub) error {
+	s, err := c.feed(ctx, want)
 	if err != nil {
-		c.reply(frame.Error, errorFrame(op, quoteID(want.ID), 0, err, true))
+		c.refuse(op, want.ID, err)
 		return err
 	}
 	info := s.feed.Info()
-	ack := ackFrame(op, s.id, &info, s.cursor)
-	c.s.metrics.subscriptions.Inc()
 	c.mu.Lock()
-	c.mu.subs = append(slices.Clip(c.mu.subs), s)
-	c.mu.replies = append(c.mu.replies, reply{frame.Ack, ack})
+	c.enterLocked(op, s, &info)
 	c.mu.Unlock()
 	c.wake()
 	return nil
 }
 
-func (c *conn) begin(ctx context.Context, want *frame.Sub) (*sub, error) {
-	if c.find(want.ID) != nil {
-		return nil, errDuplicate
+// enterLocked makes the subscription one of the connection's.
+func (c *conn) enterLocked(op string, s *sub, info *qlive.Info) {
+	c.s.metrics.subscriptions.Inc()
+	c.mu.subs = append(slices.Clip(c.mu.subs), s)
+	c.mu.replies = append(c.mu.replies, reply{frame.Ack, ackFrame(op, s.id, info, s.cursor)})
+}
+
+// refuse answers that there is no such subscription.
+func (c *conn) refuse(op, id string, err error) {
+	r := refusal(op, id, err)
+	c.reply(r.kind, r.payload)
+}
+
+func refusal(op, id string, err error) reply {
+	return reply{frame.Error, errorFrame(op, quoteID(id), 0, err, true)}
+}
+
+// admits reports why there can be no subscription with this id, or nil.
+func (c *conn) admits(id string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, s := range c.mu.subs {
+		if s.want.ID == id {
+			return errDuplicate
+		}
 	}
-	if n := len(c.list()); n >= c.s.opts.MaxSubs {
-		return nil, tooManySubs(c.s.opts.MaxSubs)
+	for _, w := range c.mu.waiting {
+		if w.want.ID == id {
+			return errDuplicate
+		}
 	}
-	if err := c.s.sync(ctx, want.Applied); err != nil {
-		return nil, err
+	if len(c.mu.subs)+len(c.mu.waiting) >= c.s.opts.MaxSubs {
+		return tooManySubs(c.s.opts.MaxSubs)
 	}
+	return nil
+}
+
+func (c *conn) feed(ctx context.Context, want *frame.Sub) (*sub, error) {
 	feed, err := c.s.hub.Subscribe(ctx, qlive.Request{
 		Query: want.Query, Step: time.Duration(want.Step), Samples: want.Mode == frame.ModeSamples,
 		Backfill: time.Duration(want.Backfill), After: int64(want.Resume), MaxSeries: c.s.opts.MaxSeries,
@@ -108,9 +147,13 @@ func (c *conn) begin(ctx context.Context, want *frame.Sub) (*sub, error) {
 }
 
 func (c *conn) unsubscribe(op, id string) {
+	if c.withdraw(id) { // first: it may begin meanwhile
+		c.reply(frame.Ack, ackFrame(op, quoteID(id), nil, 0))
+		return
+	}
 	s := c.find(id)
 	if s == nil {
-		c.reply(frame.Error, errorFrame(op, quoteID(id), 0, errUnknownID, true))
+		c.refuse(op, id, errUnknownID)
 		return
 	}
 	c.drop(s)
@@ -123,9 +166,15 @@ func (c *conn) set(ctx context.Context, wanted []frame.Sub) {
 	for i := range wanted {
 		byID[wanted[i].ID] = &wanted[i]
 	}
+	waits, gone := c.withdrawUnless(byID)
+	for _, id := range gone {
+		if byID[id] == nil {
+			c.reply(frame.Ack, ackFrame(frame.OpUnsubscribe, quoteID(id), nil, 0))
+		}
+	}
 	kept := map[string]*sub{}
 	for _, s := range c.list() {
-		if w := byID[s.want.ID]; w != nil && s.same(w) {
+		if w := byID[s.want.ID]; w != nil && same(&s.want, w) {
 			kept[s.want.ID] = s
 			continue
 		}
@@ -135,12 +184,15 @@ func (c *conn) set(ctx context.Context, wanted []frame.Sub) {
 		}
 	}
 	for i := range wanted {
+		if waits[wanted[i].ID] {
+			continue // its answer comes when it begins
+		}
 		if s := kept[wanted[i].ID]; s != nil {
 			info := s.feed.Info()
 			c.reply(frame.Ack, ackFrame(frame.OpSet, s.id, &info, 0))
 			continue
 		}
-		_ = c.subscribe(ctx, frame.OpSet, &wanted[i]) // the client is told
+		c.subscribe(ctx, frame.OpSet, &wanted[i])
 	}
 }
 
@@ -173,21 +225,4 @@ func (c *conn) drop(s *sub) {
 		c.mu.subs = kept
 		c.mu.gone = append(c.mu.gone, s)
 	}
-}
-
-// sync waits until this node has applied what the token says.
-func (s *Server) sync(ctx context.Context, token string) error {
-	if token == "" {
-		return nil
-	}
-	applied, err := model.ParseApplied(token)
-	if err != nil {
-		return fmt.Errorf("%w: %w; take it from the header X-Strandline-Applied of the answer to a write", errApplied, err)
-	}
-	if s.opts.Sync == nil {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, s.opts.SyncTimeout)
-	defer cancel()
-	return s.opts.Sync(ctx, applied)
 }
