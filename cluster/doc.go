@@ -34,6 +34,11 @@
 //
 //	reader -> replicas here, and link -> kindSelect, kindRead at nodes that hold the rest
 //
+// What can be worked out from a shard alone is asked of the nodes that hold it, so that
+// results travel and not samples (work.go). What is asked is opaque here.
+//
+//	reader.Scatter -> worker here, and link -> kindWork, kindWorkPoll -> worker there
+//
 // Feeds of applied samples are joined from the replicas here and from nodes that hold the
 // other shards (feed.go, feedpart.go; the other side is feedserve.go). A Select of
 // FeedReader reads where the feed comes from, so that nothing falls between the two.

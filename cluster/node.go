@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/strandline-db/strandline/engine"
+	"github.com/strandline-db/strandline/shard/model"
 	"github.com/strandline-db/strandline/wal"
 )
 
@@ -27,6 +28,8 @@ type Node struct {
 	served     servedFeeds // to other nodes
 	feeds      openFeeds   // of subscribers here
 	asked      atomic.Pointer[Answerer]
+	worker     atomic.Pointer[model.FragmentFunc]
+	works      works // for other nodes
 	cmap       atomic.Pointer[clusterMap]
 	mapped     *signal // the map has changed
 	reach      *reach

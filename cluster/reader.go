@@ -375,15 +375,8 @@ func (n *Node) answerSync(ctx context.Context, data []byte) ([]byte, error) {
 func (r *clusterReader) Select(ctx context.Context, req *model.SelectRequest) (*model.Selection, error) {
 	n := (*Node)(r)
 	var mu sync.Mutex
+	var near *model.Selection
 	var parts []*model.Selection
-	add := func(s *model.Selection, err error) error {
-		if err == nil {
-			mu.Lock()
-			defer mu.Unlock()
-			parts = append(parts, s)
-		}
-		return err
-	}
 	out := &model.Selection{Release: func() {
 		for _, s := range parts {
 			s.Close()
@@ -395,8 +388,27 @@ func (r *clusterReader) Select(ctx context.Context, req *model.SelectRequest) (*
 		return nil, err
 	}
 	err = p.run(ctx,
-		func(_ context.Context, shards []int) error { return add(n.selectHere(ctx, shards, req)) },
-		func(_ context.Context, at synced, shards []int) error { return add(n.selectAt(ctx, at, shards, req)) })
+		func(_ context.Context, shards []int) error {
+			if near != nil { // one of its shards has moved away
+				near.Close()
+			}
+			var err error
+			near, err = n.selectHere(ctx, shards, req)
+			return err
+		},
+		func(_ context.Context, at synced, shards []int) error {
+			s, err := n.selectAt(ctx, at, shards, req)
+			if err != nil {
+				return err
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			parts = append(parts, s)
+			return nil
+		})
+	if near != nil {
+		parts = append(parts, near)
+	}
 	if err != nil {
 		out.Close()
 		return nil, err

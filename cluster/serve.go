@@ -66,6 +66,7 @@ func (n *Node) serve(ctx context.Context, conn net.Conn) error {
 	w.close()
 	n.selections.end(0, w)
 	n.served.end(0, w)
+	n.works.end(0, w)
 	return errors.Join(err, <-wrote)
 }
 
@@ -116,6 +117,19 @@ func (n *Node) handle(ctx context.Context, from *wire, m *message, respond func(
 		d := &decoder{b: m.data}
 		if id := d.uvarint(); id != 0 {
 			go n.served.end(id, from)
+		}
+		respond(nil, d.end())
+		return
+	case kindWork:
+		go func() { respond(n.answerWork(ctx, from, m.data)) }()
+		return
+	case kindWorkPoll:
+		go func() { respond(n.answerWorkPoll(from, m.data)) }()
+		return
+	case kindWorkEnd:
+		d := &decoder{b: m.data}
+		if id := d.uvarint(); id != 0 {
+			go n.works.end(id, from)
 		}
 		respond(nil, d.end())
 		return

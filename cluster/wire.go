@@ -70,7 +70,10 @@ const (
 	kindFeedPoll  // waits a little for what it brings
 	kindFeedNudge // makes the poll that waits answer now
 	kindFeedClose
-	kindAsk // a request of the HTTP API that this node answers; see ask.go
+	kindAsk  // a request of the HTTP API that this node answers; see ask.go
+	kindWork // begins work on shards; see work.go
+	kindWorkPoll
+	kindWorkEnd
 )
 
 // message is one message; its data is the receiver's to keep.

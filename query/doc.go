@@ -11,7 +11,21 @@
 // is closed, so neither iterators nor series may be used after that. Histograms
 // handed to the engine are copies, since the engine keeps and changes them.
 //
+// If the reader is a model.Scatterer and some data lies at other nodes, aggregations are
+// done in parts where the data is, and samples stay where they are:
+//
+//	Engine.Range -> plan (which can be) -> Scatterer -> Engine.Fragment at each node
+//	                                                    (batches of series -> partial.Fold)
+//	promql.Engine <- selectors of the results <- partial.Merge <- answers
+//
+// That is sum, avg, min, max, count and group over an expression that can be worked out
+// for each series by itself (plan.go). The result is that of one evaluation over all
+// series, up to the last bits of sums; what could differ (native histograms, sums that
+// overflow, a pair's series at two nodes) is not done so, and whatever fails is
+// read as samples, which gives the result or the error. A fragment holds
+// its groups and a batch of series, and MaxSamples bounds these.
+//
 // An Engine is safe for concurrent use. A Querier serves one query: its methods
 // may be called from several goroutines, each iterator from one at a time. The
-// package starts no goroutine. It imports no storage, only its contract.
+// package starts no goroutine that outlives a call. It imports no storage, only its contract.
 package query

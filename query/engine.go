@@ -7,6 +7,7 @@ import (
 
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/promql/parser"
+	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/util/annotations"
 	"github.com/prometheus/prometheus/util/stats"
 	"github.com/strandline-db/strandline/shard/model"
@@ -19,6 +20,10 @@ type Engine struct {
 	parser parser.Parser
 	ng     *promql.Engine
 	active *active
+
+	scatterer    model.Scatterer // nil: all data is here
+	replicaLabel string          // of the pairs that the reader joins; "": it does not
+	fragments    *active
 }
 
 // QueryOptions are the wishes of one request. Zero values mean the engine's settings.
@@ -63,11 +68,15 @@ func New(r model.Reader, opts *Options) (*Engine, error) {
 		EnableUnquotedUTF8Names:     opts.UnquotedUTF8Names,
 	})
 	step := opts.SubqueryStep.Milliseconds()
+	scatterer, label := scattererOf(r)
 	return &Engine{
-		opts:   opts,
-		q:      NewQueryable(r, &Limits{MaxSeries: opts.MaxSeries, MaxSamples: int64(opts.MaxSamples)}),
-		parser: p,
-		active: newActive(opts),
+		opts:         opts,
+		q:            NewQueryable(r, &Limits{MaxSeries: opts.MaxSeries, MaxSamples: int64(opts.MaxSamples)}),
+		parser:       p,
+		active:       newActive(opts),
+		scatterer:    scatterer,
+		replicaLabel: label,
+		fragments:    newActive(opts),
 		ng: promql.NewEngine(promql.EngineOpts{
 			Logger:                   opts.Logger,
 			MaxSamples:               opts.MaxSamples,
@@ -82,6 +91,17 @@ func New(r model.Reader, opts *Options) (*Engine, error) {
 			Parser:                   p,
 		}),
 	}, nil
+}
+
+// scattererOf returns what can be asked beside being read, and the label of the pairs
+// that a PairReader before it joins.
+func scattererOf(r model.Reader) (model.Scatterer, string) {
+	label := ""
+	if p, ok := r.(*pairReader); ok {
+		r, label = p.Reader, p.label
+	}
+	s, _ := r.(model.Scatterer)
+	return s, label
 }
 
 // Parser returns the engine's parser.
@@ -99,8 +119,8 @@ func (e *Engine) Upstream() promql.QueryEngine { return e.ng }
 
 // Instant evaluates expr at t. A failure is an *Error.
 func (e *Engine) Instant(ctx context.Context, expr string, t time.Time, o QueryOptions) (*Result, error) {
-	return e.run(ctx, expr, o, func(ctx context.Context, po promql.QueryOpts) (promql.Query, error) {
-		return e.ng.NewInstantQuery(ctx, e.q, po, expr, t)
+	return e.run(ctx, expr, o, func(ctx context.Context, q storage.Queryable, po promql.QueryOpts) (promql.Query, error) {
+		return e.ng.NewInstantQuery(ctx, q, po, expr, t)
 	})
 }
 
@@ -110,12 +130,12 @@ func (e *Engine) Range(ctx context.Context, expr string, start, end time.Time, s
 	if step <= 0 {
 		return nil, &Error{Kind: BadData, Err: fmt.Errorf("step must be positive, got %s", step)}
 	}
-	return e.run(ctx, expr, o, func(ctx context.Context, po promql.QueryOpts) (promql.Query, error) {
-		return e.ng.NewRangeQuery(ctx, e.q, po, expr, start, end, step)
+	return e.run(ctx, expr, o, func(ctx context.Context, q storage.Queryable, po promql.QueryOpts) (promql.Query, error) {
+		return e.ng.NewRangeQuery(ctx, q, po, expr, start, end, step)
 	})
 }
 
-type builder func(context.Context, promql.QueryOpts) (promql.Query, error)
+type builder func(context.Context, storage.Queryable, promql.QueryOpts) (promql.Query, error)
 
 func (e *Engine) run(ctx context.Context, expr string, o QueryOptions, build builder) (*Result, error) {
 	timeout := e.opts.Timeout
@@ -124,14 +144,21 @@ func (e *Engine) run(ctx context.Context, expr string, o QueryOptions, build bui
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
+	q, parts := storage.Queryable(e.q), e.scatterable(&o)
+	if parts != nil {
+		q = parts
+	}
 	// A query that can't be built never takes a turn in the queue.
-	qry, err := build(ctx, promql.NewPrometheusQueryOpts(o.Stats, o.Lookback, o.StartTimestamps))
+	qry, err := build(ctx, q, promql.NewPrometheusQueryOpts(o.Stats, o.Lookback, o.StartTimestamps))
 	if err != nil {
 		kind := KindOf(err)
 		if kind == Execution {
 			kind = BadData
 		}
 		return nil, &Error{Kind: kind, Err: err}
+	}
+	if parts != nil {
+		qry = parts.query(qry, expr, o.StartTimestamps)
 	}
 	ctx, done, err := e.active.enter(ctx, expr, o.Client)
 	if err != nil {

@@ -103,6 +103,18 @@ func (q *querier) LabelNames(ctx context.Context, hints *storage.LabelHints, ms 
 // Close implements storage.LabelQuerier: it unpins what was selected and gives
 // the columns back. It may be called more than once.
 func (q *querier) Close() error {
+	q.recycle()
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, s := range q.mu.selections {
+		s.Close()
+	}
+	q.mu.selections = nil
+	return nil
+}
+
+// recycle gives the columns back; no iterator that there is may be used after.
+func (q *querier) recycle() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for _, it := range q.mu.iterators {
@@ -111,12 +123,10 @@ func (q *querier) Close() error {
 			q.pool.Put(it.cols)
 		}
 		it.cols = &model.Columns{}
+		q.release(it.held)
+		it.held = 0
 	}
-	for _, s := range q.mu.selections {
-		s.Close()
-	}
-	q.mu.iterators, q.mu.selections = nil, nil
-	return nil
+	q.mu.iterators = nil
 }
 
 func (q *querier) newIterator() *iterator {

@@ -225,6 +225,9 @@ func (n *node) open() error {
 	if err != nil {
 		return errors.Join(err, db.Close())
 	}
+	if n.cluster != nil {
+		n.cluster.Work(q.Fragment)
+	}
 	n.ingest, err = ingest.New(db, ingestOptions(n))
 	if err != nil {
 		return errors.Join(err, db.Close())
