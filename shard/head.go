@@ -221,7 +221,7 @@ func (h *head) applyLocked(idx uint64, payload []byte) ([]Result, error) {
 			out = append(out, h.applyWriteLocked(&r))
 		case opCut:
 			h.mu.cut = max(h.mu.cut, r.varint())
-			h.eachWatchLocked(func(w *Watch) { w.delta.Cut = h.mu.cut })
+			h.eachWatchLocked(func(w *Watch) { w.tell().Cut = h.mu.cut })
 			out = append(out, Result{})
 		case opDrop:
 			numbers := make([]uint32, r.count(1))

@@ -29,43 +29,19 @@ type Sink interface {
 
 // Delta is what one log entry brought to a watch, in order of application.
 type Delta struct {
+	w        *Watch
+	gathered []gathered
+}
+
+// News is what an entry seldom brings.
+type News struct {
 	Series []model.FeedSeries
 	Reset  bool  // the shard's content was replaced
 	Cut    int64 // samples before it are gone; math.MinInt64: none
-
-	n           int // samples, which are chained in of
-	first, last int32
-	of          *watching
 }
 
-// Len returns how many samples there are.
-func (d *Delta) Len() int { return d.n }
-
-// AppendSamples appends the samples to dst.
-func (d *Delta) AppendSamples(dst []model.FeedSample) []model.FeedSample {
-	dst = slices.Grow(dst, d.n)
-	for i, at := 0, d.first; i < d.n; i++ {
-		g := &d.of.gathered[at]
-		dst = append(dst, g.FeedSample)
-		at = g.next
-	}
-	return dst
-}
-
-func (d *Delta) add(at int32) {
-	if d.n == 0 {
-		d.first = at
-	} else {
-		d.of.gathered[d.last].next = at
-	}
-	d.last = at
-	d.n++
-}
-
-func (d *Delta) reset() {
-	clear(d.Series)
-	d.Series, d.Reset, d.Cut, d.n = d.Series[:0], false, math.MinInt64, 0
-}
+// chain is the samples of one watch among all that were gathered.
+type chain struct{ n, first, last int32 }
 
 // gathered is a sample that one of the watches is to be given.
 type gathered struct {
@@ -73,17 +49,43 @@ type gathered struct {
 	next int32 // the next one of that watch
 }
 
+// News returns what there is beside samples; nil: nothing.
+func (d *Delta) News() *News {
+	if !d.w.hasNews {
+		return nil
+	}
+	return &d.w.news
+}
+
+// Len returns how many samples there are.
+func (d *Delta) Len() int { return int(d.w.samples.n) }
+
+// AppendSamples appends the samples to dst.
+func (d *Delta) AppendSamples(dst []model.FeedSample) []model.FeedSample {
+	dst = slices.Grow(dst, d.Len())
+	at := d.w.samples.first
+	for range d.w.samples.n {
+		g := &d.gathered[at]
+		dst = append(dst, g.FeedSample)
+		at = g.next
+	}
+	return dst
+}
+
 // gatheredMax is how many of them a head keeps memory for between entries.
 const gatheredMax = 8192
 
-// Watch is a subscription to what is applied to the series that match.
+// Watch is a subscription to what is applied to the series that match. The head's lock
+// guards it. What each sample touches comes first: half a cache line.
 type Watch struct {
-	matchers []*labels.Matcher
 	sink     Sink
-	delta    Delta    // guarded by the head's lock, as are the others
-	series   []uint32 // numbers of those that it watches, or watched before they left
+	samples  chain
 	dirty    bool
 	closed   bool
+	hasNews  bool
+	news     News
+	matchers []*labels.Matcher
+	series   []uint32 // numbers of those that it watches, or watched before they left
 }
 
 // watching is what a head knows of its watches.
@@ -93,6 +95,7 @@ type watching struct {
 	by       watchers            // of the series that are watched
 	dirty    []*Watch            // that have something to be taken
 	gathered []gathered          // what the entry has brought to them, in order
+	delta    Delta               // for sinks to look at
 }
 
 // Watch hands everything that is applied to matching series from now on to sink,
@@ -104,8 +107,7 @@ func (s *Shard) Watch(ctx context.Context, ms []*labels.Matcher, sink Sink) (*Wa
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	w := &Watch{matchers: ms, sink: sink, delta: Delta{of: &h.mu.watch}}
-	w.delta.reset()
+	w := &Watch{matchers: ms, sink: sink, news: News{Cut: math.MinInt64}}
 	if err := h.markLocked(w); err != nil {
 		return nil, err
 	}
@@ -199,6 +201,22 @@ func (h *head) watchNewLocked(x *series) {
 	}
 }
 
+// tell returns what the watch is told beside samples, to be added to.
+func (w *Watch) tell() *News {
+	w.hasNews = true
+	return &w.news
+}
+
+// forget drops what was gathered for the watch.
+func (w *Watch) forget() {
+	w.samples.n = 0
+	if w.hasNews {
+		clear(w.news.Series)
+		w.news = News{Series: w.news.Series[:0], Cut: math.MinInt64}
+		w.hasNews = false
+	}
+}
+
 func matchAll(ls labels.Labels, ms []*labels.Matcher) bool {
 	for _, m := range ms {
 		if !m.Matches(ls.Get(m.Name)) {
@@ -236,10 +254,17 @@ func (h *head) gatherLocked(x *series, t, st int64, v float64, hist *model.Histo
 		w := e.w
 		if e.id == 0 {
 			e.id = w.sink.Number() + 1
-			w.delta.Series = append(w.delta.Series, model.FeedSeries{ID: e.id - 1, Labels: model.KeyLabels([]byte(x.key))})
+			w.tell().Series = append(w.news.Series, model.FeedSeries{ID: e.id - 1, Labels: model.KeyLabels([]byte(x.key))})
 		}
+		at := int32(len(wt.gathered))
 		wt.gathered = append(wt.gathered, gathered{FeedSample: model.FeedSample{Series: e.id - 1, T: t, ST: st, V: v, Hist: hist}})
-		w.delta.add(int32(len(wt.gathered) - 1))
+		if w.samples.n == 0 {
+			w.samples.first = at
+		} else {
+			wt.gathered[w.samples.last].next = at
+		}
+		w.samples.last = at
+		w.samples.n++
 		h.dirtyLocked(w)
 		i = e.next
 	}
@@ -256,7 +281,7 @@ func (h *head) gatherBlobLocked(x *series, b *blob) {
 	by := &h.mu.watch.by
 	for i := by.of(x.no); i != 0; i = by.links[i].next {
 		w := by.links[i].w
-		w.delta.Reset = true
+		w.tell().Reset = true
 		h.dirtyLocked(w)
 	}
 }
@@ -284,8 +309,8 @@ func (h *head) rewatchLocked() {
 	}
 	h.mu.watch.by = watchers{}
 	h.eachWatchLocked(func(w *Watch) {
-		w.delta.reset()
-		w.delta.Reset = true
+		w.forget()
+		w.tell().Reset = true
 		w.series = nil
 		_ = h.markLocked(w) // an index in memory has no errors
 	})
@@ -293,21 +318,22 @@ func (h *head) rewatchLocked() {
 
 // resetWatchesLocked tells the watchers that samples have come by another way than apply.
 func (h *head) resetWatchesLocked() {
-	h.eachWatchLocked(func(w *Watch) { w.delta.Reset = true })
+	h.eachWatchLocked(func(w *Watch) { w.tell().Reset = true })
 }
 
 // takeLocked hands what was gathered to the sinks and returns those to wake.
 func (h *head) takeLocked() (wake []Sink) {
-	for i, w := range h.mu.watch.dirty {
-		if !w.closed && w.sink.Take(&w.delta) {
+	wt := &h.mu.watch
+	for i, w := range wt.dirty {
+		wt.delta = Delta{w, wt.gathered}
+		if !w.closed && w.sink.Take(&wt.delta) {
 			wake = append(wake, w.sink)
 		}
-		w.delta.reset()
+		w.forget()
 		w.dirty = false
-		h.mu.watch.dirty[i] = nil
+		wt.dirty[i] = nil
 	}
-	wt := &h.mu.watch
-	wt.dirty = wt.dirty[:0]
+	wt.dirty, wt.delta = wt.dirty[:0], Delta{}
 	clear(wt.gathered)
 	if wt.gathered = wt.gathered[:0]; cap(wt.gathered) > gatheredMax {
 		wt.gathered = nil

@@ -104,25 +104,26 @@ func (fs *Feeds) Close() {
 	}
 }
 
-// Feed implements model.Feed, and shard.Sink for the shards.
+// Feed implements model.Feed, and shard.Sink for the shards. What each entry touches
+// comes first.
 type Feed struct {
+	buffer int
+	wakeAt int
+	mu     struct {
+		sync.Mutex
+		woken   bool // since the last Poll
+		err     error
+		batch   model.FeedBatch // what waits
+		series  int             // that match
+		numbers uint32
+	}
 	owner   *Feeds
 	of      []int          // shards
 	watches []*shard.Watch // one for each of them
 	max     int
-	buffer  int
-	wakeAt  int
 	wake    func()
 	ready   chan struct{} // capacity 1
 	release func() bool
-	mu      struct {
-		sync.Mutex
-		batch   model.FeedBatch // what waits
-		series  int             // that match
-		numbers uint32
-		woken   bool // since the last Poll
-		err     error
-	}
 }
 
 var (
@@ -155,14 +156,16 @@ func (f *Feed) Take(d *shard.Delta) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	b := &f.mu.batch
-	b.Series = append(b.Series, d.Series...)
+	if n := d.News(); n != nil {
+		b.Series = append(b.Series, n.Series...)
+		b.Reset = b.Reset || n.Reset
+		b.Cut = max(b.Cut, n.Cut)
+	}
 	if b.Lost > 0 || len(b.Samples)+d.Len() > f.buffer {
 		b.Lost += int64(d.Len())
 	} else {
 		b.Samples = d.AppendSamples(b.Samples)
 	}
-	b.Reset = b.Reset || d.Reset
-	b.Cut = max(b.Cut, d.Cut)
 	if f.mu.woken || len(b.Samples) < f.wakeAt && b.Lost == 0 && !b.Reset && f.mu.err == nil {
 		return false
 	}

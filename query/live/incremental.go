@@ -18,7 +18,7 @@ type incremental struct {
 	feed  model.Feed
 	batch model.FeedBatch
 
-	byID   map[uint32]*window // by number in the feed
+	byID   []*window          // by number in the feed, which are given in turn
 	byKey  map[string]*window // by label set
 	order  []*window          // sorted by labels, as the engine reads them
 	sorted bool
@@ -49,7 +49,7 @@ func newIncremental(e *evaluation, c *chain) *incremental {
 }
 
 func (s *incremental) clear() {
-	s.byID, s.byKey, s.order = map[uint32]*window{}, map[string]*window{}, nil
+	s.byID, s.byKey, s.order = nil, map[string]*window{}, nil
 	s.levels = make([]map[string]*output, len(s.chain.aggs)+1)
 	for i := range s.levels {
 		s.levels[i] = map[string]*output{}
@@ -171,6 +171,9 @@ func (s *incremental) seed(ctx context.Context, oldest int64) (span, error) {
 // meet learns the numbers that the feed gives.
 func (s *incremental) meet() {
 	for _, d := range s.batch.Series {
+		if more := int(d.ID) + 1 - len(s.byID); more > 0 {
+			s.byID = append(s.byID, make([]*window, more)...)
+		}
 		s.byID[d.ID] = s.window(d.Labels)
 	}
 }
