@@ -1,6 +1,7 @@
 package main
 
 import (
+	"github.com/strandline-db/strandline/cluster"
 	"github.com/strandline-db/strandline/query"
 	"github.com/strandline-db/strandline/server/dash"
 	"github.com/strandline-db/strandline/server/slo"
@@ -15,10 +16,14 @@ func (n *node) newSLO(q *query.Engine) (*slo.API, error) {
 // newDash returns the endpoints for simple clients.
 func (n *node) newDash(r model.Reader, q *query.Engine) (*dash.Dash, error) {
 	c := n.cfg
-	return dash.New(r, q, &dash.Options{
+	o := &dash.Options{
 		Lookback: c.QueryLookbackDelta, Timeout: c.QueryTimeout,
 		MaxMetrics: c.DashboardMaxMetrics, MaxSeries: c.DashboardMaxSeries, MaxResponseBytes: int(c.DashboardMaxResponseBytes),
 		CacheLife: orNegative(c.DashboardCacheLife), CacheBytes: c.DashboardCacheBytes,
 		Fresh: n.api.Fresh, Ready: n.ready, Registerer: n.reg, Logger: n.log,
-	})
+	}
+	if n.cluster != nil {
+		o.Warnings = cluster.Warnings
+	}
+	return dash.New(r, q, o)
 }

@@ -53,10 +53,11 @@ func New(r model.Reader, q *query.Engine, o *Options) (*Dash, error) {
 // may be called more than once.
 func (d *Dash) Close() error { return d.cache.Close() }
 
-// request is what a request asks: the key of its answer and how to make that.
+// request is what a request asks: the key of its answer and how to make that, but for
+// the closing brace; warnings are of the evaluation.
 type request struct {
 	key     []byte
-	compute func(ctx context.Context, e *encoder) error
+	compute func(ctx context.Context, e *encoder) (warnings []string, err error)
 }
 
 // Handle answers the request if its path is one of the two; false: it is not, and
@@ -143,8 +144,11 @@ func (d *Dash) compute(rc *fasthttp.RequestCtx, synced context.Context, req *req
 		ctx, cancel := context.WithTimeout(ctx, d.o.Timeout)
 		defer cancel()
 		e := &encoder{max: d.o.MaxResponseBytes}
-		err := req.compute(readContext{ctx, context.WithoutCancel(synced)}, e)
-		return e.buf, err
+		warnings, err := req.compute(readContext{ctx, context.WithoutCancel(synced)}, e)
+		if err != nil {
+			return nil, err
+		}
+		return e.buf, e.finish(append(warnings, d.o.Warnings(synced)...))
 	}
 	if alone {
 		return d.cache.Bypass(ctx, make)

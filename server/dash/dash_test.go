@@ -430,3 +430,40 @@ func TestSynced(t *testing.T) {
 		}
 	}
 }
+
+// TestWarnings: what an answer lacks is told, in those kept for others too, and only to
+// those who take such an answer.
+func TestWarnings(t *testing.T) {
+	f := newFixture(t, &dash.Options{
+		Fresh: func(ctx context.Context, rc *fasthttp.RequestCtx) (context.Context, bool, error) {
+			return context.WithValue(ctx, syncedKey{}, string(rc.QueryArgs().Peek("partial"))), false, nil
+		},
+		Warnings: func(ctx context.Context) []string {
+			if ctx.Value(syncedKey{}) == "true" {
+				return []string{`shards [3] are <missing>`}
+			}
+			return nil
+		},
+	})
+	f.add(t, "m", time.Second, 1, nil)
+	for path, name := range map[string]string{dash.PathRealtime: "metrics", dash.PathHistorical: "metric"} {
+		for range 2 { // the second time from the cache
+			for _, partial := range []string{"true", "false"} {
+				code, body := f.get(path, name, "m", "partial", partial)
+				var got struct{ Warnings []string }
+				if err := json.Unmarshal([]byte(body), &got); err != nil || code != 200 {
+					t.Fatalf("%s: %d %s %v", path, code, body, err)
+				}
+				if want := map[string]int{"true": 1, "false": 0}[partial]; len(got.Warnings) != want || strings.Contains(body, "warnings") != (want > 0) {
+					t.Errorf("%s partial=%s: got %s", path, partial, body)
+				}
+			}
+		}
+	}
+	// PromQL's own are told as well.
+	f.add(t, "mixed", 70*time.Minute, 1, nil)
+	f.add(t, "mixed", 65*time.Minute, 0, &histogram.Histogram{Count: 1, Sum: 1, ZeroThreshold: 0.001, ZeroCount: 1})
+	if _, body := f.get(dash.PathHistorical, "metric", "mixed", "agg", "rate"); !strings.Contains(body, `"warnings":["`) {
+		t.Errorf("got %s", body)
+	}
+}

@@ -30,6 +30,18 @@ func (e *encoder) check() error {
 	return nil
 }
 
+// finish closes the answer, with the warnings if there are any.
+func (e *encoder) finish(warnings []string) error {
+	if len(warnings) > 0 {
+		e.raw(`,"warnings":`)
+		if err := e.list(len(warnings), func(i int) error { e.text(warnings[i]); return nil }); err != nil {
+			return err
+		}
+	}
+	e.raw(`}`)
+	return e.check()
+}
+
 func (e *encoder) raw(s string) { e.buf = append(e.buf, s...) }
 
 func (e *encoder) text(s string) { e.buf = promjson.AppendHTML(e.buf, s) }

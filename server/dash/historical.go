@@ -72,7 +72,7 @@ func (d *Dash) historical(args *fasthttp.Args) (*request, error) {
 		}
 	}
 	key := newKey(PathHistorical, s.metric, s.agg, s.reduce, period.String(), s.granularity.String(), s.end.String(), strconv.FormatBool(s.partial))
-	return &request{key: key, compute: func(ctx context.Context, e *encoder) error { return d.history(ctx, e, s) }}, nil
+	return &request{key: key, compute: func(ctx context.Context, e *encoder) ([]string, error) { return d.history(ctx, e, s) }}, nil
 }
 
 // duration reads 90s, 5m, 1h30m, 7d or seconds; at least a millisecond.
@@ -123,9 +123,9 @@ func (s *span) expr(window time.Duration) string {
 
 // history writes the answer to a request for the values over a period. The windows
 // end at multiples of the granularity, so that asking again gives the same ones.
-func (d *Dash) history(ctx context.Context, e *encoder, s *span) (err error) {
+func (d *Dash) history(ctx context.Context, e *encoder, s *span) (warnings []string, err error) {
 	if s.selector, err = d.selector("metric", s.metric); err != nil {
-		return err
+		return nil, err
 	}
 	until := d.o.Clock.Now() // no window ends later
 	if !s.end.IsZero() && s.end.Before(until) {
@@ -136,28 +136,32 @@ func (d *Dash) history(ctx context.Context, e *encoder, s *span) (err error) {
 	start := end - int64(s.points-1)*g
 	res, err := d.q.Range(ctx, s.expr(s.granularity), time.UnixMilli(start), time.UnixMilli(end), s.granularity, query.QueryOptions{Limit: d.o.MaxSeries + 1, Client: "dashboard"})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer res.Close()
+	notes := res.Warnings
 	m, err := res.Matrix()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if len(m) > d.o.MaxSeries {
-		return &model.LimitError{What: "series", Limit: int64(d.o.MaxSeries), Flag: "dashboard-max-series"}
+		return nil, &model.LimitError{What: "series", Limit: int64(d.o.MaxSeries), Flag: "dashboard-max-series"}
 	}
 	h := &history{span: s, start: start, end: end, until: until.UnixMilli(), series: m}
 	if s.partial && h.until > end {
 		part, err := d.q.Instant(ctx, s.expr(time.Duration(h.until-end)*time.Millisecond), until, query.QueryOptions{Limit: d.o.MaxSeries + 1, Client: "dashboard"})
 		if err != nil {
-			return err
+			return nil, err
 		}
 		defer part.Close()
 		if h.open, err = part.Vector(); err != nil {
-			return err
+			return nil, err
 		}
+		notes.Merge(part.Warnings)
 	}
-	return e.history(h)
+	warnings, _ = notes.AsStrings("", 0, 0)
+	slices.Sort(warnings)
+	return warnings, e.history(h)
 }
 
 func floor(t, g int64) int64 {
@@ -175,7 +179,8 @@ type history struct {
 	open              promql.Vector // the window that has begun and not ended
 }
 
-// history writes the answer: all series folded into one, and each of them.
+// history writes the answer, but for its last brace: all series folded into one, and
+// each of them.
 func (e *encoder) history(h *history) error {
 	e.raw(`{"metric":`)
 	e.text(h.metric)
@@ -191,9 +196,7 @@ func (e *encoder) history(h *history) error {
 	}
 	e.raw(`,"series":`)
 	all, open := h.joined()
-	err := e.list(len(all), func(i int) error { return e.series(h, &all[i], open[all[i].Metric.Hash()]) })
-	e.raw(`}`)
-	return err
+	return e.list(len(all), func(i int) error { return e.series(h, &all[i], open[all[i].Metric.Hash()]) })
 }
 
 // joined returns all series, with those that began in the open window last, and the

@@ -34,6 +34,8 @@ type Options struct {
 	// whose values a read with it must have, and reports whether it asked for anything.
 	// Nil: there is nothing to wait for.
 	Fresh func(context.Context, *fasthttp.RequestCtx) (context.Context, bool, error)
+	// Warnings tells what a read with a context of Fresh left out. Nil: nothing.
+	Warnings func(context.Context) []string
 	// Ready returns nil when the server is in good health. Nil: it always is.
 	Ready func() error
 	// WatchInterval is the time between looks at a waiting client's connection. Default 100ms.
@@ -62,6 +64,9 @@ func (o *Options) EnsureDefaults() *Options {
 		o.Fresh = func(ctx context.Context, _ *fasthttp.RequestCtx) (context.Context, bool, error) {
 			return ctx, false, nil
 		}
+	}
+	if o.Warnings == nil {
+		o.Warnings = func(context.Context) []string { return nil }
 	}
 	if o.Ready == nil {
 		o.Ready = func() error { return nil }

@@ -44,11 +44,14 @@ func (d *Dash) realtime(args *fasthttp.Args) (*request, error) {
 	if err != nil {
 		return nil, err
 	}
-	key := newKey(append([]string{PathRealtime, reduce}, names...)...)
-	return &request{key: key, compute: func(ctx context.Context, e *encoder) error { return d.latest(ctx, e, names, reduce) }}, nil
+	// Fresh reads what else there is: an answer that may be partial is not everybody's.
+	key := newKey(append([]string{PathRealtime, reduce, string(args.Peek("partial"))}, names...)...)
+	return &request{key: key, compute: func(ctx context.Context, e *encoder) ([]string, error) {
+		return nil, d.latest(ctx, e, names, reduce)
+	}}, nil
 }
 
-// latest writes the answer to a request for the latest values.
+// latest writes the answer to a request for the latest values, but for its last brace.
 func (d *Dash) latest(ctx context.Context, e *encoder, names []string, reduce string) error {
 	selectors := make([]*parser.VectorSelector, len(names))
 	for i, name := range names {
@@ -84,8 +87,8 @@ func (d *Dash) latest(ctx context.Context, e *encoder, names []string, reduce st
 			return err
 		}
 	}
-	e.raw(`}}`)
-	return e.check()
+	e.raw(`}`)
+	return nil
 }
 
 // newest returns the newest sample of each selected series within the lookback; like
