@@ -42,7 +42,8 @@
 // engine; an evaluation that needs that again and again, or more memory than
 // Options.MaxSamples, is stepped from then on. So is whatever else PromQL can say: an
 // instant query a step, or one range query where several are due. An evaluation that is
-// late makes its steps good; only one that is slow for long skips some, and tells. Feeds
+// late makes its steps good, as many as the ring holds, also after the storage could not be
+// read for a while; only one that is slow for long skips some, and tells. Feeds
 // of what a stepped expression selects tell which of its closed steps late samples can
 // change; a selector with a fixed time (@ 1600000000) is not followed.
 //

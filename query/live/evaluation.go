@@ -26,8 +26,7 @@ type evaluation struct {
 	pass   *sampler // in samples mode, in place of all that follows
 	src    source
 	next   int64 // the first step not yet evaluated
-	slow   bool  // the last evaluation of new steps took longer than these are apart
-	skips  bool  // it has long been slow, and evaluates the newest step only
+	pace   pace
 	late   span  // what late samples may have changed
 	owed   span  // of that, what is being corrected: it goes before late
 	newest *Step // in its newest revision
@@ -89,6 +88,7 @@ const samplesRing = 16
 func newEvaluation(h *Hub, key evalKey, p *plan) *evaluation {
 	e := &evaluation{hub: h, key: key, plan: p}
 	e.fills.e = e
+	e.pace.chunk = catchUp
 	e.late, e.owed, e.mu.late, e.mu.owed = none, none, none, none
 	e.ready = make(chan struct{})
 	size := h.opts.Ring
@@ -301,11 +301,17 @@ func (e *evaluation) run(ctx context.Context, now time.Time) time.Time {
 		changed = always // what the feed gave last may not have been looked at
 	}
 	e.note(changed)
-	done := err != nil || e.correct(ctx, changed, ms)
-	if newest := floor(ms-e.hub.opts.delay(), e.key.step); newest >= e.next {
-		e.advance(ctx, newest, err)
+	done, held := true, false
+	if err == nil {
+		done, held = e.correct(ctx, changed, ms)
 	}
-	if !done {
+	if newest := floor(ms-e.hub.opts.delay(), e.key.step); newest >= e.next {
+		held = e.advance(ctx, newest, err) || held
+	}
+	switch {
+	case held:
+		return now.Add(min(look, time.Duration(e.key.step)*time.Millisecond))
+	case !done:
 		return now // again, after the others
 	}
 	due := time.UnixMilli(e.next + e.hub.opts.delay())
@@ -313,53 +319,6 @@ func (e *evaluation) run(ctx context.Context, now time.Time) time.Time {
 		return late
 	}
 	return due
-}
-
-// catchUp is how many steps are made good at once after a pause.
-const catchUp = 64
-
-// patience is by how many milliseconds, or patientSteps if these are more, an evaluation
-// may be behind that takes longer than its steps are apart: several steps at once may
-// well cost no more than one, and what is slow for a moment need not be slow.
-const patience, patientSteps = 5000, 4
-
-// advance evaluates the steps that are due, up to newest.
-func (e *evaluation) advance(ctx context.Context, newest int64, err error) {
-	behind := (newest-e.next)/e.key.step + 1
-	most := int64(catchUp)
-	if e.skips = e.slow && (e.skips || newest-e.next > max(patience, patientSteps*e.key.step)); e.skips {
-		most = 1
-	}
-	if behind > most {
-		from := e.next
-		e.next = newest - (most-1)*e.key.step
-		e.publish(entry{dropped: Dropped{Count: behind - most, From: from, To: e.next - e.key.step}}, e.next-e.key.step)
-	}
-	var steps []*Step
-	if err == nil {
-		began := e.hub.opts.Clock.Now()
-		steps, err = e.src.steps(ctx, e.next, newest)
-		e.slow = e.hub.opts.Clock.Now().Sub(began).Milliseconds() > newest-e.next+e.key.step
-	}
-	if ctx.Err() != nil {
-		return // the hub closes
-	}
-	for _, s := range steps {
-		e.publishStep(s)
-		e.next = s.T + e.key.step
-	}
-	if err != nil {
-		e.publish(entry{err: kindOf(err), t: e.next}, e.next)
-		e.next += e.key.step
-	}
-}
-
-// publishStep publishes a step's first revision.
-func (e *evaluation) publishStep(s *Step) {
-	en := entry{step: s, t: s.T}
-	en.stale = ended(e.newest, s)
-	e.newest = s
-	e.publish(en, s.T)
 }
 
 // publish gives an event to all subscribers; last is the newest step done.
@@ -397,6 +356,7 @@ func (e *evaluation) tellLocked(en *entry, now int64) {
 	en.old = nil
 	switch {
 	case e.key.samples:
+	case en.held:
 	case en.err != nil: // later samples may mend it
 		failed := &Step{T: en.t, failed: true}
 		if old != nil {

@@ -117,8 +117,9 @@ const correctTime = 10 * time.Millisecond
 
 // correct evaluates again what may have changed, the oldest first, and publishes what
 // has. false: there is more, for the next run; what changes meanwhile waits until then,
-// so that a stream of late samples can't keep any step from its turn.
-func (e *evaluation) correct(ctx context.Context, changed span, now int64) (done bool) {
+// so that a stream of late samples can't keep any step from its turn. held: it failed in
+// a way that will pass.
+func (e *evaluation) correct(ctx context.Context, changed span, now int64) (done, held bool) {
 	if changed.to = min(changed.to, e.next-e.key.step); !changed.empty() { // later steps know all
 		e.late.add(changed.from, changed.to)
 	}
@@ -129,14 +130,14 @@ func (e *evaluation) correct(ctx context.Context, changed span, now int64) (done
 	first, _ := e.mu.recent.find(now - e.hub.opts.horizon())
 	if e.owed.empty() || first == len(recent) {
 		e.owed = none
-		return true
+		return true, false
 	}
 	from, to := max(ceil(e.owed.from, e.key.step), recent[first].step.T), floor(min(e.owed.to, recent[len(recent)-1].step.T), e.key.step)
 	began := e.hub.opts.Clock.Now()
 	for from <= to && ctx.Err() == nil {
 		if e.hub.opts.Clock.Now().Sub(began) > correctTime {
 			e.owed = span{from, to}
-			return false
+			return false, false
 		}
 		end := min(to, from+(catchUp-1)*e.key.step)
 		steps, err := e.src.steps(ctx, from, end)
@@ -147,13 +148,16 @@ func (e *evaluation) correct(ctx context.Context, changed span, now int64) (done
 		switch {
 		case err == nil:
 			from = end + e.key.step
+		case ctx.Err() == nil && passing(err):
+			e.owed = span{from, to}
+			return false, true
 		case ctx.Err() == nil:
 			e.replace(&Step{T: from, failed: true}, err)
 			from += e.key.step
 		}
 	}
 	e.owed = none
-	return e.late.empty() || ctx.Err() != nil
+	return e.late.empty() || ctx.Err() != nil, false
 }
 
 // replace publishes a step that was evaluated again, if its values or its failure differ.

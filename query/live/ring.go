@@ -8,6 +8,7 @@ type entry struct {
 	dropped Dropped
 	err     error
 	t       int64  // of step or err
+	held    bool   // err is of a step that will come
 	at      int64  // the stamp of a first revision, see recents
 	known   uint32 // the number behind those that the event may use
 }

@@ -102,11 +102,15 @@ func (s *scheduler) readyLocked(t task) {
 func (s *scheduler) watch() {
 	defer s.wg.Done()
 	for {
-		wait, some := s.moveDue()
+		wait, now, some := s.moveDue()
 		var timer <-chan time.Time
 		release := func() {}
 		if some {
 			timer, release = s.clock.After(wait)
+			if s.clock.Now().Sub(now) >= time.Millisecond { // it was set too late, by as much
+				release()
+				continue
+			}
 		}
 		select {
 		case <-timer:
@@ -119,18 +123,18 @@ func (s *scheduler) watch() {
 	}
 }
 
-// moveDue returns how long the earliest of the others has to wait.
-func (s *scheduler) moveDue() (wait time.Duration, some bool) {
+// moveDue returns how long, at now, the earliest of the others has to wait.
+func (s *scheduler) moveDue() (wait time.Duration, now time.Time, some bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now := s.clock.Now()
+	now = s.clock.Now()
 	for len(s.mu.due) > 0 {
 		if wait = s.mu.due[0].state().due.Sub(now); wait > 0 {
-			return wait, true
+			return wait, now, true
 		}
 		s.readyLocked(s.mu.due[0])
 	}
-	return 0, false
+	return 0, now, false
 }
 
 func (s *scheduler) worker(c class) {

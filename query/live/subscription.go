@@ -144,14 +144,15 @@ func (s *Subscription) fellBehind(r *ring, was uint64) {
 		s.missing = &Dropped{From: s.since, To: max(s.since, s.e.known.Load())}
 		return
 	}
-	if s.seq == r.head || s.last == nil {
+	if s.seq == r.head {
 		return
 	}
 	step, newest := s.e.key.step, r.get(s.seq).t
-	if n := (newest-s.last.T)/step - 1; n > 0 {
-		s.missing = &Dropped{Count: n, From: s.last.T + step, To: newest - step}
+	last := floor(s.since, step)
+	if n := (newest-last)/step - 1; n > 0 {
+		s.missing = &Dropped{Count: n, From: last + step, To: newest - step}
 	}
-	s.corrected(&fill{next: newest, seam: newest - step}, s.last.T, was)
+	s.corrected(&fill{next: newest, seam: newest - step}, last, was)
 }
 
 // corrected lets f begin with the steps up to to that were corrected since the event at was.
