@@ -26,6 +26,7 @@ import (
 // clusterOptions are the flags of the cluster measurements.
 type clusterOptions struct {
 	binary, work, serveArgs string
+	only                    string
 	kills, shards           int
 	series, scrapes         int
 	senders                 int
@@ -182,6 +183,7 @@ func clusterBench(ctx context.Context, args []string) (err error) {
 	fs.StringVar(&o.binary, "strandline", "bin/strandline", "path of the program")
 	fs.StringVar(&o.work, "work", os.TempDir(), "folder for bodies and data")
 	fs.StringVar(&o.serveArgs, "serve-args", "", "more arguments for strandline serve, divided by spaces")
+	fs.StringVar(&o.only, "only", "", "measure just this: load, or, on many groups, idle, latency, failover")
 	fs.IntVar(&o.kills, "kills", 50, "times that a node is killed")
 	fs.IntVar(&o.shards, "shards", 15, "shards; the metadata make one group more")
 	fs.IntVar(&o.series, "series", 32_000, "series of the load: 2,000 a sender at least, for all to have some")
@@ -205,6 +207,9 @@ func clusterBench(ctx context.Context, args []string) (err error) {
 	if _, err := workload.Fleet(bodies, workload.FleetOptions{Series: o.series, Scrapes: o.scrapes, Lanes: o.senders,
 		End: time.Now().Add(-time.Minute).Truncate(10 * time.Second)}); err != nil {
 		return err
+	}
+	if o.only != "" && o.only != "load" {
+		return onlyOne(ctx, &o, path, dir)
 	}
 	single, err := singleCPU(ctx, &o, path, filepath.Join(dir, "single"), bodies)
 	if err != nil {
@@ -261,13 +266,30 @@ func compareGroups(ctx context.Context, o *clusterOptions, path, dir, bodies str
 		}
 		if err == nil && k == 1 {
 			fmt.Printf("fsyncs a million samples at %.0f samples/s, %d groups to 2: %.2f (reach 1.2)\n", o.offered, o.shards+1, fsyncs[1]/fsyncs[0])
-			err = c.restMeasured(ctx)
+			if o.only == "" {
+				err = c.restMeasured(ctx)
+			}
 		}
 		if err = errors.Join(err, c.kill()); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// onlyOne measures one thing on a new cluster.
+func onlyOne(ctx context.Context, o *clusterOptions, path, dir string) (err error) {
+	measure, ok := map[string]func(*trio, context.Context) error{
+		"idle": (*trio).idleCPU, "latency": (*trio).latency, "failover": (*trio).failover,
+	}[o.only]
+	if !ok {
+		return fmt.Errorf("--only %s: load, idle, latency or failover", o.only)
+	}
+	c, err := newTrio(ctx, o, path, dir, o.shards)
+	if err != nil {
+		return err
+	}
+	return errors.Join(measure(c, ctx), c.kill())
 }
 
 func (c *trio) restMeasured(ctx context.Context) error {
@@ -363,6 +385,10 @@ func (c *trio) latency(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	before, err := c.counter(ctx, "strandline_log_fsyncs_total")
+	if err != nil {
+		return err
+	}
 	buf := make([]byte, 512)
 	for i := range lightWrites {
 		body, err := small(uint64(i + 1))
@@ -384,10 +410,15 @@ func (c *trio) latency(ctx context.Context) error {
 		}
 		syncs = append(syncs, time.Since(begin))
 	}
+	after, err := c.counter(ctx, "strandline_log_fsyncs_total")
+	if err != nil {
+		return err
+	}
 	slices.Sort(writes)
 	slices.Sort(syncs)
 	w, s := writes[len(writes)/2], syncs[len(syncs)/2]
-	fmt.Printf("light write p50 %v, p99 %v; fdatasync p50 %v: %.1f times (reach 8)\n", w, writes[len(writes)*99/100], s, float64(w)/float64(s))
+	fmt.Printf("light write p50 %v, p99 %v; fdatasync p50 %v: %.1f times (reach 8); %.1f fsyncs a write\n",
+		w, writes[len(writes)*99/100], s, float64(w)/float64(s), (after-before)/lightWrites)
 	return f.Close()
 }
 

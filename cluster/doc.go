@@ -18,6 +18,10 @@
 // the data folder: a node that lost its folder is another one to Raft, and can't
 // vote a second time.
 //
+// A leader's entries go out to the followers while its own log makes them durable, and no
+// success is shown to Raft before it has (late.go): so the fsyncs of the two run beside
+// each other, and the leader's is often that of other groups' entries that it follows.
+//
 // A node that finds the end of its log damaged takes part again only when it knows
 // what it must not vote against (doubt.go).
 //

@@ -109,11 +109,18 @@ func TestRestartBeforeSelect(t *testing.T) {
 		return ctx, p
 	}
 	_, other := sync()
-	at := other.mu.at[0].name
 	ctx, p := sync()
-	if p.mu.at[0].name != at || p.mu.at[1].name != at {
-		t.Fatalf("chosen were %v and %v", other.mu.at, p.mu.at)
-	}
+	at := p.mu.at[0].name
+	c.await("two reads that go to the same node", func() error {
+		if other.mu.at[0].name == at && p.mu.at[1].name == at {
+			return nil
+		}
+		err := fmt.Errorf("chosen were %v and %v", other.mu.at, p.mu.at)
+		other = p
+		ctx, p = sync()
+		at = p.mu.at[0].name
+		return err
+	})
 	for _, name := range []string{"n1", "n2", "n3"} {
 		c.stop(name)
 	}

@@ -5,7 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -30,6 +32,7 @@ type group struct {
 	snaps   *snapshots
 	trans   *transport
 	raft    *raft.Raft
+	started atomic.Pointer[raft.Raft] // raft, for what Raft calls while it starts
 	marks   marks
 	ahead   chan *entry                 // proposed, not yet settled
 	join    func(dst, op []byte) []byte // how operations make an entry
@@ -64,9 +67,9 @@ func newGroup(n *Node, id uint64, m machine, log *wal.Log) *group {
 	g.ctx, g.cancel = context.WithCancel(n.ctx)
 	g.fsm = newFSM(m, n.fail)
 	g.fsm.marked = g.marked
-	g.store = &logStore{log: log, id: wal.StreamID(id), fail: n.fail, tap: n.opts.tap}
+	g.store = &logStore{log: log, id: wal.StreamID(id), fail: n.fail, tap: n.opts.tap, early: g.early}
 	g.snaps = &snapshots{m: m, log: g.store}
-	g.trans = &transport{node: n, ctx: g.ctx, group: id, rpcs: make(chan raft.RPC, rpcQueue), consumed: g.fsm.consumed, covers: g.covers}
+	g.trans = &transport{node: n, ctx: g.ctx, group: id, rpcs: make(chan raft.RPC, rpcQueue), consumed: g.fsm.consumed, covers: g.covers, durable: g.store.late.wait}
 	g.join = engine.JoinPayload
 	return g
 }
@@ -102,7 +105,19 @@ func (g *group) start(first *raft.Configuration, joining bool) error {
 	if g.raft, err = raft.NewRaft(c, g.fsm, newCachedStore(g.store), g.store, g.snaps, g.trans); err != nil {
 		return err
 	}
+	g.started.Store(g.raft)
 	return nil
+}
+
+// early tells, to Raft's own goroutine, whether these entries may go out to the followers
+// before they are durable here: those of a leader that needs a follower's success, which
+// lateWrites keeps back, for a majority. A change of the members may make it need none.
+func (g *group) early(ls []*raft.Log) bool {
+	r := g.started.Load()
+	if r == nil || r.State() != raft.Leader || len(g.voters()) < 2 {
+		return false
+	}
+	return !slices.ContainsFunc(ls, func(l *raft.Log) bool { return l.Type != raft.LogCommand })
 }
 
 // leads tells whether this node believes to lead the group, and can.

@@ -3,6 +3,7 @@ package cluster
 import (
 	"encoding/binary"
 	"errors"
+	"math"
 
 	"github.com/hashicorp/raft"
 
@@ -16,6 +17,10 @@ type logStore struct {
 	id   wal.StreamID
 	fail func(error)
 	tap  tap // nil outside tests
+	// early tells whether these entries, which Raft has just made, may go out to the
+	// followers before they are durable here; nil: none may. See group.early.
+	early func([]*raft.Log) bool
+	late  lateWrites
 }
 
 var (
@@ -50,6 +55,9 @@ func (s *logStore) LastIndex() (uint64, error) {
 
 // GetLog implements raft.LogStore.
 func (s *logStore) GetLog(index uint64, l *raft.Log) error {
+	if err := s.late.wait(index); err != nil {
+		return err
+	}
 	e, err := s.log.Get(s.id, index)
 	if errors.Is(err, wal.ErrNotFound) {
 		return raft.ErrLogNotFound
@@ -75,17 +83,25 @@ func (s *logStore) has(index, term uint64) bool {
 // StoreLog implements raft.LogStore.
 func (s *logStore) StoreLog(l *raft.Log) error { return s.StoreLogs([]*raft.Log{l}) }
 
-// StoreLogs implements raft.LogStore. The entries are durable when it returns.
+// StoreLogs implements raft.LogStore. The entries are durable when it returns, or they
+// have their place in the log and are among the late ones.
 func (s *logStore) StoreLogs(ls []*raft.Log) error {
 	entries := make([]wal.Entry, len(ls))
 	for i, l := range ls {
 		entries[i] = wal.Entry{Stream: s.id, Index: l.Index, Term: l.Term, Type: uint8(l.Type), Data: l.Data}
 	}
-	if s.tap == nil {
-		return s.check(s.log.Append(entries))
+	done := func(error) {}
+	if s.tap != nil {
+		done = s.tap.stored(uint64(s.id), ls)
 	}
-	done := s.tap.stored(uint64(s.id), ls)
-	err := s.log.Append(entries)
+	p, err := s.log.Begin(entries)
+	if err == nil && s.early != nil && s.early(ls) {
+		s.late.add(ls[0].Index, ls[len(ls)-1].Index, p, func(err error) { done(err); _ = s.check(err) })
+		return nil
+	}
+	if err == nil {
+		err = errors.Join(p.Wait(), s.late.wait(math.MaxUint64)) // in the log's order
+	}
 	done(err)
 	return s.check(err)
 }
@@ -104,6 +120,9 @@ func (s *logStore) DeleteRange(first, last uint64) error {
 }
 
 func (s *logStore) deleteRange(first, last uint64) error {
+	if err := s.late.wait(math.MaxUint64); err != nil {
+		return err
+	}
 	if last >= s.log.Last(s.id) {
 		return s.log.TruncateBack(s.id, first)
 	}

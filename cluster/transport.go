@@ -29,6 +29,7 @@ type transport struct {
 	heartbeat atomic.Pointer[func(raft.RPC)]
 	consumed  func() uint64 // by the state machine
 	covers    func(*raft.InstallSnapshotRequest) *raft.InstallSnapshotResponse
+	durable   func(index uint64) error // waits until the log here holds the group's entries up to it
 	beats     beats
 	fresh     freshness
 	floor     atomic.Pointer[place] // see reassure; nil: none
@@ -88,7 +89,21 @@ func (t *transport) AppendEntries(id raft.ServerID, target raft.ServerAddress, a
 	if err = d.end(); err == nil && k == kindHeartbeat {
 		t.beats.answered(target, args.Term, resp)
 	}
+	if err == nil {
+		if err = t.ownFirst(args); err != nil {
+			resp.Success = false
+		}
+	}
 	return err
+}
+
+// ownFirst waits until this node's own log holds the entries of a request that a follower
+// has answered; see lateWrites.
+func (t *transport) ownFirst(args *raft.AppendEntriesRequest) error {
+	if n := len(args.Entries); n > 0 {
+		return t.durable(args.Entries[n-1].Index)
+	}
+	return nil
 }
 
 // beats thins Raft's heartbeats, of which it sends ten in the time in which it wants
@@ -268,7 +283,7 @@ func (t *transport) settle(answers <-chan raft.RPCResponse, respond func([]byte,
 
 // AppendEntriesPipeline implements raft.Transport.
 func (t *transport) AppendEntriesPipeline(id raft.ServerID, target raft.ServerAddress) (raft.AppendPipeline, error) {
-	p := &pipeline{link: t.node.link(string(target)), id: id, group: t.group, flying: make(chan *appendFuture, pipelineCap),
+	p := &pipeline{trans: t, link: t.node.link(string(target)), id: id, group: t.group, flying: make(chan *appendFuture, pipelineCap),
 		ready: make(chan raft.AppendFuture, pipelineCap), closed: make(chan struct{})}
 	go p.order()
 	return p, nil
@@ -277,6 +292,7 @@ func (t *transport) AppendEntriesPipeline(id raft.ServerID, target raft.ServerAd
 // pipeline sends appends without waiting for their answers, which it delivers in the
 // order of the requests.
 type pipeline struct {
+	trans  *transport
 	link   *link
 	id     raft.ServerID
 	group  uint64
@@ -346,6 +362,11 @@ func (p *pipeline) order() {
 		case <-f.done:
 		case <-p.closed:
 			return
+		}
+		if f.err == nil {
+			if f.err = p.trans.ownFirst(f.args); f.err != nil {
+				f.resp.Success = false // Raft goes by this alone
+			}
 		}
 		select {
 		case p.ready <- f:

@@ -111,6 +111,31 @@ func (l *Log) newBatch() *batch {
 // Append makes entries durable. It shares its write and its fsync with callers that
 // come at the same time. Each stream's indexes must follow its last without a gap.
 func (l *Log) Append(entries []Entry) error {
+	p, err := l.Begin(entries)
+	if err != nil {
+		return err
+	}
+	return p.Wait()
+}
+
+// Pending is entries that have their place in the log and are not yet durable.
+type Pending struct {
+	l *Log
+	b *batch
+}
+
+// Wait returns once the entries are durable, or the log has failed. It is to be called,
+// by any goroutine: those who wait do the writing.
+func (p Pending) Wait() error { return p.l.await(p.b) }
+
+// Done is closed when somebody has waited, for these or for others that share their
+// write, and Wait would return at once.
+func (p Pending) Done() <-chan struct{} { return p.b.done }
+
+// Begin is Append's first half: the entries have their place, before all that comes
+// later, and reads don't see them until they are durable. Errors are those of what is
+// asked; that of writing comes from Wait.
+func (l *Log) Begin(entries []Entry) (Pending, error) {
 	b, err := l.join(func(b *batch) error {
 		size := 0
 		for i := range entries {
@@ -139,10 +164,7 @@ func (l *Log) Append(entries []Entry) error {
 		}
 		return nil
 	})
-	if err != nil {
-		return err
-	}
-	return l.await(b)
+	return Pending{l, b}, err
 }
 
 // join adds records to the gathering batch. add runs under l.mu and changes nothing
@@ -462,10 +484,11 @@ func (l *Log) Close() error {
 		return nil
 	}
 	l.mu.closed = true
+	begun := l.mu.next
 	l.mu.Unlock()
+	errs := []error{l.await(begun)}
 	l.write <- struct{}{}
 	defer l.unlock()
-	var errs []error
 	if l.f != nil {
 		l.mu.Lock()
 		failed := l.mu.failed

@@ -1,0 +1,104 @@
+package cluster
+
+import (
+	"sync"
+	"time"
+
+	"github.com/strandline-db/strandline/wal"
+)
+
+// lateWait is how long a late write waits, at most, for another write of the log to join.
+// The followers need as long to make the entries durable, so that the first success comes
+// at about the end of it, and it asks for the write too.
+const lateWait = time.Millisecond
+
+// lateWrites are entries of a leader that are on their way to the followers while this
+// node's log makes them durable. A leader counts as one of the majority as soon as Raft
+// has handed the entries to the log; so no follower's success is shown to Raft before the
+// leader's own log holds what it speaks of (pipeline.order, transport.AppendEntries), and
+// nothing is committed that fewer than a majority have on disk.
+type lateWrites struct {
+	mu struct {
+		sync.Mutex
+		writes []*lateWrite // ascending
+	}
+}
+
+type lateWrite struct {
+	first  uint64 // its entries
+	last   uint64
+	wanted chan struct{} // closed when somebody waits for it
+	asked  bool          // under the lock: wanted is closed
+	done   chan struct{}
+	err    error
+}
+
+// add notes a write, in the order of the log. ended is told how it ended, in that order
+// too, before anybody is shown that it has.
+func (l *lateWrites) add(first, last uint64, p wal.Pending, ended func(error)) {
+	w := &lateWrite{first: first, last: last, wanted: make(chan struct{}), done: make(chan struct{})}
+	l.mu.Lock()
+	var before *lateWrite
+	if n := len(l.mu.writes); n > 0 {
+		before = l.mu.writes[n-1]
+	}
+	l.mu.writes = append(l.mu.writes, w)
+	l.mu.Unlock()
+	go func() {
+		timer := time.NewTimer(lateWait)
+		defer timer.Stop()
+		select {
+		case <-p.Done():
+		case <-w.wanted:
+		case <-timer.C:
+		}
+		w.err = p.Wait()
+		if before != nil {
+			<-before.done
+		}
+		ended(w.err)
+		close(w.done)
+		l.forget()
+	}()
+}
+
+// forget drops the oldest writes for as far as they have succeeded. One that failed
+// stays: it is the end of its log.
+func (l *lateWrites) forget() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for len(l.mu.writes) > 0 && l.mu.writes[0].succeeded() {
+		l.mu.writes = l.mu.writes[1:]
+	}
+}
+
+func (w *lateWrite) succeeded() bool {
+	select {
+	case <-w.done:
+		return w.err == nil
+	default:
+		return false
+	}
+}
+
+// wait returns once the entries up to index are durable, as far as there are any.
+func (l *lateWrites) wait(index uint64) error {
+	l.mu.Lock()
+	var w *lateWrite // the last one needed: those before it are durable when it is
+	for _, x := range l.mu.writes {
+		if x.first > index {
+			break
+		}
+		w = x
+	}
+	if w != nil && !w.asked {
+		w.asked = true
+		close(w.wanted)
+	}
+	l.mu.Unlock()
+	if w == nil {
+		return nil
+	}
+	<-w.done
+	return w.err
+}
