@@ -18,6 +18,9 @@ type Options struct {
 	TLS  *tls.Config         // nil: plain HTTP
 	// Insecure permits listening beyond loopback without TLS and Auth.
 	Insecure bool
+	// Hosts are the names, besides localhost and addresses, by which requests may name this
+	// server. Empty: any.
+	Hosts []string
 	// Ready returns nil when a mounted server may get traffic. Nil: it always may.
 	Ready func() error
 	// Metrics answers /metrics. Nil: there is none.

@@ -17,8 +17,11 @@ type route struct {
 	role auth.Role // "": everybody
 }
 
-// routeLive is the name of the routes whose answers go on until someone leaves.
-const routeLive = "live"
+// Names of routes: those whose answers go on until someone leaves, and those of probes.
+const (
+	routeLive   = "live"
+	routeHealth = "health"
+)
 
 // routeOf places a path. What is not listed is for admin, so that a new route is
 // closed until it is.
@@ -31,7 +34,7 @@ func routeOf(method, path string) route {
 		}
 		return route{"alerts", auth.Read}
 	case path == "/-/healthy" || path == "/-/ready":
-		return route{"health", ""}
+		return route{routeHealth, ""}
 	case path == "/metrics":
 		return route{"metrics", auth.Read}
 	case path == "/api/v1/write":
@@ -64,7 +67,7 @@ func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 		}
 		s.metrics.observe(r.name, ctx.Response.StatusCode(), time.Since(ctx.Time()))
 	}()
-	if s.permit(ctx, path, r) {
+	if s.addressed(ctx, path, r) && s.permit(ctx, path, r) {
 		s.dispatch(ctx, path)
 	}
 }

@@ -149,6 +149,37 @@ func TestAuthIsReplacedButNotGivenUpInTheOpen(t *testing.T) {
 	}
 }
 
+// TestHosts: who asks by another name is a page elsewhere whose name was made to point here.
+func TestHosts(t *testing.T) {
+	for _, hosts := range [][]string{nil, {"metrics.example"}} {
+		s, err := New(&Options{Hosts: hosts})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Mount(fake{}, fakeAPI{}, fakeLive{})
+		for host, ok := range map[string]bool{
+			"metrics.example": true, "Metrics.Example:9595": true, "metrics.example.": true, "localhost:9595": true, "LOCALHOST": true,
+			"127.0.0.1:9595": true, "[::1]:9595": true, "[::1]": true, "192.0.2.7": true,
+			"evil.example": false, "evil.example:9595": false, "metrics.example.evil.example": false, "localhost.evil.example": false,
+			"127.0.0.1.evil.example": false, "": false,
+		} {
+			for _, path := range []string{"/api/v1/query", "/api/v1/live", "/api/v1/write", "/-/healthy"} {
+				ctx := &fasthttp.RequestCtx{}
+				ctx.Request.Header.SetRequestURI(path)
+				ctx.Request.Header.SetHost(host)
+				s.handle(ctx)
+				want := 200
+				if hosts != nil && !ok && path != "/-/healthy" {
+					want = 421
+				}
+				if got := ctx.Response.StatusCode(); got != want {
+					t.Errorf("%v: %s of %q: got %d, want %d", hosts, path, host, got, want)
+				}
+			}
+		}
+	}
+}
+
 func TestBadOptionsAreAllReported(t *testing.T) {
 	_, err := New(&Options{MaxBody: -1, MaxConns: -1})
 	if !errors.Is(err, ErrBadOptions) || !strings.Contains(err.Error(), "MaxBody") || !strings.Contains(err.Error(), "MaxConns") {

@@ -174,7 +174,7 @@ func (n *node) listen() (err error) {
 
 func (n *node) newServer() error {
 	o := &server.Options{
-		Insecure: n.cfg.Insecure, Registerer: n.reg, Logger: n.log, Audit: n.log.With("log", "audit"),
+		Insecure: n.cfg.Insecure, Hosts: n.cfg.Hosts, Registerer: n.reg, Logger: n.log, Audit: n.log.With("log", "audit"),
 		MaxBody: int(n.cfg.MaxBodyBytes), MaxConns: n.cfg.MaxConnections, Ready: n.ready,
 		Metrics: fasthttpadaptor.NewFastHTTPHandler(promhttp.HandlerFor(n.reg, promhttp.HandlerOpts{EnableOpenMetrics: true})),
 	}

@@ -16,6 +16,7 @@ import (
 // Config is every setting's value. See Settings for their meaning.
 type Config struct {
 	Data, Listen, LogLevel, TLSCert, TLSKey, AuditLog string
+	Hosts                                             []string
 	Insecure                                          bool
 	Users                                             []auth.User
 	Tokens                                            []auth.Token

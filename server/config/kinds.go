@@ -149,6 +149,14 @@ func texts(field func(*Config) *[]string, check func(string) error) setter {
 	}
 }
 
+// hostName judges the name of a host, without a port.
+func hostName(s string) error {
+	if strings.ContainsAny(s, ":/ *@") {
+		return fmt.Errorf("%q is not the name of a host such as metrics.example", s)
+	}
+	return nil
+}
+
 // webURL reads a URL that browsers can open, or nothing.
 func webURL(field func(*Config) *string) setter {
 	return func(c *Config, s string) error {
