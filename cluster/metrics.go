@@ -4,7 +4,7 @@ import "github.com/prometheus/client_golang/prometheus"
 
 // metrics are a node's own figures.
 type metrics struct {
-	repairs, fetched prometheus.Counter
+	repairs, fetched, worked prometheus.Counter
 }
 
 func newMetrics() *metrics {
@@ -14,7 +14,12 @@ func newMetrics() *metrics {
 	return &metrics{
 		repairs: counter("strandline_cluster_repairs_total", "Damaged blocks and shards that were brought back from another replica."),
 		fetched: counter("strandline_cluster_fetched_bytes_total", "Bytes of blocks fetched from other replicas."),
+		worked:  counter("strandline_cluster_fragments_total", "Aggregations that were worked out here for other nodes."),
 	}
+}
+
+func (m *metrics) all() []prometheus.Collector {
+	return []prometheus.Collector{m.repairs, m.fetched, m.worked}
 }
 
 // register makes the figures visible; unregister ends that.
@@ -22,7 +27,7 @@ func (m *metrics) register(r prometheus.Registerer) error {
 	if r == nil {
 		return nil
 	}
-	for _, c := range []prometheus.Collector{m.repairs, m.fetched} {
+	for _, c := range m.all() {
 		if err := r.Register(c); err != nil {
 			return err
 		}
@@ -34,6 +39,7 @@ func (m *metrics) unregister(r prometheus.Registerer) {
 	if r == nil {
 		return
 	}
-	r.Unregister(m.repairs)
-	r.Unregister(m.fetched)
+	for _, c := range m.all() {
+		r.Unregister(c)
+	}
 }

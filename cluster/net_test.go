@@ -5,11 +5,13 @@ import (
 	"errors"
 	"net"
 	"sync"
+	"sync/atomic"
 )
 
 // memNetwork connects nodes inside the process. Links between two names can be cut.
 type memNetwork struct {
-	mu struct {
+	bytes atomic.Int64 // that went over it
+	mu    struct {
 		sync.Mutex
 		listeners map[string]*memListener
 		conns     map[*memConn]struct{}
@@ -70,6 +72,11 @@ type memConn struct {
 	net.Conn
 	n        *memNetwork
 	from, to string
+}
+
+func (c *memConn) Write(b []byte) (int, error) {
+	c.n.bytes.Add(int64(len(b)))
+	return c.Conn.Write(b)
 }
 
 func (c *memConn) Close() error {

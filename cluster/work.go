@@ -242,7 +242,10 @@ func (n *Node) answerWork(ctx context.Context, from *wire, data []byte) ([]byte,
 	}
 	go func() {
 		defer close(x.done)
-		if x.result, x.err = n.workHere(ctx, w.shards, w.request); x.err != nil && ctx.Err() != nil {
+		x.result, x.err = n.workHere(ctx, w.shards, w.request)
+		if x.err == nil {
+			n.metrics.worked.Inc()
+		} else if ctx.Err() != nil {
 			x.err = fmt.Errorf("%w: %w", errNoWork, x.err)
 		}
 	}()

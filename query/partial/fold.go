@@ -24,10 +24,14 @@ type Fold struct {
 	unfit  string
 }
 
-// NewFold returns a Fold for a request which holds at most maxPoints points.
+// pointsMost is the most points that a Fold holds, of 24 bytes each: some more than an
+// answer has room for.
+const pointsMost = 4 << 20
+
+// NewFold returns a Fold for a request which holds at most maxPoints points, or fewer.
 func NewFold(r *Request, maxPoints int) *Fold {
 	steps := r.Steps()
-	return &Fold{req: r, steps: steps, most: maxPoints / steps, groups: map[string]*Points{}, b: labels.NewBuilder(labels.EmptyLabels())}
+	return &Fold{req: r, steps: steps, most: min(maxPoints, pointsMost) / steps, groups: map[string]*Points{}, b: labels.NewBuilder(labels.EmptyLabels())}
 }
 
 // Series returns the points of the group of the series with these labels, to be given

@@ -151,17 +151,23 @@ func getJSON(ctx context.Context, url string, into any) error {
 	return json.Unmarshal(body.Data, into)
 }
 
-// TestClusterTLS: with certificates from the command nodes form a cluster; one whose
-// certificate is another node's is not let in.
-func TestClusterTLS(t *testing.T) {
+// certificates makes some with the command, and returns the flags that a node is given.
+func certificates(t *testing.T, names ...string) func(name string) []string {
+	t.Helper()
 	certs := filepath.Join(t.TempDir(), "certs")
-	if out, err := exec.Command(program, "cluster", "certs", "--dir", certs, "n1", "n2", "n3").CombinedOutput(); err != nil {
+	if out, err := exec.Command(program, append([]string{"cluster", "certs", "--dir", certs}, names...)...).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	flags := func(name string) []string {
+	return func(name string) []string {
 		file := filepath.Join(certs, name)
 		return []string{"--cluster-tls-cert", file + ".crt", "--cluster-tls-key", file + ".key", "--cluster-tls-ca", filepath.Join(certs, "ca.crt")}
 	}
+}
+
+// TestClusterTLS: with certificates from the command nodes form a cluster; one whose
+// certificate is another node's is not let in.
+func TestClusterTLS(t *testing.T) {
+	flags := certificates(t, "n1", "n2", "n3")
 	c, l := newTrio(t, flags), newLedger()
 	body, done := l.request(0, 10, 1000)
 	if status, text, err := post(t.Context(), http.DefaultClient, c.nodes[1].base, v1, body); err != nil || status != http.StatusNoContent {

@@ -1,7 +1,9 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"os/exec"
 	"path/filepath"
@@ -16,11 +18,40 @@ func clusterCommand(t *testing.T, n *strandline, args ...string) (string, error)
 	return string(out), err
 }
 
-// TestFourthProcess: a node enters a running cluster, gets its part, serves all, gives
-// it back and leaves, by the commands that a user has.
+// aggregated has an aggregation over all of a ledger's series at a node, and returns how
+// many of those the nodes have worked out for each other by then.
+func aggregated(t *testing.T, c *trio, n *strandline, ms int64, want int) (fragments int) {
+	t.Helper()
+	var v struct{ Result []struct{ Value [2]any } }
+	url := fmt.Sprintf("%s/api/v1/query?query=count({__name__!=\"\"})&time=%.3f", n.base, float64(ms)/1000)
+	if err := getJSON(t.Context(), url, &v); err != nil || len(v.Result) != 1 || v.Result[0].Value[1] != fmt.Sprint(want) {
+		t.Fatalf("%v, %+v, want %d", err, v, want)
+	}
+	for _, n := range c.nodes {
+		res, err := http.Get(n.base + "/metrics")
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := io.ReadAll(res.Body)
+		if err := errors.Join(err, res.Body.Close()); err != nil {
+			t.Fatal(err)
+		}
+		_, count, _ := strings.Cut(string(b), "\nstrandline_cluster_fragments_total ")
+		more := 0
+		if _, err := fmt.Sscan(count, &more); err != nil {
+			t.Fatal(err)
+		}
+		fragments += more
+	}
+	return fragments
+}
+
+// TestFourthProcess: a node enters a running cluster over mutual TLS, gets its part, serves
+// all, gives it back and leaves, by the commands that a user has.
 func TestFourthProcess(t *testing.T) {
-	shards := func(string) []string { return []string{"--shards", "4"} }
-	c, l := newTrio(t, shards), newLedger()
+	tls := certificates(t, "n1", "n2", "n3", "n4")
+	more := func(name string) []string { return append([]string{"--shards", "4"}, tls(name)...) }
+	c, l := newTrio(t, more), newLedger()
 	at := int64(1000)
 	write := func(n *strandline) {
 		t.Helper()
@@ -39,11 +70,17 @@ func TestFourthProcess(t *testing.T) {
 	http4, cluster4 := freeAddr(t), freeAddr(t)
 	seed := strings.Split(strings.Split(c.peers, ",")[1], "=")[1]
 	args := append([]string{"serve", "--data", filepath.Join(c.dir, "n4"), "--listen", http4, "--retention=0", "--self-scrape-interval=0",
-		"--cluster-node", "n4", "--cluster-listen", cluster4, "--cluster-join", seed, "--consistency", "linearizable", "--shards", "4"}, tinyFlush()...)
+		"--cluster-node", "n4", "--cluster-listen", cluster4, "--cluster-join", seed, "--consistency", "linearizable"}, append(more("n4"), tinyFlush()...)...)
 	n4 := &strandline{child: start(t, program, args...), base: "http://" + http4}
 	awaitReady(t, n4.child, n4.base+"/-/ready")
 	write(n4) // which holds nothing
 	l.check(t, n4.base, 1000, at)
+	if n := aggregated(t, c, c.nodes[1], at, 50); n != 0 {
+		t.Errorf("%d aggregations were worked out for a node that holds everything", n)
+	}
+	if n := aggregated(t, c, n4, at, 50); n == 0 {
+		t.Error("no aggregation was worked out for the node that holds nothing")
+	}
 
 	command := func(want string, args ...string) {
 		t.Helper()
