@@ -107,7 +107,12 @@ type strandline struct {
 // serve starts the binary on dir and waits until it is ready.
 func serve(t *testing.T, dir string, args ...string) *strandline {
 	t.Helper()
-	addr := freeAddr(t)
+	return serveAt(t, freeAddr(t), dir, args...)
+}
+
+// serveAt is serve at an address that clients know.
+func serveAt(t *testing.T, addr, dir string, args ...string) *strandline {
+	t.Helper()
 	// The tests' samples may lie in 1970, and nothing but what they send may be there.
 	all := append([]string{"serve", "--data", dir, "--listen", addr, "--retention=0", "--self-scrape-interval=0"}, args...)
 	s := &strandline{child: start(t, program, all...), base: "http://" + addr}

@@ -1,0 +1,391 @@
+package e2e
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/golang/snappy"
+
+	"github.com/strandline-db/strandline/server/live/client"
+)
+
+const (
+	liveClients = 50
+	liveSeries  = 5
+	liveStep    = 200 * time.Millisecond
+	liveMetric  = `ledger{writer="0"}`
+)
+
+// liveQueries are evaluated in each of the ways, each with the relative error that it may have.
+var liveQueries = map[string]float64{
+	liveMetric:                                  0,
+	`sum by (writer) (rate(ledger[2s]))`:        1e-12,
+	`max by (writer) (ledger)`:                  0,
+	`avg_over_time(ledger{n="1"}[1s])`:          1e-12,
+	`quantile by (writer) (0.5, ledger)`:        1e-12,
+	`sum(count_over_time(ledger[1s])) by (n)+0`: 0,
+}
+
+// TestLiveKill kills the server again and again under subscribed clients and writes, each time as soon as a
+// sample that corrects closed steps is acknowledged: no step is missing to any client in the end, none came twice
+// in a revision, and each is what the query API says, that correction too.
+func TestLiveKill(t *testing.T) {
+	addr, dir := freeAddr(t), t.TempDir()
+	s := serveAt(t, addr, dir)
+	w := &liveWriter{base: s.base, rnd: rand.New(rand.NewPCG(1, 0))}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var writing, following sync.WaitGroup
+	stop := make(chan struct{})
+	writing.Go(func() { w.run(ctx, stop) })
+	var all []*follower
+	for range liveClients {
+		c, err := client.New([]string{s.base}, &client.Options{MaxBackoff: 300 * time.Millisecond, Buffer: 1 << 16})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		for q := range liveQueries {
+			sub, err := c.Subscribe(client.Query{Expr: q, Step: liveStep})
+			if err != nil {
+				t.Fatal(err)
+			}
+			f := newFollower(q)
+			all = append(all, f)
+			following.Go(func() { f.follow(ctx, sub) })
+		}
+	}
+	for range rounds(3, 200) {
+		awaitStep(t, all, time.Now().Add(time.Duration(w.rnd.IntN(1000))*time.Millisecond))
+		w.correct(ctx)
+		s.kill(t)
+		s = serveAt(t, addr, dir)
+	}
+	awaitStep(t, all, time.Now().Add(2*time.Second))
+	close(stop)
+	writing.Wait()
+	end := time.Now().Truncate(liveStep)
+	awaitStep(t, all, end)
+	answers := map[string]map[string]float64{}
+	for _, f := range all {
+		await(t, f.query, func() error { return f.check(ctx, s.base, end, answers) })
+	}
+	cancel()
+	following.Wait()
+	s.terminate(t)
+}
+
+// liveWriter writes samples as they are due; what it could not write while the server was down comes late.
+type liveWriter struct {
+	base string
+	rnd  *rand.Rand
+	mu   sync.Mutex // one request at a time
+}
+
+func (w *liveWriter) run(ctx context.Context, stop <-chan struct{}) {
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case now := <-tick.C:
+			w.put(ctx, now.UnixMilli()/50*50, 0)
+		case <-stop:
+			return
+		}
+	}
+}
+
+// correct changes samples of closed steps, and returns once that is acknowledged.
+func (w *liveWriter) correct(ctx context.Context) {
+	w.put(ctx, time.Now().Add(-1500*time.Millisecond).UnixMilli()/50*50, 1000)
+}
+
+// put writes a sample a series, again until it is acknowledged. Values grow with time, but for what is added.
+func (w *liveWriter) put(ctx context.Context, ms int64, add float64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var raw []byte
+	for n := range liveSeries {
+		raw = field(raw, 1, encodeSeries(0, n, float64(ms%1e8)*float64(n+1)/7+add, ms))
+	}
+	body := snappy.Encode(nil, raw)
+	for ctx.Err() == nil {
+		if status, _, err := post(ctx, http.DefaultClient, w.base, v1, body); err == nil && status/100 == 2 {
+			return
+		}
+		time.Sleep(10 * time.Millisecond) // between two tries; the server may be down
+	}
+}
+
+// follower keeps what comes of a subscription.
+type follower struct {
+	query string
+	mu    struct {
+		sync.Mutex
+		first, last int64
+		steps       map[int64]client.Update // in the newest revision, by Unix ms
+		err         error
+	}
+}
+
+func newFollower(q string) *follower {
+	f := &follower{query: q}
+	f.mu.steps = map[int64]client.Update{}
+	return f
+}
+
+var errLive = errors.New("wrong update")
+
+func (f *follower) follow(ctx context.Context, sub *client.Subscription) {
+	for u, err := range sub.All(ctx) {
+		if ctx.Err() != nil {
+			return
+		}
+		f.mu.Lock()
+		if err == nil {
+			err = f.takeLocked(&u)
+		}
+		f.mu.err = errors.Join(f.mu.err, err)
+		f.mu.Unlock()
+		if err != nil {
+			return
+		}
+	}
+}
+
+func (f *follower) takeLocked(u *client.Update) error {
+	ms := u.Time.UnixMilli()
+	was, known := f.mu.steps[ms]
+	switch {
+	case u.Err != nil:
+		return u.Err
+	case u.Dropped != nil:
+		return fmt.Errorf("%w: %d steps dropped from %v to %v", errLive, u.Dropped.Count, u.Dropped.From, u.Dropped.To)
+	case u.Stale != nil:
+		return nil
+	case u.Rev == 0 && f.mu.last != 0 && ms != f.mu.last+liveStep.Milliseconds():
+		return fmt.Errorf("%w: step %d after %d", errLive, ms, f.mu.last)
+	case u.Rev > 0 && known && u.Rev <= was.Rev:
+		return fmt.Errorf("%w: step %d in revision %d after %d", errLive, ms, u.Rev, was.Rev)
+	case u.Rev == 0:
+		if f.mu.last = ms; f.mu.first == 0 {
+			f.mu.first = ms
+		}
+	}
+	f.mu.steps[ms] = *u
+	return nil
+}
+
+// awaitStep waits until all have the step at a time.
+func awaitStep(t *testing.T, all []*follower, at time.Time) {
+	t.Helper()
+	for _, f := range all {
+		await(t, f.query, func() error {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			if f.mu.err != nil {
+				t.Fatalf("%s: %v", f.query, f.mu.err)
+			}
+			if f.mu.last < at.Add(-liveStep).UnixMilli() {
+				return fmt.Errorf("the step at %v does not come after %d", at, f.mu.last)
+			}
+			return nil
+		})
+	}
+}
+
+// check compares every step up to a time, in its newest revision, with what the query API says; answers keeps
+// what that said of each query and time.
+func (f *follower) check(ctx context.Context, base string, end time.Time, answers map[string]map[string]float64) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.mu.err != nil {
+		return f.mu.err
+	}
+	for ms := f.mu.first; ms <= end.UnixMilli(); ms += liveStep.Milliseconds() {
+		key := fmt.Sprint(f.query, ms)
+		if answers[key] == nil {
+			want, err := instant(ctx, base, f.query, ms)
+			if err != nil {
+				return err
+			}
+			answers[key] = want
+		}
+		u, want := f.mu.steps[ms], answers[key]
+		if len(u.Samples) != len(want) {
+			return fmt.Errorf("%w: step %d, revision %d, has %d series, query says %d", errLive, ms, u.Rev, len(u.Samples), len(want))
+		}
+		for _, x := range u.Samples {
+			v, ok := want[fmt.Sprint(x.Labels)]
+			if !ok || math.Abs(v-x.Value) > liveQueries[f.query]*math.Abs(v) {
+				return fmt.Errorf("%w: step %d, revision %d: %v is %v, query says %v", errLive, ms, u.Rev, x.Labels, x.Value, v)
+			}
+		}
+	}
+	return nil
+}
+
+// instant asks the query API, by label set.
+func instant(ctx context.Context, base, expr string, ms int64) (map[string]float64, error) {
+	var vector []struct {
+		Metric map[string]string
+		Value  [2]json.RawMessage
+	}
+	at := strconv.FormatFloat(float64(ms)/1000, 'f', 3, 64)
+	if err := query(ctx, base, "query", url.Values{"query": {expr}, "time": {at}}, &vector); err != nil {
+		return nil, err
+	}
+	out := make(map[string]float64, len(vector))
+	for _, s := range vector {
+		v, err := strconv.ParseFloat(strings.Trim(string(s.Value[1]), `"`), 64)
+		if err != nil {
+			return nil, err
+		}
+		out[fmt.Sprint(s.Metric)] = v
+	}
+	return out, nil
+}
+
+// TestLiveChurn lets many clients come and go, a few at a time, each in one of three ways: with the first step,
+// without a goodbye, and by a reset. Nothing of them is left; for goroutines that are not of live packages, which
+// are given up only after a while, this is looked at in a soak.
+func TestLiveChurn(t *testing.T) {
+	s := serve(t, t.TempDir())
+	before, err := leftOf(t.Context(), s.base)
+	if err != nil || before.live == 0 || before.all == 0 {
+		t.Fatalf("%+v, %v", before, err)
+	}
+	queue := make(chan int)
+	var clients sync.WaitGroup
+	for range 16 {
+		clients.Go(func() {
+			for i := range queue {
+				var err error
+				if i%3 == 0 {
+					err = comeAndGo(t.Context(), s.base)
+				} else {
+					err = comeAndBreak(strings.TrimPrefix(s.base, "http://"), i%3 == 1)
+				}
+				if err != nil {
+					t.Errorf("client %d: %v", i, err)
+				}
+			}
+		})
+	}
+	for i := range rounds(600, 10_000) {
+		queue <- i
+	}
+	close(queue)
+	clients.Wait()
+	http.DefaultClient.CloseIdleConnections()
+	await(t, "nothing to be left", func() error {
+		after, err := leftOf(t.Context(), s.base)
+		if err == nil && (after.live > before.live || after.conns+after.subs > 0 || *soak && after.all > before.all) {
+			err = fmt.Errorf("%+v before, %+v now", before, after)
+		}
+		return err
+	})
+	s.terminate(t)
+}
+
+// comeAndGo subscribes, takes a step and closes.
+func comeAndGo(ctx context.Context, base string) error {
+	c, err := client.New([]string{base}, nil)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	sub, err := c.Subscribe(client.Query{Expr: "vector(1)", Step: liveStep, Backfill: time.Second})
+	if err != nil {
+		return err
+	}
+	u, err := sub.Next(ctx)
+	return errors.Join(err, u.Err)
+}
+
+// comeAndBreak subscribes and ends the connection below the WebSocket.
+func comeAndBreak(addr string, reset bool) (err error) {
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, c.Close()) }()
+	const subscribe = `{"op":"subscribe","id":"a","query":"up"}`
+	frame := append([]byte{0x81, 0x80 | byte(len(subscribe)), 0, 0, 0, 0}, subscribe...) // the mask is 0
+	_, err = fmt.Fprintf(c, "GET /api/v1/live HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n%s", addr, frame)
+	if err != nil {
+		return err
+	}
+	line, err := bufio.NewReader(c).ReadString('\n')
+	if err == nil && !strings.HasPrefix(line, "HTTP/1.1 101 ") {
+		err = fmt.Errorf("%w: %s", errLive, line)
+	}
+	if tcp, ok := c.(*net.TCPConn); ok && reset {
+		err = errors.Join(err, tcp.SetLinger(0))
+	}
+	return err
+}
+
+// left is what a server has of its live clients.
+type left struct {
+	all, live   int // goroutines, and those in the live packages
+	conns, subs int
+}
+
+func leftOf(ctx context.Context, base string) (l left, err error) {
+	text, err := get(ctx, base+"/debug/pprof/goroutine?debug=1")
+	if err != nil {
+		return l, err
+	}
+	for stack := range strings.SplitSeq(text, "\n\n") {
+		head, _, _ := strings.Cut(stack, " @ ")
+		if n, err := strconv.Atoi(head[strings.LastIndexByte(head, '\n')+1:]); err == nil {
+			if l.all += n; strings.Contains(stack, "/server/live.") || strings.Contains(stack, "/query/live.") {
+				l.live += n
+			}
+		}
+	}
+	if text, err = get(ctx, base+"/metrics"); err != nil {
+		return l, err
+	}
+	for line := range strings.Lines(text) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), " ")
+		name, _, _ = strings.Cut(name, "{")
+		if into := map[string]*int{"strandline_live_connections": &l.conns, "strandline_live_client_subscriptions": &l.subs}[name]; into != nil {
+			n, err := strconv.Atoi(value)
+			if err != nil {
+				return l, err
+			}
+			*into += n
+		}
+	}
+	return l, nil
+}
+
+func get(ctx context.Context, url string) (string, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return "", err
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return "", err
+	}
+	defer res.Body.Close()
+	text, err := io.ReadAll(res.Body)
+	return string(text), err
+}
