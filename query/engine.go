@@ -24,6 +24,7 @@ type Engine struct {
 	scatterer    model.Scatterer // nil: all data is here
 	replicaLabel string          // of the pairs that the reader joins; "": it does not
 	fragments    *active
+	batchPoints  int // see evaluate
 }
 
 // QueryOptions are the wishes of one request. Zero values mean the engine's settings.
@@ -77,6 +78,7 @@ func New(r model.Reader, opts *Options) (*Engine, error) {
 		scatterer:    scatterer,
 		replicaLabel: label,
 		fragments:    newActive(opts),
+		batchPoints:  batchPoints,
 		ng: promql.NewEngine(promql.EngineOpts{
 			Logger:                   opts.Logger,
 			MaxSamples:               opts.MaxSamples,

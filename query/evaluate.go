@@ -59,7 +59,7 @@ func (e *Engine) Fragment(ctx context.Context, r model.Reader, request []byte) (
 func (e *Engine) evaluate(ctx context.Context, r model.Reader, req *partial.Request) (*partial.Answer, error) {
 	q := &querier{Queryable: NewQueryable(r, &Limits{MaxSeries: req.MaxSeries, MaxSamples: int64(e.opts.MaxSamples)})}
 	defer q.Close()
-	src := &batches{q: q, req: req, size: max(16, min(1024, batchPoints/stepsOf(req)))}
+	src := &batches{ctx: ctx, q: q, req: req, size: max(1, min(1024, e.batchPoints/stepsOf(req)))}
 	out := &partial.Answer{}
 	var notes annotations.Annotations
 	fold := partial.NewFold(req, e.opts.MaxSamples)
@@ -153,6 +153,7 @@ func foldResult(f *partial.Fold, req *partial.Request, v any) error {
 
 // batches hands the series of a fragment's selector to the engine, some for each query.
 type batches struct {
+	ctx  context.Context // of the fragment: what is selected outlives a query
 	q    *querier
 	req  *partial.Request
 	size int
@@ -171,10 +172,10 @@ type batch struct {
 }
 
 // Select implements storage.Querier. Every query of a fragment has the same one.
-func (b *batch) Select(ctx context.Context, sorted bool, hints *storage.SelectHints, ms ...*labels.Matcher) storage.SeriesSet {
+func (b *batch) Select(_ context.Context, sorted bool, hints *storage.SelectHints, ms ...*labels.Matcher) storage.SeriesSet {
 	x := b.of
 	if x.prior == nil {
-		set := b.querier.Select(ctx, sorted, hints, ms...)
+		set := b.querier.Select(x.ctx, sorted, hints, ms...)
 		all, ok := set.(*seriesSet)
 		if !ok {
 			return set

@@ -7,6 +7,9 @@ import (
 	"github.com/prometheus/prometheus/promql"
 )
 
+// SetBatchPoints makes fragments evaluate few series at a time.
+func (e *Engine) SetBatchPoints(n int) { e.batchPoints = n }
+
 // Scattered returns how many aggregations of a query are done in parts, and the query, as
 // Prometheus' engine makes it. step 0: an instant.
 func (e *Engine) Scattered(ctx context.Context, o promql.QueryOpts, expr string, start, end time.Time, step time.Duration) (promql.Query, func() int, error) {

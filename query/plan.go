@@ -3,6 +3,7 @@ package query
 import (
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql"
@@ -63,7 +64,7 @@ var partialOps = map[parser.ItemType]partial.Op{
 // request returns what to ask for an aggregation, nil if it can't be done in parts.
 func (p *plan) request(n *parser.AggregateExpr, once bool) *partial.Request {
 	op, ok := partialOps[n.Op]
-	if !ok {
+	if !ok || p.stmt.Interval > 0 && p.stmt.Interval < time.Millisecond {
 		return nil
 	}
 	s := &separable{}

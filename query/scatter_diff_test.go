@@ -222,6 +222,7 @@ func TestScatterDifferential(t *testing.T) {
 		fillRandom(t, store, r)
 		whole := engine(t, store, nil)
 		far, s := spreadEngine(t, store, 2+r.IntN(4), nil)
+		far.SetBatchPoints(1 + r.IntN(200))
 		for range 150 {
 			expr := expression(r)
 			before := s.asked.Load()

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/prometheus/model/histogram"
+	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/promql/promqltest"
 	"github.com/prometheus/prometheus/storage"
@@ -162,6 +164,30 @@ func TestScatterPair(t *testing.T) {
 		if got, err := ask(blind); (err == nil) != apart || err == nil && got != want {
 			t.Errorf("%s done in parts: %s, %v", expr, got, err)
 		}
+	}
+}
+
+// TestScatterBatches: histograms that come in a later batch find the sample before them.
+func TestScatterBatches(t *testing.T) {
+	store := querytest.New()
+	load(t, store, 20, 100)
+	h := &histogram.Histogram{Count: 1, Sum: 1, PositiveSpans: []histogram.Span{{Length: 1}}, PositiveBuckets: []int64{1}}
+	b := &model.Batch{Hist: []model.HistogramSample{{T: 1000, H: h}, {T: 99_000, H: h}}}
+	b.Series = append(b.Series, model.BatchSeries{Key: model.AppendKey(nil, labels.FromStrings("__name__", "n", "i", "1")), HTo: 2})
+	if _, err := store.Append(context.Background(), b); err != nil {
+		t.Fatal(err)
+	}
+	s := &spread{Reader: store, nodes: 2}
+	e := engine(t, &noSelect{s}, nil)
+	e.SetBatchPoints(1)
+	s.work = e.Fragment
+	res, err := e.Instant(context.Background(), `count(last_over_time({i="1"}[2s]))`, time.Unix(99, 0), query.QueryOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Close()
+	if got := res.String(); got != "{} => 2 @[99000]" {
+		t.Errorf("%s", got)
 	}
 }
 
