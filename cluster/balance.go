@@ -24,7 +24,7 @@ func (n *Node) balance() {
 			g.unstick()
 		}
 		if n.replicas.ReadOnly() {
-			n.shed()
+			n.shed(n.ctx)
 			continue
 		}
 		want := n.leadersWanted()
@@ -72,10 +72,10 @@ func (n *Node) leadersWanted() map[uint64]string {
 // nearly full, and as a leader it would refuse what the others can take.
 func (n *Node) wantsNone() bool { return n.draining.Load() || n.replicas.ReadOnly() }
 
-// shed transfers what this node leads to whoever takes it.
-func (n *Node) shed() {
+// shed transfers what this node leads to whoever takes it, until ctx ends.
+func (n *Node) shed(ctx context.Context) {
 	for _, g := range n.ordered() {
-		if !g.leads() {
+		if ctx.Err() != nil || !g.leads() {
 			continue
 		}
 		for _, s := range g.voters() {

@@ -158,10 +158,13 @@ var errTransferred = fmt.Errorf("%w: a transfer of leadership has just failed", 
 // So after a failure there is none until that goroutine's request has ended too.
 func (g *group) transfer(to raft.Server) error {
 	g.handing.Lock()
-	not := g.handing.not
-	g.handing.not = time.Now().Add(appendWait + time.Second)
+	now := time.Now()
+	refused := now.Before(g.handing.not)
+	if !refused { // one that is refused does not put off the next
+		g.handing.not = now.Add(appendWait + time.Second)
+	}
 	g.handing.Unlock()
-	if time.Now().Before(not) {
+	if refused {
 		return errTransferred
 	}
 	f := g.raft.LeadershipTransferToServer(to.ID, to.Address)

@@ -240,21 +240,7 @@ func (n *Node) Ready() error {
 // before ctx ends, and refuses to get any.
 func (n *Node) Drain(ctx context.Context) {
 	n.draining.Store(true)
-	for _, g := range n.ordered() {
-		if ctx.Err() != nil || !g.leads() {
-			continue
-		}
-		f := g.raft.LeadershipTransfer()
-		done := make(chan error, 1)
-		go func() { done <- f.Error() }()
-		select {
-		case err := <-done:
-			if err != nil {
-				n.opts.Logger.Info("cluster: leadership not handed over", "group", g.name(), "err", err)
-			}
-		case <-ctx.Done():
-		}
-	}
+	n.shed(ctx)
 }
 
 // Hash is a hash of everything that a replica holds of a shard above the retention
