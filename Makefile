@@ -84,7 +84,7 @@ fuzz: ## run every fuzz target for FUZZTIME (default 60s)
 
 soak: setup ## run the fault tests at full size: some hours
 	go test -count=1 -tags invariants -timeout 12h -run TestSimulation ./cluster -args -seeds $(SEEDS)
-	go test -count=1 -tags invariants -timeout 12h -v ./cmd/strandline/e2e -run 'TestKillUnderIngest|TestPowerCut|TestFailpoints|TestClusterFaults|TestPartitions|TestLinks|TestLinearizable|TestBlackout|TestRejoin|TestLive' -args -soak -rounds $(ROUNDS)
+	go test -count=1 -tags invariants -timeout 12h -v ./cmd/strandline/e2e -run 'TestKillUnderIngest|TestPowerCut|TestFailpoints|TestClusterFaults|TestPartitions|TestLinks|TestLinearizable|TestBlackout|TestRejoin|TestLive|TestLaggards' -args -soak -rounds $(ROUNDS)
 
 bench: build setup ## measure the binary beside victoria-metrics and prometheus on the same bodies, then a restart
 	@command -v victoria-metrics >/dev/null || { echo "make bench needs victoria-metrics: apt-get install victoria-metrics"; exit 1; }

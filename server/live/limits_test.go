@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -198,8 +199,10 @@ func TestLaggards(t *testing.T) {
 	}
 	load(0)
 	const laggards = 20
+	var cut []net.Conn
 	for range laggards {
 		c := f.dial(PathLive, nil)
+		cut = append(cut, c.ws.NetConn())
 		_ = c.ws.NetConn().(*net.TCPConn).SetReadBuffer(4 << 10)
 		c.send(`{"op":"subscribe","id":"a","query":"m * time()","step":"100ms","backfill":"1m"}`)
 	}
@@ -232,6 +235,12 @@ func TestLaggards(t *testing.T) {
 	until(t, "the laggards are cut", func() bool { return len(f.all()) == 1 })
 	if n := counter(t, reg, "strandline_live_cut_clients_total"); n != laggards {
 		t.Errorf("%v were cut", n)
+	}
+	for _, c := range cut { // and by a reset, so that the kernel keeps nothing for them
+		_ = c.SetReadDeadline(time.Now().Add(patience))
+		if _, err := io.Copy(io.Discard, c); !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("one that was cut: %v", err)
+		}
 	}
 }
 

@@ -209,8 +209,15 @@ func (g *gather) lingerOn() {
 	_ = g.conn.SetReadDeadline(time.Now().Add(lingerTime))
 }
 
-// cut closes the connection at once: TLS would wait to say so.
-func (g *gather) cut() { _ = socket.Bottom(g.conn).Close() }
+// cut closes the connection at once, by a reset: TLS would wait to say so, and the kernel
+// for a client that never reads to take what it has, minutes or for ever.
+func (g *gather) cut() {
+	bottom := socket.Bottom(g.conn)
+	if tcp, ok := bottom.(interface{ SetLinger(sec int) error }); ok {
+		_ = tcp.SetLinger(0) // fails on a closed one
+	}
+	_ = bottom.Close()
+}
 
 // Close implements net.Conn.
 func (g *gather) Close() error {
