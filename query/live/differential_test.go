@@ -199,14 +199,21 @@ func (c *client) takeStep(s *live.Step) {
 // check compares the step at t with what an instant query says now.
 func (c *client) check(t int64) {
 	c.r.t.Helper()
+	if why := c.wrong(t); why != "" {
+		c.r.t.Error(why)
+	}
+}
+
+// wrong says what check finds.
+func (c *client) wrong(t int64) string {
 	text := c.Info().Query
 	res, err := c.r.q.Instant(context.Background(), text, time.UnixMilli(t), query.QueryOptions{})
 	step := c.steps[t]
 	if err != nil {
 		if step != nil {
-			c.r.t.Errorf("%s at %d: got %v, but the engine says %v", text, t, step.Values, err)
+			return fmt.Sprintf("%s at %d: got %v, but the engine says %v", text, t, step.Values, err)
 		}
-		return
+		return ""
 	}
 	defer res.Close()
 	want := map[string]promql.Sample{}
@@ -219,23 +226,23 @@ func (c *client) check(t int64) {
 		want["{}"] = promql.Sample{F: v.V}
 	}
 	if step == nil {
-		c.r.t.Errorf("%s at %d: no step; want %v", text, t, want)
-		return
+		return fmt.Sprintf("%s at %d: no step; want %v", text, t, want)
 	}
 	if len(c.rows[t]) != len(step.Values) {
-		c.r.t.Errorf("%s at %d: a series is there twice: %v", text, t, step.Values)
+		return fmt.Sprintf("%s at %d: a series is there twice: %v", text, t, step.Values)
 	}
 	exact := !strings.ContainsAny(text, "(+")
 	for name, v := range c.rows[t] {
 		w, ok := want[name]
 		delete(want, name)
 		if !ok || (v.H == nil) != (w.H == nil) || v.H == nil && !same(v.V, w.F, exact) || v.H != nil && !v.H.Equals(w.H) {
-			c.r.t.Errorf("%s at %d (%s): %s is %v %v, want %v %v (known: %v)", text, t, c.Info().Mode, name, v.V, v.H, w.F, w.H, ok)
+			return fmt.Sprintf("%s at %d (%s): %s is %v %v, want %v %v (known: %v)", text, t, c.Info().Mode, name, v.V, v.H, w.F, w.H, ok)
 		}
 	}
 	if len(want) > 0 {
-		c.r.t.Errorf("%s at %d (%s): lacks %v", text, t, c.Info().Mode, want)
+		return fmt.Sprintf("%s at %d (%s): lacks %v", text, t, c.Info().Mode, want)
 	}
+	return ""
 }
 
 func same(a, b float64, exact bool) bool {

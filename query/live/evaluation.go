@@ -45,6 +45,7 @@ type evaluation struct {
 		subs    []*Subscription
 		asking  []*Subscription // that wait for backfill
 		filled  []*Step         // backfilled steps within the horizon, for run to remember
+		pieces  pieces          // of backfills
 		late    span            // what has changed since a backfill that is being computed began
 		owed    span            // the same of those in filled
 		filling atomic.Int32    // subscriptions in backfill
@@ -154,7 +155,7 @@ func (e *evaluation) placeLocked(s *Subscription, req *Request, now int64) {
 	if e.key.samples {
 		s.since = min(from, now)
 		if from < maxTime {
-			s.fill = &fill{next: again, seam: maxTime}
+			s.fill = &fill{next: again, seam: maxTime, fix: none}
 			e.mu.filling.Add(1)
 		}
 		return
@@ -165,7 +166,7 @@ func (e *evaluation) placeLocked(s *Subscription, req *Request, now int64) {
 	}
 	from = min(from, last+step)
 	s.start, s.caught = min(from, again), s.seq
-	f := &fill{next: from, seam: from - step}
+	f := &fill{next: from, seam: from - step, fix: none}
 	if from <= last {
 		var there bool
 		if s.seq, there = e.mu.ring.first(from); !there {
@@ -174,14 +175,9 @@ func (e *evaluation) placeLocked(s *Subscription, req *Request, now int64) {
 	}
 	if again < from {
 		s.stamp = e.mu.recent.lend(now)
-		var known bool
-		if f.ready, known = e.mu.recent.between(again, from-step, step); known {
-			f.known, f.stamp = e.mu.series.next, s.stamp
-		} else {
-			f.next = again
-		}
+		f.next, f.again = again, from-step
 	}
-	if len(f.ready) > 0 || f.next <= f.seam {
+	if f.next <= f.seam {
 		s.fill = f
 		e.mu.filling.Add(1)
 	}

@@ -60,32 +60,24 @@ func (r *recents) forget(oldest, horizon int64, most int) {
 	}
 }
 
-// between returns the steps from from to to that have values, oldest first; false: not all
-// are known.
-func (r *recents) between(from, to, step int64) ([]*Step, bool) {
-	i, ok := r.find(from)
-	n := int((to-from)/step) + 1
-	if !ok || i+n > len(r.at) || r.at[i+n-1].step.T != to {
-		return nil, false
+// step returns the step at t; nil: it is not known.
+func (r *recents) step(t int64) *Step {
+	if i, ok := r.find(t); ok {
+		return r.at[i].step
 	}
-	steps := make([]*Step, 0, n)
-	for _, v := range r.at[i : i+n] {
-		if !v.step.failed { // what the client has may be right; what mends it will be a correction
-			steps = append(steps, v.step)
-		}
-	}
-	return steps, true
+	return nil
 }
 
-// corrected returns the corrections of steps from from to to that events from seq on told.
-func (r *recents) corrected(from, to int64, seq uint64) (steps []*Step) {
-	i, _ := r.find(from)
-	for ; i < len(r.at) && r.at[i].step.T <= to; i++ {
-		if v := r.at[i]; v.seq >= seq && v.step.Rev > 0 {
-			steps = append(steps, v.step)
+// corrected returns the first correction of steps in of that an event from seq to before
+// next has told; nil: there is none.
+func (r *recents) corrected(of span, seq, next uint64) *Step {
+	i, _ := r.find(of.from)
+	for ; i < len(r.at) && r.at[i].step.T <= of.to; i++ {
+		if v := r.at[i]; v.seq >= seq && v.seq < next && v.step.Rev > 0 && !v.step.failed {
+			return v.step
 		}
 	}
-	return steps
+	return nil
 }
 
 // lend draws the stamp of what is sent again at now. Whoever comes before the next
@@ -180,7 +172,8 @@ func (e *evaluation) replace(s *Step, err error) {
 	e.publish(en, last)
 }
 
-// note remembers what has changed, for the steps that are being backfilled meanwhile.
+// note remembers what has changed, for the steps that are being backfilled meanwhile, or
+// were and are not among the recent yet.
 func (e *evaluation) note(changed span) {
 	if changed.empty() {
 		return
@@ -188,6 +181,10 @@ func (e *evaluation) note(changed span) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.mu.late.add(changed.from, changed.to)
+	if len(e.mu.filled) > 0 {
+		e.mu.owed.add(changed.from, changed.to)
+		e.hub.sched.kick(e)
+	}
 }
 
 // forget lets go of steps that are too old to be corrected or sent again, takes in
@@ -205,6 +202,9 @@ func (e *evaluation) forget(now int64) {
 		e.late.add(owed.from, owed.to)
 	}
 	e.mu.filled, e.mu.owed = nil, none
+	if e.mu.filling.Load() == 0 {
+		e.mu.pieces.at, e.mu.pieces.values = nil, 0
+	}
 	r.forget(now-2*horizon, now-horizon, e.hub.opts.RingValues)
 	if e.mu.series.crowded() && e.mu.filling.Load() == 0 {
 		used := map[uint32]struct{}{}

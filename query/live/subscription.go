@@ -3,13 +3,34 @@ package live
 import (
 	"sync/atomic"
 	"time"
+
+	"github.com/prometheus/prometheus/model/labels"
 )
 
-// maxPoll is how many events a Poll gives at most, and maxDefs how many label sets in one.
+// pollBytes is about how much a Poll gives at most, in bytes of frames, and defsBytes how
+// much of label sets one event has. A step comes whole, whatever its size.
 const (
-	maxPoll = 64
-	maxDefs = 1000
+	pollBytes = 16 << 10
+	defsBytes = 8 << 10
 )
+
+// weight is about how many bytes an event takes in a frame.
+func (ev *Event) weight() int {
+	n := 100 + 8*len(ev.Stale)
+	for i := range ev.Series {
+		n += weightOf(&ev.Series[i])
+	}
+	if ev.Step != nil {
+		n += 24 * len(ev.Step.Values)
+	}
+	return n
+}
+
+func weightOf(d *SeriesDef) int {
+	n := 16
+	d.Labels.Range(func(l labels.Label) { n += len(l.Name) + len(l.Value) + 6 })
+	return n
+}
 
 // Subscription is a cursor into the events of an evaluation. It is for one goroutine
 // at a time.
@@ -37,8 +58,10 @@ type Subscription struct {
 // [next, seam] are still to be computed.
 type fill struct {
 	next, seam int64
-	ready      []*Step
-	stamp      int64   // under which those of ready that the client knows are sent again; 0: they are revised
+	again      int64   // steps up to here are among the recent, if these go back so far
+	fix        span    // steps that were given, whose corrections come first
+	was        uint64  // and only those that events from here on told
+	ready      []*Step // computed, in place of those before next
 	known      uint32  // as in entry
 	err        error   // why missing is; comes after ready
 	missing    Dropped // steps that could not be computed
@@ -66,8 +89,8 @@ func (s *Subscription) Err() error {
 // Close ends the subscription and gives everything back. Idempotent.
 func (s *Subscription) Close() { s.e.unsubscribe(s, ErrClosed) }
 
-// Poll appends what there is, in order, and never blocks. It gives a bounded number of
-// events a call; Wake is called again only after a Poll that gave none.
+// Poll appends what there is, in order, and never blocks. A call gives some 16 KiB of
+// frames, or one step that is larger; Wake is called again only after a Poll that gave none.
 func (s *Subscription) Poll(dst []Event) []Event {
 	if s.Err() != nil {
 		return dst
@@ -78,7 +101,7 @@ func (s *Subscription) Poll(dst []Event) []Event {
 	known := e.known.Load() // first: what was applied by then is in the ring by now
 	e.mu.RLock()
 	ask := false
-	for more := true; more && len(dst)-had < maxPoll; {
+	for more, size, n := true, 0, had; more && size < pollBytes; {
 		switch {
 		case s.missing != nil:
 			dst = append(dst, Event{Kind: DroppedKind, Dropped: *s.missing})
@@ -87,6 +110,9 @@ func (s *Subscription) Poll(dst []Event) []Event {
 			dst, more, ask = s.pollFill(dst)
 		default:
 			dst, more = s.pollRing(dst)
+		}
+		for ; n < len(dst); n++ {
+			size += dst[n].weight()
 		}
 	}
 	if len(dst) == had {
@@ -152,16 +178,8 @@ func (s *Subscription) fellBehind(r *ring, was uint64) {
 	if n := (newest-last)/step - 1; n > 0 {
 		s.missing = &Dropped{Count: n, From: last + step, To: newest - step}
 	}
-	s.corrected(&fill{next: newest, seam: newest - step}, last, was)
-}
-
-// corrected lets f begin with the steps up to to that were corrected since the event at was.
-func (s *Subscription) corrected(f *fill, to int64, was uint64) {
-	f.ready = s.e.mu.recent.corrected(s.start, to, was)
-	if f.known, f.stamp = s.e.mu.series.next, 0; len(f.ready) > 0 && s.fill == nil {
-		s.fill = f
-		s.e.mu.filling.Add(1)
-	}
+	s.fill = &fill{next: newest, seam: newest - step, fix: span{s.start, last}, was: was}
+	s.e.mu.filling.Add(1)
 }
 
 // tell defines the series up to the number known; false: there are more.
@@ -170,12 +188,14 @@ func (s *Subscription) tell(dst []Event, known uint32) ([]Event, bool) {
 		return dst, true
 	}
 	defs := s.e.mu.series.between(s.told, known)
-	whole := len(defs) <= maxDefs
-	if !whole {
-		defs = defs[:maxDefs]
-		s.told = defs[maxDefs-1].ID + 1
-	} else {
-		s.told = known
+	n, size := 0, 0
+	for ; n < len(defs) && size < defsBytes; n++ {
+		size += weightOf(&defs[n])
+	}
+	whole := n == len(defs)
+	if s.told = known; !whole {
+		defs = defs[:n]
+		s.told = defs[n-1].ID + 1
 	}
 	if len(defs) > 0 {
 		dst = append(dst, Event{Kind: SeriesKind, Series: defs})
@@ -238,39 +258,77 @@ func ended(a, b *Step) (out []uint32) {
 
 // pollFill gives the next event of the backfill; ask: more must be computed.
 func (s *Subscription) pollFill(dst []Event) (_ []Event, more, ask bool) {
-	f := s.fill
+	f, r := s.fill, &s.e.mu.recent
 	switch {
 	case f.asked:
 		return dst, false, false
+	case !f.fix.empty():
+		dst = s.pollFix(dst, r.corrected(f.fix, f.was, s.seq))
+	case f.next <= min(f.again, f.seam):
+		dst = s.pollRecent(dst, r.step(f.next))
 	case len(f.ready) > 0:
 		var whole bool
 		if dst, whole = s.tell(dst, f.known); !whole {
 			return dst, true, false
 		}
-		if step := f.ready[0]; f.stamp > 0 && step.T <= s.after {
-			dst = s.giveAgain(dst, step, f.stamp)
+		if step := f.ready[0]; step.T <= s.after {
+			dst = s.giveAgain(dst, step, s.stamp)
 		} else {
 			s.jumped = true
 			dst = s.give(dst, step, nil)
 		}
 		f.ready = f.ready[1:]
 	case f.err != nil:
-		dst = append(dst, Event{Kind: ErrorKind, Err: f.err, T: f.missing.To}, Event{Kind: DroppedKind, Dropped: f.missing})
+		dst = append(dst, Event{Kind: ErrorKind, Err: f.err, T: f.missing.To})
+		if f.missing.Count > 0 || s.e.key.samples {
+			dst = append(dst, Event{Kind: DroppedKind, Dropped: f.missing})
+		}
 		f.err = nil
 	case f.next <= f.seam:
 		f.asked = true
 		return dst, false, true
 	case s.seq < s.e.mu.ring.tail && !s.e.key.samples: // the ring has moved on meanwhile
-		was := s.seq
-		s.seq = s.e.mu.ring.head
-		s.corrected(f, f.next-s.e.key.step, was)
-		f.seam = s.e.mu.last
+		f.fix, f.was = span{s.start, f.next - s.e.key.step}, s.seq
+		s.seq, f.seam = s.e.mu.ring.head, s.e.mu.last
 	default:
 		s.fill = nil
 		s.jumped = true
 		s.e.mu.filling.Add(-1)
 	}
 	return dst, true, false
+}
+
+// pollFix gives a step that was corrected; nil: there is no other.
+func (s *Subscription) pollFix(dst []Event, step *Step) []Event {
+	if step == nil {
+		s.fill.fix = none
+		return dst
+	}
+	dst, whole := s.tell(dst, s.e.mu.series.next)
+	if whole {
+		dst = s.give(dst, step, nil)
+		s.fill.fix.from = step.T + 1
+	}
+	return dst
+}
+
+// pollRecent gives a step again that the client knows; nil: the recent don't go back
+// so far, and it must be computed.
+func (s *Subscription) pollRecent(dst []Event, step *Step) []Event {
+	f := s.fill
+	if step == nil {
+		f.again = f.next - 1
+		return dst
+	}
+	dst, whole := s.tell(dst, s.e.mu.series.next)
+	if !whole {
+		return dst
+	}
+	if !step.failed { // what the client has may be right; what mends it will be a correction
+		dst = s.giveAgain(dst, step, s.stamp)
+	}
+	f.next += s.e.key.step
+	return dst
 }
 
 // take hands steps to a fill that waits for them; the caller holds the evaluation's lock.

@@ -44,18 +44,19 @@ type conn struct {
 	simple bool        // speaks the older form
 	state  atomic.Int32
 	wakeFn func()
+	room   chan struct{} // capacity 1: the replies were taken, or never will be
 	bucket int
 	writes atomic.Uint64 // so that a writer that hangs is seen
 	beats  beats
 
-	rest rest // by the writer alone, as next
-	next int  // the subscription to begin with
+	next int // the subscription to begin with; the writer's
 	mu   struct {
 		sync.Mutex
 		subs     []*sub     // copied on write
 		waiting  []*waiting // subscriptions that are to begin
 		gone     []*sub     // to be closed
 		replies  []reply
+		queued   int // bytes in replies
 		pong     []byte
 		beat     bool
 		ping     bool
@@ -150,6 +151,7 @@ func (c *conn) flush(own bool) (all bool) {
 	}
 	c.mu.Lock()
 	c.mu.cut = true
+	c.roomLocked()
 	c.mu.Unlock()
 	c.out.cut()
 	return true
@@ -246,9 +248,39 @@ func (c *conn) isClosing() bool {
 // reply queues a frame.
 func (c *conn) reply(kind string, payload []byte) {
 	c.mu.Lock()
-	c.mu.replies = append(c.mu.replies, reply{kind, payload})
+	c.replyLocked(reply{kind, payload})
 	c.mu.Unlock()
 	c.wake()
+}
+
+func (c *conn) replyLocked(r reply) {
+	c.mu.replies = append(c.mu.replies, r)
+	c.mu.queued += len(r.payload)
+}
+
+// maxQueued is how many bytes of replies may wait before the client's next message does.
+const maxQueued = chunk
+
+// awaitRoom waits until the client takes what it was answered, or is cut. It is the
+// reader's: a client that asks and does not listen is not asked for more.
+func (c *conn) awaitRoom() {
+	for {
+		c.mu.Lock()
+		ok := c.mu.queued < maxQueued || c.mu.cut || c.mu.said
+		c.mu.Unlock()
+		if ok {
+			return
+		}
+		<-c.room
+	}
+}
+
+// roomLocked lets awaitRoom look again; what it looks at has changed.
+func (c *conn) roomLocked() {
+	select {
+	case c.room <- struct{}{}:
+	default:
+	}
 }
 
 // close says goodbye after what is queued. The first call counts.
@@ -272,6 +304,7 @@ func (c *conn) kill() {
 	c.mu.Lock()
 	attached := c.mu.attached
 	c.mu.cut = c.mu.cut || attached
+	c.roomLocked()
 	c.mu.Unlock()
 	if !attached {
 		c.abandon()

@@ -23,13 +23,16 @@ func (c *conn) take() (d due, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.mu.cut || c.mu.ended || c.mu.said {
-		c.mu.replies = nil
+		c.mu.replies, c.mu.queued = nil, 0
+		c.roomLocked()
 		return d, false
 	}
 	d = due{subs: c.mu.subs, gone: c.mu.gone, replies: c.mu.replies, pong: c.mu.pong, beat: c.mu.beat, ping: c.mu.ping,
 		bye: c.mu.closing, code: c.mu.code, reason: c.mu.reason}
 	c.mu.gone, c.mu.replies, c.mu.pong, c.mu.beat, c.mu.ping = nil, nil, nil, false, false
 	c.mu.said, c.mu.bye = d.bye, d.bye
+	c.mu.queued = 0
+	c.roomLocked()
 	return d, true
 }
 
@@ -42,9 +45,6 @@ func (c *conn) fill() (more bool) {
 	}
 	for _, s := range d.gone {
 		s.feed.Close()
-		if c.rest.sub == s {
-			c.rest = rest{}
-		}
 	}
 	c.s.metrics.subscriptions.Sub(float64(len(d.gone)))
 	for _, r := range d.replies {
@@ -80,15 +80,9 @@ func (c *conn) send(kind string, payload []byte, advances bool) {
 	c.s.metrics.frames[kind].Inc()
 }
 
-// events gathers those of all subscriptions, what was left over first; true: there is more.
+// events gathers those of all subscriptions until there is enough for a write; true: there
+// is more. None is left over here: what a client does not take stays with the queries.
 func (c *conn) events(w *work, subs []*sub) (more bool) {
-	if r := c.rest; r.sub != nil {
-		c.rest = rest{}
-		if left := c.encode(w, r.sub, r.events); len(left) > 0 {
-			c.rest = rest{r.sub, left}
-			return true
-		}
-	}
 	// Whoever filled the last write is polled last, so that it does not starve the others.
 	first := c.next
 	for i := range subs {
@@ -99,12 +93,9 @@ func (c *conn) events(w *work, subs []*sub) (more bool) {
 			if len(w.events) == 0 {
 				break
 			}
-			left := c.encode(w, s, w.events)
-			if len(left) > 0 {
-				c.rest = rest{s, append([]qlive.Event(nil), left...)}
-			}
+			c.encode(w, s, w.events)
 			clear(w.events) // here, since most polls give one of many
-			if len(left) > 0 || c.out.pending() >= chunk {
+			if c.out.pending() >= chunk {
 				c.next = at + 1
 				return true
 			}
@@ -122,19 +113,15 @@ func (c *conn) events(w *work, subs []*sub) (more bool) {
 	return false
 }
 
-// encode writes events until there is enough for a write, and returns the rest.
-func (c *conn) encode(w *work, s *sub, events []qlive.Event) []qlive.Event {
-	for len(events) > 0 {
-		if c.out.pending() >= chunk {
-			return events
-		}
-		e := &events[0]
+// encode writes events.
+func (c *conn) encode(w *work, s *sub, events []qlive.Event) {
+	for i := range events {
+		e := &events[i]
 		kind, advances := frame.Data, false
 		switch e.Kind {
 		case qlive.SeriesKind:
-			n := c.series(w, s, e.Series)
-			if e.Series = e.Series[n:]; len(e.Series) > 0 {
-				continue
+			for defs := e.Series; len(defs) > 0; {
+				defs = defs[c.series(w, s, defs):]
 			}
 			kind = ""
 		case qlive.DataKind:
@@ -168,9 +155,7 @@ func (c *conn) encode(w *work, s *sub, events []qlive.Event) []qlive.Event {
 		if kind != "" {
 			c.send(kind, w.buf, advances)
 		}
-		events = events[1:]
 	}
-	return nil
 }
 
 // series writes one frame of label sets and returns how many.

@@ -244,6 +244,35 @@ func TestLaggards(t *testing.T) {
 	}
 }
 
+// TestAsksAndDoesNotListen: a client that asks on and takes no answer is not read from, and
+// then cut; the answers that wait are few.
+func TestAsksAndDoesNotListen(t *testing.T) {
+	f := newFixture(t, &Options{WriteTimeout: time.Second})
+	c := f.dial(PathLive, nil)
+	_ = c.ws.NetConn().(*net.TCPConn).SetReadBuffer(4 << 10)
+	conns := f.all()
+	sent := make(chan int, 1)
+	go func() {
+		msg := []byte(`{"op":"dance","id":"` + strings.Repeat("x", 200) + `"}`)
+		for n := 0; ; n++ {
+			if c.ws.WriteMessage(websocket.TextMessage, msg) != nil { // it was cut
+				sent <- n
+				return
+			}
+		}
+	}()
+	most := 0
+	until(t, "it is cut", func() bool {
+		conns[0].mu.Lock()
+		defer conns[0].mu.Unlock()
+		most = max(most, conns[0].mu.queued)
+		return conns[0].mu.cut
+	})
+	if n := <-sent; most > maxQueued+1024 || n < 100 {
+		t.Errorf("after %d requests %d bytes of answers waited", n, most)
+	}
+}
+
 func counter(t *testing.T, reg *prometheus.Registry, name string) (sum float64) {
 	t.Helper()
 	all, err := reg.Gather()

@@ -142,7 +142,7 @@ func (s *Server) tick() {
 // add makes a connection, which the caller then releases or abandons. It fails with
 // errFull or model.ErrClosed.
 func (s *Server) add(remote string, may func() bool) (*conn, error) {
-	c := &conn{s: s, remote: remote, may: may}
+	c := &conn{s: s, remote: remote, may: may, room: make(chan struct{}, 1)}
 	c.wakeFn = c.wake
 	c.out.pool = &s.buffers
 	c.state.Store(busy)

@@ -22,12 +22,6 @@ type sub struct {
 	ended   bool                     // told
 }
 
-// rest is what of a subscription's events did not fit into the last write.
-type rest struct {
-	sub    *sub
-	events []qlive.Event
-}
-
 // same reports whether both ask for the same; where it goes on from matters only when
 // it begins.
 func same(a, b *frame.Sub) bool {
@@ -95,7 +89,7 @@ func (c *conn) begin(ctx context.Context, op string, want *frame.Sub) error {
 func (c *conn) enterLocked(op string, s *sub, info *qlive.Info) {
 	c.s.metrics.subscriptions.Inc()
 	c.mu.subs = append(slices.Clip(c.mu.subs), s)
-	c.mu.replies = append(c.mu.replies, reply{frame.Ack, ackFrame(op, s.id, info, s.cursor)})
+	c.replyLocked(reply{frame.Ack, ackFrame(op, s.id, info, s.cursor)})
 }
 
 // refuse answers that there is no such subscription.

@@ -86,7 +86,7 @@ func (c *conn) arrive(w *waiting, s *sub, err error) {
 		if err == nil {
 			c.enterLocked(w.op, s, &info)
 		} else {
-			c.mu.replies = append(c.mu.replies, refusal(w.op, w.want.ID, err))
+			c.replyLocked(refusal(w.op, w.want.ID, err))
 		}
 	}
 	c.mu.Unlock()
@@ -117,7 +117,7 @@ func (c *conn) withdraw(id string) bool {
 	}
 	w := c.mu.waiting[at]
 	c.mu.waiting = slices.Delete(c.mu.waiting, at, at+1)
-	c.mu.replies = append(c.mu.replies, refusal(w.op, id, errWithdrawn))
+	c.replyLocked(refusal(w.op, id, errWithdrawn))
 	c.mu.Unlock()
 	w.cancel()
 	c.wake()

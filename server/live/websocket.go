@@ -144,6 +144,7 @@ func (t *wsTransport) pinged(data string) error {
 func (t *wsTransport) read() error {
 	done := make(chan struct{})
 	for {
+		t.c.awaitRoom()
 		t.expect()
 		kind, r, err := t.ws.NextReader()
 		if err != nil {
