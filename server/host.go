@@ -3,10 +3,16 @@ package server
 import (
 	"net"
 	"net/netip"
+	"net/url"
 	"strings"
 
 	"github.com/valyala/fasthttp"
+
+	"github.com/strandline-db/strandline/server/auth"
 )
+
+// maxLogged bounds what a client can put into the log.
+const maxLogged = 256
 
 // addressed reports whether the request asks for this server by a name that it goes by; if
 // not, it has answered. A page elsewhere may have its own name point here (DNS
@@ -20,8 +26,7 @@ func (s *Server) addressed(ctx *fasthttp.RequestCtx, path string, r route) bool 
 	if answersTo(s.o.Hosts, host) {
 		return true
 	}
-	const most = 256 // of what a client can put into the log
-	s.o.Audit.Warn("denied", "method", string(ctx.Method()), "path", path, "host", host[:min(len(host), most)], "remote", ctx.RemoteAddr().String())
+	s.o.Audit.Warn("denied", "method", string(ctx.Method()), "path", path, "host", host[:min(len(host), maxLogged)], "remote", ctx.RemoteAddr().String())
 	fail(ctx, fasthttp.StatusMisdirectedRequest, "forbidden", "this server is not asked by that name; list it in the setting hosts if it should be")
 	return false
 }
@@ -40,5 +45,22 @@ func answersTo(hosts []string, host string) bool {
 			return true
 		}
 	}
+	return false
+}
+
+// ownPage reports whether no page of another site makes a browser change something here; if
+// one does, it has answered. The browser sends the user's credentials along, and where
+// there are none it reaches what listens on loopback. What only reads is for browsers
+// to keep from the page; live queries have an allow-list of their own.
+func (s *Server) ownPage(ctx *fasthttp.RequestCtx, path string, r route) bool {
+	origin := string(ctx.Request.Header.Peek("Origin"))
+	if origin == "" || r.role != auth.Admin && r.role != auth.Write || ctx.IsGet() || ctx.IsHead() || ctx.IsOptions() {
+		return true
+	}
+	if u, err := url.Parse(origin); err == nil && u.Host != "" && strings.EqualFold(u.Host, string(ctx.Host())) {
+		return true
+	}
+	s.o.Audit.Warn("denied", "method", string(ctx.Method()), "path", path, "origin", origin[:min(len(origin), maxLogged)], "remote", ctx.RemoteAddr().String())
+	fail(ctx, fasthttp.StatusForbidden, "forbidden", "requests of pages from elsewhere are refused; behind a proxy, pass on the header Host")
 	return false
 }

@@ -67,7 +67,7 @@ func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 		}
 		s.metrics.observe(r.name, ctx.Response.StatusCode(), time.Since(ctx.Time()))
 	}()
-	if s.addressed(ctx, path, r) && s.permit(ctx, path, r) {
+	if s.addressed(ctx, path, r) && s.ownPage(ctx, path, r) && s.permit(ctx, path, r) {
 		s.dispatch(ctx, path)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"log/slog"
 	"net"
 	"strings"
 	"testing"
@@ -177,6 +178,44 @@ func TestHosts(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// TestForeignPagesChangeNothing: a browser would send the user's credentials along.
+func TestForeignPagesChangeNothing(t *testing.T) {
+	var audit strings.Builder
+	s, err := New(&Options{Audit: slog.New(slog.NewTextHandler(&audit, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Mount(fake{}, fakeAPI{}, fakeLive{})
+	denied := 0
+	for origin, ok := range map[string]bool{
+		"": true, "http://here.example:9595": true, "https://HERE.example:9595": true,
+		"http://here.example": false, "https://evil.example": false, "null": false, "http://here.example:9595.evil.example": false, "::": false,
+	} {
+		for path, changes := range map[string]bool{
+			"POST /api/v1/write": true, "POST /api/v1/admin/backup": true, "POST /api/v1/alerts/subscribe": true, "DELETE /api/v1/alerts/subscribe/x": true,
+			"GET /api/v1/alerts/subscribe": false, "POST /api/v1/query": false, "OPTIONS /api/v1/write": false,
+		} {
+			ctx := &fasthttp.RequestCtx{}
+			method, uri, _ := strings.Cut(path, " ")
+			ctx.Request.Header.SetMethod(method)
+			ctx.Request.Header.SetRequestURI(uri)
+			ctx.Request.Header.SetHost("here.example:9595")
+			if origin != "" {
+				ctx.Request.Header.Set("Origin", origin)
+			}
+			s.handle(ctx)
+			if got := ctx.Response.StatusCode(); (got == 403) != (changes && !ok) {
+				t.Errorf("%s of a page from %q: got %d", path, origin, got)
+			} else if got == 403 {
+				denied++
+			}
+		}
+	}
+	if got := strings.Count(audit.String(), "msg=denied"); got != denied || denied == 0 {
+		t.Errorf("%d denials are in the log, want %d", got, denied)
 	}
 }
 

@@ -128,7 +128,7 @@ func (n *node) startRules(q *query.Engine) (r *ruling, err error) {
 		n.cluster.Answer(r.elsewhere.answer)
 	}
 	r.alerts, err = alerts.New(&alerts.Options{Store: n.db, Query: rules.EngineQuery(q, "alerts"), Parser: q.Parser(), Sync: o.Sync,
-		Leadership: r.leads.listener(1), MaxSubscriptions: c.AlertMaxSubscriptions, Logger: n.log, Registerer: n.reg,
+		Leadership: r.leads.listener(1), MaxSubscriptions: c.AlertMaxSubscriptions, Logger: n.log, Audit: n.denied, Registerer: n.reg,
 		Webhook: webhook.Options{Policy: webhook.Policy{Allow: c.WebhookAllow}, Logger: n.log, Registerer: n.reg}})
 	return r, err
 }

@@ -14,8 +14,6 @@ var (
 	ErrTooMany = errors.New("limit of alert subscriptions reached; delete some or raise alert-max-subscriptions")
 	// ErrNotFound: there is no such subscription. 404.
 	ErrNotFound = errors.New("no such alert subscription")
-	// ErrForeign: a page of another site made the browser ask. 403.
-	ErrForeign = errors.New("requests of pages from elsewhere are refused")
 	// errTooBig: the alerts of a subscription don't fit in its record.
 	errTooBig = errors.New("too many alerts, or too long labels: aggregate the query")
 )

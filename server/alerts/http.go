@@ -107,11 +107,10 @@ func (s *Service) get(rc *fasthttp.RequestCtx, id string) {
 }
 
 func (s *Service) post(ctx context.Context, rc *fasthttp.RequestCtx) {
-	if foreign(rc) {
-		fail(rc, ErrForeign)
-		return
-	}
 	sub, err := s.create(ctx, rc.PostBody())
+	if errors.Is(err, webhook.ErrForbiddenAddress) {
+		s.o.Audit.Warn("denied", "method", string(rc.Method()), "path", string(rc.Path()), "remote", rc.RemoteAddr().String(), "err", err)
+	}
 	if err != nil {
 		fail(rc, err)
 		return
@@ -121,26 +120,11 @@ func (s *Service) post(ctx context.Context, rc *fasthttp.RequestCtx) {
 }
 
 func (s *Service) delete(ctx context.Context, rc *fasthttp.RequestCtx, id string) {
-	if foreign(rc) {
-		fail(rc, ErrForeign)
-		return
-	}
 	if err := s.remove(ctx, id); err != nil {
 		fail(rc, err)
 		return
 	}
 	succeed(rc, fasthttp.StatusOK, map[string]string{"id": id})
-}
-
-// foreign reports whether a browser says that another site's page asks: it would
-// send the user's credentials along.
-func foreign(rc *fasthttp.RequestCtx) bool {
-	origin := string(rc.Request.Header.Peek("Origin"))
-	if origin == "" {
-		return false
-	}
-	u, err := url.Parse(origin)
-	return err != nil || u.Host == "" || !strings.EqualFold(u.Host, string(rc.Host()))
 }
 
 func (s *Service) show(sub *Subscription) view {
@@ -192,7 +176,7 @@ func fail(rc *fasthttp.RequestCtx, err error) {
 		kind string
 	}{
 		{ErrBadRequest, 400, "bad_data"}, {webhook.ErrBadURL, 400, "bad_data"}, {webhook.ErrForbiddenAddress, 400, "bad_data"},
-		{ErrTooLarge, 413, "bad_data"}, {ErrTooMany, 422, "execution"}, {ErrNotFound, 404, "not_found"}, {ErrForeign, 403, "forbidden"},
+		{ErrTooLarge, 413, "bad_data"}, {ErrTooMany, 422, "execution"}, {ErrNotFound, 404, "not_found"},
 		{model.ErrUnavailable, 503, "unavailable"}, {model.ErrOverloaded, 503, "unavailable"}, {model.ErrReadOnly, 503, "unavailable"},
 		{model.ErrClosed, 503, "unavailable"}, {model.ErrFailed, 503, "unavailable"}, {context.DeadlineExceeded, 503, "unavailable"},
 	} {

@@ -43,7 +43,7 @@ type Options struct {
 	MaxParallel      int                   // evaluations at a time; default 4
 	Webhook          webhook.Options       // Store and Targets are filled in
 	Clock            clock.Clock           // nil: the machine's
-	Logger           *slog.Logger          // nil: discard
+	Logger, Audit    *slog.Logger          // nil: discard
 	Registerer       prometheus.Registerer // nil: no metrics
 }
 
@@ -63,6 +63,9 @@ func (o *Options) EnsureDefaults() {
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Audit == nil {
+		o.Audit = slog.New(slog.DiscardHandler)
 	}
 }
 
