@@ -43,6 +43,9 @@
 //
 //	reader.Scatter -> worker here, and link -> kindWork, kindWorkPoll -> worker there
 //
+// A backup's shards that do not lie here are copied from where they do (backup.go), by the
+// means that repair blocks.
+//
 // Feeds of applied samples are joined from the replicas here and from nodes that hold the
 // other shards (feed.go, feedpart.go; the other side is feedserve.go). A Select of
 // FeedReader reads where the feed comes from, so that nothing falls between the two.

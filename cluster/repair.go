@@ -84,13 +84,28 @@ func (n *Node) repairFrom(g *group, block, addr string) error {
 
 // lent are offers to nodes that repair, until they are done or the lease ends.
 type lent struct {
+	shard uint64
 	offer *engine.Offer
 	timer *time.Timer
 }
 
-// answerOffer offers this node's blocks of a shard to one that repairs: the number of the
-// offer, the entry that it has come to, and the engine's offer.
-func (n *Node) answerOffer(shard uint64) ([]byte, error) {
+// answerOffer offers this node's blocks of a shard to one that repairs.
+func (n *Node) answerOffer(shard uint64) ([]byte, error) { return n.offer(shard, 0) }
+
+// extend puts off the end of the leases of a shard's offers, of which one is in use.
+func (n *Node) extend(shard uint64) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, l := range n.mu.lent {
+		if l.shard == shard {
+			l.timer.Reset(lease)
+		}
+	}
+}
+
+// offer lends what is durable here of a shard, if it has come to an entry: the number of
+// the offer, the entry that it has come to, and the engine's offer.
+func (n *Node) offer(shard, least uint64) ([]byte, error) {
 	if shard >= uint64(n.replicas.Len()) {
 		return nil, errMessage
 	}
@@ -98,10 +113,13 @@ func (n *Node) answerOffer(shard uint64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	if at := o.Manifest.Applied; at < least {
+		return nil, errors.Join(fmt.Errorf("%w: entry %d is durable and %d is wanted", model.ErrUnavailable, at, least), o.Release())
+	}
 	n.mu.Lock()
 	n.mu.nextLent++
 	id := n.mu.nextLent
-	n.mu.lent[id] = &lent{offer: o, timer: time.AfterFunc(lease, func() { n.takeBack(id) })}
+	n.mu.lent[id] = &lent{shard: shard, offer: o, timer: time.AfterFunc(lease, func() { n.takeBack(id) })}
 	n.mu.Unlock()
 	if n.ctx.Err() != nil { // Close may have passed by
 		n.takeBack(id)

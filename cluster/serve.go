@@ -156,7 +156,10 @@ func (n *Node) handle(ctx context.Context, from *wire, m *message, respond func(
 		g.trans.receive(m, respond)
 	case kindPropose:
 		g.proposeFor(m.data, respond)
+	case kindCut:
+		go func() { respond(n.answerCut(ctx, from, m.group, m.data)) }()
 	case kindFetch:
+		n.extend(m.group)
 		go func() { respond(g.machine.fetch(m.data)) }()
 	case kindOffer:
 		go func() { respond(n.answerOffer(m.group)) }()

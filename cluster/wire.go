@@ -74,6 +74,7 @@ const (
 	kindWork // begins work on shards; see work.go
 	kindWorkPoll
 	kindWorkEnd
+	kindCut // begins to flush a shard and offer it; the rest is as of kindWork
 )
 
 // message is one message; its data is the receiver's to keep.

@@ -117,6 +117,11 @@ func (n *Node) workAt(ctx context.Context, at synced, shards []int, request []by
 		left = max(1, time.Until(t))
 	}
 	b, err := l.call(ctx, kindWork, 0, putWork(&workRequest{id, at.life, left, shards, request}), false)
+	return l.awaitWork(ctx, id, b, err)
+}
+
+// awaitWork waits for the result of work that has been begun, and been answered for so far.
+func (l *link) awaitWork(ctx context.Context, id uint64, b []byte, err error) ([]byte, error) {
 	for err == nil {
 		d := &decoder{b: b}
 		if d.bool() {
@@ -228,32 +233,41 @@ func (n *Node) answerWork(ctx context.Context, from *wire, data []byte) ([]byte,
 	if w.life != 0 && w.life != n.life {
 		return nil, errNoReplica
 	}
+	return n.startWork(ctx, from, w.id, w.left, func(ctx context.Context) ([]byte, error) {
+		b, err := n.workHere(ctx, w.shards, w.request)
+		if err == nil {
+			n.metrics.worked.Inc()
+		}
+		return b, err
+	})
+}
+
+// startWork starts what is asked for under a number by a connection, and may take the time
+// left, 0: any.
+func (n *Node) startWork(ctx context.Context, from *wire, id uint64, left time.Duration, do func(context.Context) ([]byte, error)) ([]byte, error) {
 	x := &work{owner: from, done: make(chan struct{})}
-	if w.left > 0 {
-		ctx, x.cancel = context.WithTimeout(ctx, w.left)
+	if left > 0 {
+		ctx, x.cancel = context.WithTimeout(ctx, left)
 	} else {
 		ctx, x.cancel = context.WithCancel(ctx)
 	}
-	x.idle = time.AfterFunc(workIdle, func() { n.works.end(w.id, from) })
-	if err := n.works.add(w.id, x); err != nil {
+	x.idle = time.AfterFunc(workIdle, func() { n.works.end(id, from) })
+	if err := n.works.add(id, x); err != nil {
 		x.idle.Stop()
 		x.cancel()
 		return nil, err
 	}
 	go func() {
 		defer close(x.done)
-		x.result, x.err = n.workHere(ctx, w.shards, w.request)
-		if x.err == nil {
-			n.metrics.worked.Inc()
-		} else if ctx.Err() != nil {
+		if x.result, x.err = do(ctx); x.err != nil && ctx.Err() != nil {
 			x.err = fmt.Errorf("%w: %w", errNoWork, x.err)
 		}
 	}()
 	if from.ended() {
-		n.works.end(w.id, from)
+		n.works.end(id, from)
 		return nil, errNoWork
 	}
-	return n.resultOf(w.id, from, x)
+	return n.resultOf(id, from, x)
 }
 
 // answerWorkPoll waits a little for a result.

@@ -39,6 +39,11 @@ type BackupOptions struct {
 	Sync func(context.Context) error
 	// Holds fails if the engine's replica of a shard is not one to be trusted. Nil: all are.
 	Holds func(shard int) error
+	// Elsewhere calls copy with what another replica of a shard that Holds refuses offers
+	// (Offer.Data) and how to read its blocks, if need be of one after another, and
+	// returns once a copy has not failed. The offer holds everything that was
+	// acknowledged before. Nil: what Holds refuses can't be backed up.
+	Elsewhere func(ctx context.Context, shard int, copy func(data []byte, fetch Fetch) error) error
 	// Skip tells of records, by their key, that they stay behind. Nil: none.
 	Skip func(key string) bool
 }
@@ -177,26 +182,12 @@ func (b *backup) addFile(name string, content []byte) error {
 	return vfs.WriteFile(b.db.opts.FS, path.Join(b.dir, name), content)
 }
 
-func (b *backup) addShard(ctx context.Context, i int) (err error) {
-	s := b.db.shards[i]
-	least := s.Applied()
-	if err := b.db.flushShard(ctx, i); err != nil {
-		return err
+func (b *backup) addShard(ctx context.Context, i int) error {
+	files, index, err := b.copyHere(ctx, i)
+	var away *awayError
+	if errors.As(err, &away) && b.o.Elsewhere != nil {
+		files, index, err = b.copyElsewhere(ctx, i)
 	}
-	offer, err := s.Offer()
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, offer.Release()) }()
-	if offer.Manifest.Applied < least {
-		return fmt.Errorf("%w: entry %d is durable and %d is wanted; try again", model.ErrUnavailable, offer.Manifest.Applied, least)
-	}
-	if b.o.Holds != nil {
-		if err := b.o.Holds(i); err != nil {
-			return err
-		}
-	}
-	files, err := offer.CopyTo(ctx, path.Join(b.dir, shardPath(i)), max(0, b.db.opts.MinFreeBytes))
 	if err != nil {
 		return err
 	}
@@ -207,10 +198,66 @@ func (b *backup) addShard(ctx context.Context, i int) (err error) {
 		}
 		b.info.Files = append(b.info.Files, f)
 	}
-	b.info.Indexes = append(b.info.Indexes, offer.Manifest.Applied)
+	b.info.Indexes = append(b.info.Indexes, index)
 	b.db.opts.Logger.Info("backup of a shard made", "name", b.info.Name, "shard", i, "of", len(b.db.shards),
-		"index", offer.Manifest.Applied, "files", len(files))
+		"index", index, "files", len(files), "elsewhere", away != nil)
 	return nil
 }
+
+// awayError is what Holds says.
+type awayError struct{ error }
+
+func (e *awayError) Unwrap() error { return e.error }
+
+func (b *backup) holds(i int) error {
+	if b.o.Holds == nil {
+		return nil
+	}
+	if err := b.o.Holds(i); err != nil {
+		return &awayError{err}
+	}
+	return nil
+}
+
+// copyHere copies the replica here.
+func (b *backup) copyHere(ctx context.Context, i int) (_ []shard.CopiedFile, index uint64, err error) {
+	if err := b.holds(i); err != nil {
+		return nil, 0, err
+	}
+	s := b.db.shards[i]
+	least := s.Applied()
+	if err := b.db.flushShard(ctx, i); err != nil {
+		return nil, 0, err
+	}
+	offer, err := s.Offer()
+	if err != nil {
+		return nil, 0, err
+	}
+	defer func() { err = errors.Join(err, offer.Release()) }()
+	if err := b.holds(i); err != nil { // it may have gone meanwhile
+		return nil, 0, err
+	}
+	if offer.Manifest.Applied < least {
+		return nil, 0, fmt.Errorf("%w: entry %d is durable and %d is wanted; try again", model.ErrUnavailable, offer.Manifest.Applied, least)
+	}
+	files, err := offer.CopyTo(ctx, path.Join(b.dir, shardPath(i)), b.reserve())
+	return files, offer.Manifest.Applied, err
+}
+
+// copyElsewhere copies another replica.
+func (b *backup) copyElsewhere(ctx context.Context, i int) (files []shard.CopiedFile, index uint64, err error) {
+	dir := path.Join(b.dir, shardPath(i))
+	err = b.o.Elsewhere(ctx, i, func(data []byte, fetch Fetch) (err error) {
+		if err := vfs.RemoveAll(b.db.opts.FS, dir); err != nil { // of a copy that failed
+			return err
+		}
+		files, index, err = shard.CopyOffer(ctx, b.db.opts.FS, i, dir, data, fetch, b.reserve())
+		return err
+	})
+	return files, index, err
+}
+
+// reserve is how much of the disk stays free.
+func (b *backup) reserve() int64 { return max(0, b.db.opts.MinFreeBytes) }
 
 func shardPath(i int) string { return path.Join("shards", fmt.Sprintf("%03d", i)) }

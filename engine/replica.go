@@ -94,6 +94,12 @@ func (r *Replica) Persist(ctx context.Context, c *Cut, m Mark) error { return r.
 // Offer is what another replica needs; see Install.
 type Offer = shard.Offer
 
+// Fetch reads pieces of another replica's blocks; see Install.
+type Fetch = shard.Fetch
+
+// Applied returns the last entry that was applied.
+func (r *Replica) Applied() uint64 { return r.s.Applied() }
+
 // Offer makes an offer of the durable state, to be released.
 func (r *Replica) Offer() (*Offer, error) { return r.s.Offer() }
 

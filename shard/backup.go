@@ -27,44 +27,75 @@ type CopiedFile struct {
 // blocks is verified: a copy of damage is none. What is copied must leave reserve bytes of
 // the disk free; otherwise it fails with model.ErrReadOnly.
 func (o *Offer) CopyTo(ctx context.Context, dir string, reserve int64) ([]CopiedFile, error) {
-	to := Options{ID: o.s.opts.ID, Dir: dir, FS: o.s.opts.FS}
+	paths := map[string]string{}
+	for _, b := range o.v.blocks {
+		paths[b.ref.Name] = b.path
+	}
+	files, _, err := copyOffer(ctx, o.s.opts.FS, o.s.opts.ID, dir, o.Data, func(_ *Shard, ref *BlockRef, name string) (*CopiedFile, error) {
+		return linkOrCopy(ctx, o.s.opts.FS, paths[ref.Name], name, reserve+ref.Bytes)
+	})
+	return files, err
+}
+
+// CopyOffer is CopyTo for the offer that another replica of shard id made, whose data this
+// is: it fetches the blocks. It also returns the last entry of the log that is in the copy.
+func CopyOffer(ctx context.Context, fsys vfs.FS, id int, dir string, data []byte, fetch Fetch, reserve int64) ([]CopiedFile, uint64, error) {
+	return copyOffer(ctx, fsys, id, dir, data, func(s *Shard, ref *BlockRef, name string) (*CopiedFile, error) {
+		if err := needRoom(fsys, name, reserve+ref.Bytes); err != nil {
+			return nil, err
+		}
+		if err := s.copyBlock(ctx, *ref, name, fetch); err != nil {
+			return nil, err
+		}
+		size, crc, err := SumFile(ctx, fsys, name)
+		return &CopiedFile{Path: name, Size: size, CRC: crc}, err
+	})
+}
+
+// copyOffer copies what an offer names; place brings a block to its name in the closed shard s.
+func copyOffer(ctx context.Context, fsys vfs.FS, id int, dir string, data []byte, place func(s *Shard, ref *BlockRef, name string) (*CopiedFile, error)) ([]CopiedFile, uint64, error) {
+	m, table, _, err := decodeOffer(data)
+	if err != nil {
+		return nil, 0, err
+	}
+	if m.Shard != id {
+		return nil, 0, fmt.Errorf("%w: shard %d was offered for shard %d", ErrManifest, m.Shard, id)
+	}
+	to := Options{ID: id, Dir: dir, FS: fsys}
 	to.EnsureDefaults()
 	for _, d := range []string{dir, to.WarmDir, to.ColdDir} {
-		if err := to.FS.MkdirAll(d); err != nil {
-			return nil, err
+		if err := fsys.MkdirAll(d); err != nil {
+			return nil, 0, err
 		}
 	}
-	copied := Shard{opts: to}
+	copied := &Shard{opts: to}
 	var out []CopiedFile
-	for _, b := range o.v.blocks {
-		name := path.Join(copied.tierDir(b.ref.Tier), b.ref.Name)
-		f, err := linkOrCopy(ctx, to.FS, b.path, name, reserve+b.ref.Bytes)
+	for i := range m.Blocks {
+		ref := &m.Blocks[i]
+		name := path.Join(copied.tierDir(ref.Tier), path.Base(ref.Name))
+		f, err := place(copied, ref, name)
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
-		if err := checkSums(ctx, to, name, b.ref); err != nil {
-			return nil, fmt.Errorf("block %s: %w", b.path, err)
+		if err := checkSums(ctx, to, name, *ref); err != nil {
+			return nil, 0, fmt.Errorf("block %s: %w", ref.Name, err)
 		}
 		out = append(out, *f)
 	}
-	small, err := o.copySmall(to)
+	small, err := copySmall(to, m, table)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	for _, d := range []string{to.WarmDir, to.ColdDir, dir} {
-		if err := to.FS.SyncDir(d); err != nil {
-			return nil, err
+		if err := fsys.SyncDir(d); err != nil {
+			return nil, 0, err
 		}
 	}
-	return append(out, small...), nil
+	return append(out, small...), m.Applied, nil
 }
 
 // copySmall writes the series table and, last, the manifest.
-func (o *Offer) copySmall(to Options) ([]CopiedFile, error) {
-	m, table, _, err := decodeOffer(o.Data)
-	if err != nil {
-		return nil, err
-	}
+func copySmall(to Options, m *Manifest, table []byte) ([]CopiedFile, error) {
 	// The log is none of a single node's: it is to begin behind the manifest, in term 1.
 	m.Term, m.Configuration, m.ConfigurationIndex, m.Installed = 1, nil, 0, true
 	var out []CopiedFile
@@ -90,14 +121,18 @@ func linkOrCopy(ctx context.Context, fsys vfs.FS, from, to string, need int64) (
 		size, crc, err := SumFile(ctx, fsys, to)
 		return &CopiedFile{Path: to, Size: size, CRC: crc, Linked: true}, err
 	}
-	free, err := fsys.Free(path.Dir(to))
-	if err != nil {
+	if err := needRoom(fsys, to, need); err != nil {
 		return nil, err
 	}
-	if free < uint64(need) {
-		return nil, fmt.Errorf("%w: %d bytes are free and %d are wanted for the copy of %s", model.ErrReadOnly, free, need, from)
-	}
 	return CopyFile(ctx, fsys, from, to)
+}
+
+func needRoom(fsys vfs.FS, to string, need int64) error {
+	free, err := fsys.Free(path.Dir(to))
+	if err == nil && free < uint64(need) {
+		err = fmt.Errorf("%w: %d bytes are free and %d are wanted for the copy %s", model.ErrReadOnly, free, need, to)
+	}
+	return err
 }
 
 // copyPiece is how many bytes are copied at a time.

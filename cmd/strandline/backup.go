@@ -24,8 +24,8 @@ func newBackup() *cobra.Command {
 		Use:   "backup NAME",
 		Short: "Make a backup of a running server or cluster, in the server's backup-dir",
 		Long: `Make a backup of a running server or cluster, in the backup-dir of the server that is asked.
-Every write that was acknowledged before is in it. Any node of a cluster that holds all shards makes a
-backup of the whole cluster.`,
+Every write that was acknowledged before is in it. Any node of a cluster makes a backup of the whole
+cluster; what it does not hold it fetches from nodes that do.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			a, err := f.ask(cmd.Context(), "/api/v1/admin/backup", url.Values{"name": args})
@@ -108,7 +108,7 @@ become the first node of a cluster. A file that is damaged ends the restore, and
 func (n *node) backup(ctx context.Context, name string) (any, error) {
 	o := &engine.BackupOptions{Dir: n.cfg.BackupDir}
 	if c := n.cluster; c != nil {
-		o.Sync, o.Holds, o.Skip = c.SyncAll, c.Holds, cluster.IsMapRecord
+		o.Sync, o.Holds, o.Elsewhere, o.Skip = c.SyncAll, c.Holds, c.CopyElsewhere, cluster.IsMapRecord
 	}
 	b, err := n.db.Backup(ctx, name, o)
 	kind := query.KindOf(err)

@@ -46,6 +46,19 @@ func aggregated(t *testing.T, c *trio, n *strandline, ms int64, want int) (fragm
 	return fragments
 }
 
+// backUpElsewhere has a node that holds nothing make a backup of the cluster, and serves what
+// is restored from it.
+func backUpElsewhere(t *testing.T, c *trio, l *ledger, n *strandline, to int64) {
+	t.Helper()
+	strand(t, "backup", "--server", n.base, "far")
+	t.Log(strand(t, "backup", "verify", filepath.Join(c.dir, "backups", "far")))
+	data := filepath.Join(c.dir, "restored")
+	strand(t, "restore", "--from", filepath.Join(c.dir, "backups", "far"), "--data", data)
+	s := serve(t, data)
+	l.check(t, s.base, 1000, to)
+	s.terminate(t)
+}
+
 // TestFourthProcess: a node enters a running cluster over mutual TLS, gets its part, serves
 // all, gives it back and leaves, by the commands that a user has.
 func TestFourthProcess(t *testing.T) {
@@ -70,7 +83,7 @@ func TestFourthProcess(t *testing.T) {
 	http4, cluster4 := freeAddr(t), freeAddr(t)
 	seed := strings.Split(strings.Split(c.peers, ",")[1], "=")[1]
 	args := append([]string{"serve", "--data", filepath.Join(c.dir, "n4"), "--listen", http4, "--retention=0", "--self-scrape-interval=0",
-		"--cluster-node", "n4", "--cluster-listen", cluster4, "--cluster-join", seed, "--consistency", "linearizable"}, append(more("n4"), tinyFlush()...)...)
+		"--cluster-node", "n4", "--cluster-listen", cluster4, "--cluster-join", seed, "--consistency", "linearizable", "--backup-dir", filepath.Join(c.dir, "backups")}, append(more("n4"), tinyFlush()...)...)
 	n4 := &strandline{child: start(t, program, args...), base: "http://" + http4}
 	awaitReady(t, n4.child, n4.base+"/-/ready")
 	write(n4) // which holds nothing
@@ -81,6 +94,7 @@ func TestFourthProcess(t *testing.T) {
 	if n := aggregated(t, c, n4, at, 50); n == 0 {
 		t.Error("no aggregation was worked out for the node that holds nothing")
 	}
+	backUpElsewhere(t, c, l, n4, at)
 
 	command := func(want string, args ...string) {
 		t.Helper()
