@@ -66,13 +66,11 @@ func newReplica(t *testing.T, o Options) (*replica, *fixture) {
 // answer returns the next ack or error, in brief.
 func (c *rawClient) answer() string {
 	c.t.Helper()
-	for {
-		f := c.next(frame.Ack, frame.Error)
-		if f.Type == frame.Error {
-			return fmt.Sprintf("%s %s %s", f.ErrorType, f.Op, f.ID)
-		}
-		return fmt.Sprintf("%s %s %s", f.Type, f.Op, f.ID)
+	f := c.next(frame.Ack, frame.Error)
+	if f.Type == frame.Error {
+		return fmt.Sprintf("%s %s %s", f.ErrorType, f.Op, f.ID)
 	}
+	return fmt.Sprintf("%s %s %s", f.Type, f.Op, f.ID)
 }
 
 func (c *rawClient) expect(want ...string) {
