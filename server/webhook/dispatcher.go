@@ -23,6 +23,7 @@ type Dispatcher struct {
 		ctx   context.Context // nil: stopped
 		stop  context.CancelFunc
 		lanes map[string]*lane // by subscription
+		hosts map[string]*host // by origin
 	}
 	lanes sync.WaitGroup
 }
@@ -54,7 +55,7 @@ func New(o *Options) (*Dispatcher, error) {
 	d.circuits.o = &d.o
 	d.circuits.mu.by = map[string]*circuit{}
 	d.slots = make(chan struct{}, d.o.MaxParallel)
-	d.mu.lanes = map[string]*lane{}
+	d.mu.lanes, d.mu.hosts = map[string]*lane{}, map[string]*host{}
 	return d, nil
 }
 
@@ -107,6 +108,33 @@ func (d *Dispatcher) Wake(subscription string) {
 	d.mu.lanes[subscription] = l
 	ctx := d.mu.ctx
 	d.lanes.Go(func() { l.run(ctx) })
+}
+
+// host bounds the attempts that run at a time at one host, so that those which hang there
+// don't take the turns of others. It lives as long as somebody has to do with it.
+type host struct {
+	slots chan struct{}
+	users int // guarded by the dispatcher's mutex
+}
+
+func (d *Dispatcher) enter(origin string) *host {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	h := d.mu.hosts[origin]
+	if h == nil {
+		h = &host{slots: make(chan struct{}, d.o.MaxPerHost)}
+		d.mu.hosts[origin] = h
+	}
+	h.users++
+	return h
+}
+
+func (d *Dispatcher) exit(origin string, h *host) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if h.users--; h.users == 0 {
+		delete(d.mu.hosts, origin)
+	}
 }
 
 // leave ends the lane unless it was woken since it last looked.
@@ -190,14 +218,18 @@ func (l *lane) deliver(ctx context.Context, r *model.Record) time.Duration {
 	return pause
 }
 
-// attemptAt takes a turn and posts.
+// attemptAt takes a turn, of the target's host and of all, and posts.
 func (l *lane) attemptAt(ctx context.Context, c *circuit, t *Target, m *Message) error {
-	select {
-	case l.d.slots <- struct{}{}:
-	case <-ctx.Done():
-		return errStopped
+	host := l.d.enter(c.target)
+	defer l.d.exit(c.target, host)
+	for _, slots := range []chan struct{}{host.slots, l.d.slots} {
+		select {
+		case slots <- struct{}{}:
+		case <-ctx.Done():
+			return errStopped
+		}
+		defer func() { <-slots }()
 	}
-	defer func() { <-l.d.slots }()
 	return c.try(ctx, func() error { return l.d.client.post(ctx, t, m.ID(), m.Body) })
 }
 

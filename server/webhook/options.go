@@ -33,13 +33,15 @@ type Options struct {
 	OpenFor time.Duration
 	// MaxParallel is how many attempts run at a time. Default 16.
 	MaxParallel int
-	Resolver    Resolver              // nil: the machine's
-	Dialer      Dialer                // nil: the machine's
-	TLS         *tls.Config           // nil: the machine's authorities, TLS 1.2 or newer
-	Random      func() float64        // in [0, 1); nil: the machine's
-	Clock       clock.Clock           // nil: the machine's
-	Logger      *slog.Logger          // nil: discard
-	Registerer  prometheus.Registerer // nil: no metrics
+	// MaxPerHost is how many of them run at one scheme, host and port. Default 4.
+	MaxPerHost int
+	Resolver   Resolver              // nil: the machine's
+	Dialer     Dialer                // nil: the machine's
+	TLS        *tls.Config           // nil: the machine's authorities, TLS 1.2 or newer
+	Random     func() float64        // in [0, 1); nil: the machine's
+	Clock      clock.Clock           // nil: the machine's
+	Logger     *slog.Logger          // nil: discard
+	Registerer prometheus.Registerer // nil: no metrics
 }
 
 // EnsureDefaults fills in what is zero.
@@ -57,6 +59,9 @@ func (o *Options) EnsureDefaults() {
 	}
 	if o.MaxParallel == 0 {
 		o.MaxParallel = 16
+	}
+	if o.MaxPerHost == 0 {
+		o.MaxPerHost = 4
 	}
 	if o.Resolver == nil {
 		o.Resolver = net.DefaultResolver
@@ -89,6 +94,6 @@ func (o *Options) Validate() error {
 	check(o.Store != nil, "Store is missing")
 	check(o.Targets != nil, "Targets is missing")
 	check(o.Timeout > 0 && o.Backoff > 0 && o.MaxBackoff >= o.Backoff && o.MaxAge > 0 && o.OpenFor > 0, "durations must be positive, MaxBackoff not below Backoff")
-	check(o.Trip > 0 && o.MaxParallel > 0, "Trip and MaxParallel must be positive")
+	check(o.Trip > 0 && o.MaxParallel > 0 && o.MaxPerHost > 0, "Trip, MaxParallel and MaxPerHost must be positive")
 	return errors.Join(errs...)
 }

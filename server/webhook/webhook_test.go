@@ -309,6 +309,32 @@ func TestTrialIsFair(t *testing.T) {
 	})
 }
 
+// TestHangingHostHoldsUpNoOther: however many subscriptions go there.
+func TestHangingHostHoldsUpNoOther(t *testing.T) {
+	inBubble(t, func(_ http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.Host, "hang.") {
+			<-r.Context().Done()
+		}
+	}, func(b *bench) {
+		b.net.Name("hang.example", []string{"93.184.216.35"})
+		for i := range 50 {
+			b.targets.by[fmt.Sprint("m", i)] = webhook.Target{URL: fmt.Sprint("http://hang.example/", i)}
+		}
+		b.d.Start()
+		for i := range 50 {
+			b.queue(fmt.Sprint("m", i), 1)
+		}
+		b.after(time.Second)
+		b.expect("attempts", len(b.net.Got()), 4)
+		b.queue("s", 3)
+		b.after(2 * time.Second)
+		b.expect("left", b.left(), 50)
+		b.after(time.Hour)
+		b.d.Stop()
+		b.expect("left in the end", b.left(), 50)
+	})
+}
+
 // TestManyCircuits: those of subscriptions that are gone are forgotten.
 func TestManyCircuits(t *testing.T) {
 	inBubble(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) }, func(b *bench) {
