@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -19,16 +18,19 @@ import (
 // arrivals are when the samples of one series came to one subscriber, by tick.
 type arrivals struct {
 	series int
-	at     []int64 // Unix nanoseconds; 0: not yet
-	last   int     // tick
-	first  atomic.Int64
+	at     []int64   // Unix nanoseconds; 0: not yet
+	last   int       // tick
+	acked  time.Time // when the subscription was
 }
 
 // take notes a frame: it must hold the one sample that comes next.
 func (a *arrivals) take(s *live.Stream, f *live.Frame) error {
 	switch string(f.Type) {
 	case "data":
-	case "ack", "series", "heartbeat":
+	case "ack":
+		a.acked = f.At
+		return nil
+	case "series", "heartbeat":
 		return nil
 	default:
 		return fmt.Errorf("%w: %s", live.ErrAnswer, f.Payload)
@@ -44,7 +46,6 @@ func (a *arrivals) take(s *live.Stream, f *live.Frame) error {
 	}
 	a.last = tick
 	a.at[tick] = f.At.UnixNano()
-	a.first.CompareAndSwap(0, int64(tick+1))
 	return nil
 }
 
@@ -95,14 +96,27 @@ func latencyRun(ctx context.Context, o *liveOptions) (err error) {
 	return nil
 }
 
-// latencies of the ticks after the warm-up. A frame that came before the acknowledgement
-// counts as 0. A tick that did not come fails.
+// latencies of the ticks after the warm-up, and after all have subscribed. A frame that
+// came before the acknowledgement counts as 0. A tick that did not come fails.
 func latencies(s *live.Stream, all []arrivals, warm time.Duration) (live.Latencies, error) {
+	from := s.Start.Add(warm)
+	for i := range all {
+		if all[i].acked.IsZero() {
+			return nil, fmt.Errorf("%w: subscriber %d has no subscription", live.ErrAnswer, i)
+		}
+		if all[i].acked.After(from) {
+			from = all[i].acked
+		}
+	}
+	first := int(from.Sub(s.Start)/s.Interval) + 1
+	if first >= s.Ticks/2 {
+		return nil, fmt.Errorf("%w: the last subscription was acknowledged at tick %d of %d", live.ErrVoid, first, s.Ticks)
+	}
 	var out live.Latencies
 	for i := range all {
-		for tick := int(warm / s.Interval); tick < s.Ticks; tick++ {
+		for tick := first; tick < s.Ticks; tick++ {
 			if all[i].at[tick] == 0 {
-				return nil, fmt.Errorf("%w: tick %d of %d never came to subscriber %d, whose first was %d", live.ErrAnswer, tick, s.Ticks, i, all[i].first.Load()-1)
+				return nil, fmt.Errorf("%w: tick %d of %d never came to subscriber %d", live.ErrAnswer, tick, s.Ticks, i)
 			}
 			out = append(out, max(0, time.Unix(0, all[i].at[tick]).Sub(s.Acked(all[i].series, tick))))
 		}
