@@ -148,6 +148,9 @@ func (e *evaluation) subscribe(req *Request) (*Subscription, error) {
 	return s, nil
 }
 
+// ahead is by how much another node's clock may be ahead for its revisions to be surpassed.
+const ahead = time.Minute
+
 // placeLocked puts the cursor where the request wants it.
 func (e *evaluation) placeLocked(s *Subscription, req *Request, now int64) {
 	s.seq = e.mu.ring.head
@@ -174,7 +177,7 @@ func (e *evaluation) placeLocked(s *Subscription, req *Request, now int64) {
 		}
 	}
 	if again < from {
-		s.stamp = e.mu.recent.lend(now)
+		s.stamp = e.mu.recent.lend(max(now, min(req.Seen, now+ahead.Milliseconds())))
 		f.next, f.again = again, from-step
 	}
 	if f.next <= f.seam {

@@ -14,6 +14,7 @@ import (
 	"github.com/strandline-db/strandline/query"
 	"github.com/strandline-db/strandline/query/live"
 	"github.com/strandline-db/strandline/shard/model"
+	"github.com/strandline-db/strandline/wal/clock"
 )
 
 // TestResume: clients that come back after the process has gone, or after a while away,
@@ -162,6 +163,45 @@ func TestResumeCorrects(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestResumeWhereTheClockIsBehind: what was corrected comes with higher revisions also from
+// a node whose clock is behind.
+func TestResumeWhereTheClockIsBehind(t *testing.T) {
+	r := newRig(t, live.Options{Delay: -1})
+	now := start.UnixMilli()
+	c := r.subscribe(live.Request{Query: `m`})
+	for i := range 20 {
+		now += 1000
+		r.append(gauge("a", now, float64(i)))
+		if i == 18 {
+			r.append(gauge("b", start.UnixMilli()+1000, 1))
+		}
+		r.clock.Advance(time.Second)
+		c.until(now)
+	}
+	if c.fixed == 0 {
+		t.Fatal("nothing was corrected")
+	}
+	seen := int64(0)
+	for at, s := range c.steps {
+		if s.Rev > 0 {
+			seen = max(seen, at+int64(s.Rev))
+		}
+	}
+	c.Close()
+	r.append(gauge("c", start.UnixMilli()+1000, 1))
+	slow := *r
+	slow.clock = clock.NewManual(r.clock.Now().Add(-10 * time.Second))
+	slow.opts.Clock = slow.clock
+	behind := slow.beside()
+	defer behind.leave()
+	fresh := behind.subscribe(live.Request{Query: `m`, After: c.lastT, Seen: seen})
+	c.Subscription, c.names, c.r = fresh.Subscription, fresh.names, behind
+	for range 12 {
+		behind.clock.Advance(time.Second)
+	}
+	c.settle()
 }
 
 // settle reads until every step is as an instant query says: what there is to correct

@@ -25,6 +25,10 @@ type Request struct {
 	// after it comes, and with it again all else of Options.Horizon and some seconds before
 	// it, for nobody knows when a sample was applied.
 	After int64
+	// Seen is the greatest sum of time and revision, in milliseconds, of the corrections that the
+	// client has from anywhere: what it is sent after After has greater ones, though the clock
+	// of this process be behind, by a minute at most. 0: none.
+	Seen int64
 	// MaxSeries is the most series of a step; more is a *model.LimitError. 0: Options.MaxSeries,
 	// which also bounds it.
 	MaxSeries int

@@ -127,6 +127,9 @@ func (c *conn) encode(w *work, s *sub, events []qlive.Event) {
 		case qlive.DataKind:
 			if !s.samples() {
 				s.reached = max(s.reached, e.Step.T)
+				if e.Step.Rev > 0 {
+					s.seen = max(s.seen, e.Step.T+int64(e.Step.Rev))
+				}
 				if e.Step.T > s.cursor {
 					s.cursor, advances = e.Step.T, true
 				}

@@ -13,6 +13,7 @@ func FuzzStream(f *testing.F) {
 	f.Add("query=up&query=m&step=1s&backfill=5m", "mwv73z14-0")
 	f.Add("query=up&mode=samples&applied=0%3A12", "")
 	f.Add("query=up&step=0.25", "zzzzzzzzzzzz")
+	f.Add("query=up&query=m", "mwv73z14.mwv7401s-0.1")
 	f.Fuzz(func(t *testing.T, raw, id string) {
 		args, err := url.ParseQuery(raw)
 		if err != nil {
@@ -37,7 +38,7 @@ func FuzzStream(f *testing.F) {
 			t.Fatal(err)
 		}
 		for i := range subs {
-			if again[i] != subs[i].Resume {
+			if again[i].resume != subs[i].Resume || again[i].seen != subs[i].Seen {
 				t.Fatalf("got %v, want %v", again, subs)
 			}
 		}

@@ -133,7 +133,7 @@ func parseStream(args map[string][]string, lastID string) ([]frame.Sub, error) {
 	subs := make([]frame.Sub, len(queries))
 	for i := range subs {
 		w := &subs[i]
-		w.ID, w.Query, w.Resume = strconv.Itoa(i), queries[i], cursors[i]
+		w.ID, w.Query, w.Resume, w.Seen = strconv.Itoa(i), queries[i], cursors[i].resume, cursors[i].seen
 		for name, set := range map[string]func(string) error{
 			"step":     func(v string) (err error) { w.Step, err = frame.ParseDuration(v); return err },
 			"backfill": func(v string) (err error) { w.Backfill, err = frame.ParseDuration(v); return err },
@@ -155,9 +155,13 @@ func parseStream(args map[string][]string, lastID string) ([]frame.Sub, error) {
 	return subs, nil
 }
 
-// parseCursor reads an event's id: for each query what to resume after, in base 36.
-func parseCursor(id string, n int) ([]frame.Time, error) {
-	out := make([]frame.Time, n)
+// cursor is what to resume a query after.
+type cursor struct{ resume, seen frame.Time }
+
+// parseCursor reads an event's id: for each query what to resume after, and behind a
+// point what it has seen of corrections, if any; in base 36.
+func parseCursor(id string, n int) ([]cursor, error) {
+	out := make([]cursor, n)
 	if id == "" {
 		return out, nil
 	}
@@ -166,11 +170,19 @@ func parseCursor(id string, n int) ([]frame.Time, error) {
 		return nil, errCursor
 	}
 	for i, p := range parts {
-		t, err := strconv.ParseUint(p, 36, 50)
+		resume, seen, both := strings.Cut(p, ".")
+		t, err := strconv.ParseUint(resume, 36, 50)
 		if err != nil {
 			return nil, errCursor
 		}
-		out[i] = frame.Time(t)
+		out[i].resume = frame.Time(t)
+		if !both {
+			continue
+		}
+		if t, err = strconv.ParseUint(seen, 36, 50); err != nil {
+			return nil, errCursor
+		}
+		out[i].seen = frame.Time(t)
 	}
 	return out, nil
 }
@@ -180,11 +192,15 @@ func (t *sseTransport) appendCursor(b []byte) []byte {
 		if i > 0 {
 			b = append(b, '-')
 		}
-		at := int64(t.from[i].Resume)
+		at, seen := int64(t.from[i].Resume), int64(t.from[i].Seen)
 		if s != nil {
-			at = max(s.cursor, 0)
+			at, seen = max(s.cursor, 0), max(s.seen, seen)
 		}
 		b = strconv.AppendInt(b, at, 36)
+		if seen > 0 {
+			b = append(b, '.')
+			b = strconv.AppendInt(b, seen, 36)
+		}
 	}
 	return b
 }

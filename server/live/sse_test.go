@@ -111,12 +111,12 @@ func TestEventsResumeFromTheStart(t *testing.T) {
 	f.put(from.Add(time.Hour), 6, "__name__", "m")
 	for range 2 { // the second time from where the first has come to
 		cursors, err := parseCursor(id, 3)
-		if now := frame.Time(time.Now().UnixMilli()); err != nil || cursors[1] > now || cursors[1] < now-60_000 {
+		if now := frame.Time(time.Now().UnixMilli()); err != nil || cursors[1].resume > now || cursors[1].resume < now-60_000 {
 			t.Fatalf("got %v at %d, %v", cursors, now, err)
 		}
 		s = f.stream(id, args)
-		samples, step := map[string]bool{}, cursors[0]
-		for len(samples) < 2 || step < cursors[0]+1000 {
+		samples, step := map[string]bool{}, cursors[0].resume
+		for len(samples) < 2 || step < cursors[0].resume+1000 {
 			switch d := s.next(frame.Data); {
 			case d.ID == "1":
 				samples[string(d.V[0].Raw)] = true
@@ -142,7 +142,7 @@ func TestHeartbeatsCarryIDs(t *testing.T) {
 	first := s.id
 	for s.id == first {
 		h := s.next(frame.Heartbeat)
-		if c, err := parseCursor(s.id, 1); err != nil || c[0] != h.Known["0"] {
+		if c, err := parseCursor(s.id, 1); err != nil || c[0].resume != h.Known["0"] {
 			t.Fatalf("id %q, %+v, %v", s.id, h, err)
 		}
 	}

@@ -17,6 +17,7 @@ type sub struct {
 	want    frame.Sub
 	feed    *qlive.Subscription
 	cursor  int64                    // what to resume after, by the writer alone, as the next
+	seen    int64                    // as frame.Sub.Seen
 	reached int64                    // up to where all was sent, or told to be missing
 	labels  map[uint32]labels.Labels // of the older form: what the numbers stand for
 	ended   bool                     // told
@@ -125,7 +126,7 @@ func (c *conn) admits(id string) error {
 func (c *conn) feed(ctx context.Context, want *frame.Sub) (*sub, error) {
 	feed, err := c.s.hub.Subscribe(ctx, qlive.Request{
 		Query: want.Query, Step: time.Duration(want.Step), Samples: want.Mode == frame.ModeSamples,
-		Backfill: time.Duration(want.Backfill), After: int64(want.Resume), MaxSeries: c.s.opts.MaxSeries,
+		Backfill: time.Duration(want.Backfill), After: int64(want.Resume), Seen: int64(want.Seen), MaxSeries: c.s.opts.MaxSeries,
 		Wake: c.wakeFn, Client: c.remote,
 	})
 	if err != nil {

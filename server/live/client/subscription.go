@@ -56,6 +56,7 @@ type Subscription struct {
 		cursor  int64            // what to resume after: the newest step seen; Unix milliseconds
 		first   int64            // the oldest that came, or failed, or was dropped
 		revs    map[int64]uint32 // of corrected steps
+		revised int64            // the greatest sum of time and revision of these
 		seen    seen             // in samples mode
 		queue   []Update
 		dropped *Dropped // what did not fit into the queue
@@ -141,7 +142,7 @@ func (s *Subscription) want(ws *websocket.Conn) frame.Sub {
 	}
 	w := s.sub
 	if s.mu.cursor > 0 {
-		w.Resume, w.Backfill = frame.Time(s.mu.cursor), 0
+		w.Resume, w.Seen, w.Backfill = frame.Time(s.mu.cursor), frame.Time(s.mu.revised), 0
 	} else if since := time.Since(s.began); since > time.Second {
 		w.Backfill += frame.Duration(since.Round(time.Millisecond))
 	}
@@ -234,6 +235,9 @@ func (s *Subscription) freshLocked(t int64, rev uint32) bool {
 			delete(s.mu.revs, oldest)
 		}
 		s.mu.revs[t] = rev
+	}
+	if rev > 0 {
+		s.mu.revised = max(s.mu.revised, t+int64(rev))
 	}
 	s.mu.cursor = max(s.mu.cursor, t)
 	return true

@@ -91,8 +91,8 @@ func (s *Sub) Fault() error {
 		return errors.New(`"query" is missing`)
 	case s.Mode != "" && s.Mode != ModeSamples:
 		return fmt.Errorf(`"mode" must be left out or %q`, ModeSamples)
-	case s.Resume < 0:
-		return errors.New(`"resume" lies before 1970`)
+	case s.Resume < 0 || s.Seen < 0:
+		return errors.New(`"resume" or "seen" lies before 1970`)
 	}
 	return nil
 }

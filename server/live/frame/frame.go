@@ -48,6 +48,7 @@ type Sub struct {
 	Mode     string   `json:"mode,omitempty"` // "" or ModeSamples
 	Backfill Duration `json:"backfill,omitempty"`
 	Resume   Time     `json:"resume,omitempty"`  // the last seen time; 0: none
+	Seen     Time     `json:"seen,omitempty"`    // the greatest t + rev/1000 of the corrections that came; 0: none
 	Applied  string   `json:"applied,omitempty"` // X-Strandline-Applied of a write that must be in
 }
 
