@@ -22,6 +22,9 @@
 // success is shown to Raft before it has (late.go): so the fsyncs of the two run beside
 // each other, and the leader's is often that of other groups' entries that it follows.
 //
+// Heartbeats of all groups go out together with the node's beat (beat.go), and tell the
+// followers how fresh their state is.
+//
 // A node that finds the end of its log damaged takes part again only when it knows
 // what it must not vote against (doubt.go).
 //

@@ -69,7 +69,8 @@ func newGroup(n *Node, id uint64, m machine, log *wal.Log) *group {
 	g.fsm.marked = g.marked
 	g.store = &logStore{log: log, id: wal.StreamID(id), fail: n.fail, tap: n.opts.tap, early: g.early}
 	g.snaps = &snapshots{m: m, log: g.store}
-	g.trans = &transport{node: n, ctx: g.ctx, group: id, rpcs: make(chan raft.RPC, rpcQueue), consumed: g.fsm.consumed, covers: g.covers, durable: g.store.late.wait}
+	g.trans = &transport{node: n, ctx: g.ctx, group: id, rpcs: make(chan raft.RPC, rpcQueue), consumed: g.fsm.consumed, covers: g.covers, durable: g.store.late.wait,
+		committed: g.committed, announce: g.announceOwn}
 	g.join = engine.JoinPayload
 	return g
 }
@@ -81,7 +82,7 @@ func (g *group) start(first *raft.Configuration, joining bool) error {
 	c := raft.DefaultConfig()
 	c.LocalID = g.node.raftID
 	c.HeartbeatTimeout, c.ElectionTimeout, c.LeaderLeaseTimeout = o.Heartbeat, o.Heartbeat, o.Heartbeat
-	c.CommitTimeout = o.Heartbeat // announce is quicker
+	c.CommitTimeout = 4 * o.Heartbeat // announce is quicker
 	c.BatchApplyCh = true
 	c.NoSnapshotRestoreOnStart = true
 	c.TrailingLogs = o.TrailingLogs
@@ -234,6 +235,25 @@ func (g *group) announce(index, term uint64, to string, lazy bool) {
 			g.node.link(name).start(kindAppend, g.id, putAppend(forMember(s.ID), req), lazy, func([]byte, error) {})
 		}
 	}
+}
+
+// committed returns the group's commit index as far as this node knows.
+func (g *group) committed() uint64 {
+	if r := g.started.Load(); r != nil {
+		return r.CommitIndex()
+	}
+	return 0
+}
+
+// announceOwn announces a committed entry to a follower, if this node made it as the
+// leader that it is.
+func (g *group) announceOwn(index uint64, to raft.ServerAddress) {
+	var l raft.Log
+	r := g.started.Load()
+	if r.State() != raft.Leader || g.store.GetLog(index, &l) != nil || l.Term != r.CurrentTerm() {
+		return
+	}
+	g.announce(index, l.Term, string(to), true)
 }
 
 // raftError is Raft's error as ours. All of them may mean that the entry is in the

@@ -32,6 +32,7 @@ type Node struct {
 	works      works // for other nodes
 	cmap       atomic.Pointer[clusterMap]
 	mapped     *signal // the map has changed
+	beat       *beat
 	reach      *reach
 	life       uint64      // of this start: what Sync has brought about ends with it
 	hostSaw    uint64      // of mapped; host's own
@@ -80,7 +81,7 @@ func Start(ctx context.Context, o *Options, r *engine.Replicas) (_ *Node, err er
 	if err := n.opts.Validate(); err != nil {
 		return nil, err
 	}
-	n.life, n.reach = rand.Uint64()|1, newReach()
+	n.life, n.reach, n.beat = rand.Uint64()|1, newReach(), newBeat(n.opts.Heartbeat/beatsIn)
 	n.name, n.addr, n.book = n.opts.Name, n.opts.Advertise, newBook(n.opts.Peers)
 	n.mu.links, n.mu.bulks, n.mapped = map[string]*link{}, map[string]*link{}, newSignal()
 	n.mu.lent = map[uint64]*lent{}

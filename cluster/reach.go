@@ -77,16 +77,20 @@ func (n *Node) whileReached(ctx context.Context, wait time.Duration, groups []ui
 
 // feel is the goroutine that asks for signs of life while there is a reason to.
 func (n *Node) feel() {
-	tick := time.NewTicker(n.patience() / 4)
-	defer tick.Stop()
+	next := time.NewTimer(n.patience())
+	defer next.Stop()
 	for {
 		select {
-		case <-tick.C:
+		case <-next.C:
 		case <-n.reach.wake:
 		case <-n.ctx.Done():
 			return
 		}
-		n.askAll(n.leaderless())
+		wait := n.patience()
+		if n.askAll(n.leaderless()) {
+			wait /= 4
+		}
+		next.Reset(wait)
 		for w := range n.reach.waiters() {
 			if slices.ContainsFunc(w.groups, n.cutOff) {
 				w.end(errCutOff)
@@ -111,14 +115,14 @@ func (r *reach) waiters() map[*waiter]struct{} {
 }
 
 // askAll asks every node that has nothing to answer yet, if there is a reason to.
-func (n *Node) askAll(reason bool) {
+func (n *Node) askAll(reason bool) bool {
 	r := n.reach
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !reason && len(r.mu.waiting) == 0 {
 		r.mu.since = time.Time{}
 		clear(r.mu.heard)
-		return
+		return false
 	}
 	if r.mu.since.IsZero() {
 		r.mu.since = time.Now()
@@ -130,6 +134,7 @@ func (n *Node) askAll(reason bool) {
 		r.mu.asked[name] = true
 		n.wg.Go(func() { n.ask(name) })
 	}
+	return true
 }
 
 func (n *Node) ask(name string) {

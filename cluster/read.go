@@ -294,14 +294,13 @@ func (n *Node) askTerms(ctx context.Context, name string, groups ...uint64) ([]p
 	return out, d.end()
 }
 
-// freshness tracks how old a follower's state may be: the time at which it got the
-// last append whose commit index it has come to since.
+// freshness tracks how old a follower's state may be.
 type freshness struct {
 	mu struct {
 		sync.Mutex
-		at      time.Time // then everything committed was here
-		nextAt  time.Time // an append came, and
-		nextIdx uint64    // this far the leader had committed
+		at      time.Time // everything that was committed then is here
+		nextAt  time.Time // what was committed then
+		nextIdx uint64    // lies within this index
 	}
 }
 
@@ -329,10 +328,14 @@ func (f *freshness) age(now time.Time, consumed uint64) time.Duration {
 }
 
 // staleness returns how old this replica's state may be: a leader may have been
-// overruled for as long as its lease.
+// overruled since a majority followed it for sure.
 func (g *group) staleness(now time.Time) time.Duration {
 	if g.leads() {
-		return g.node.opts.Heartbeat
+		at := g.trans.told.backed(g.voters(), g.node.raftID, g.raft.CurrentTerm(), now)
+		if at.IsZero() {
+			return g.node.opts.Heartbeat // it has just been elected
+		}
+		return now.Sub(at)
 	}
 	return g.trans.fresh.age(now, g.fsm.consumed())
 }

@@ -44,13 +44,13 @@ func (n *Node) serve(ctx context.Context, conn net.Conn) error {
 	wrote := make(chan error, 1)
 	go func() { wrote <- w.write(); w.close() }()
 	err = w.read(func(m *message) {
-		lazy, id := m.kind == kindHeartbeat, m.id
+		id := m.id
 		respond := func(data []byte, err error) {
 			a := message{kind: kindAnswer, id: id, data: data}
 			if err != nil {
 				a.kind, a.data = kindError, []byte(err.Error())
 			}
-			_ = w.send(&a, lazy) // a connection that has ended needs no answer
+			_ = w.send(&a, false) // a connection that has ended needs no answer
 		}
 		if m.kind == kindHello {
 			respond(n.identity.answerHello())

@@ -30,9 +30,12 @@ type transport struct {
 	consumed  func() uint64 // by the state machine
 	covers    func(*raft.InstallSnapshotRequest) *raft.InstallSnapshotResponse
 	durable   func(index uint64) error // waits until the log here holds the group's entries up to it
-	beats     beats
-	fresh     freshness
-	floor     atomic.Pointer[place] // see reassure; nil: none
+	told      told
+	committed func() uint64 // by the group, as far as is known here
+	// announce tells a follower that an entry is committed, if it is one of this term.
+	announce func(index uint64, to raft.ServerAddress)
+	fresh    freshness
+	floor    atomic.Pointer[place] // see reassure; nil: none
 }
 
 var (
@@ -68,28 +71,22 @@ func (t *transport) call(target raft.ServerAddress, wait time.Duration, k kind, 
 	}
 	ctx, cancel := context.WithTimeout(t.ctx, wait)
 	defer cancel()
-	b, err := t.node.link(string(target)).call(ctx, k, t.group, data, k == kindHeartbeat)
+	b, err := t.node.link(string(target)).call(ctx, k, t.group, data, false)
 	return &decoder{b: b}, err
 }
 
 // AppendEntries implements raft.Transport.
 func (t *transport) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
-	k, wait := kindAppend, appendWait
 	if isHeartbeat(args) && !t.node.stalled() {
-		if t.beats.recent(target, args.Term, t.node.opts.Heartbeat/5, resp) {
-			return nil
-		}
-		k, wait = kindHeartbeat, shortWait
+		return t.sendHeartbeat(id, target, args, resp)
 	}
-	d, err := t.call(target, wait, k, putAppend(forMember(id), args))
+	t.told.commit(target, args.LeaderCommitIndex)
+	d, err := t.call(target, appendWait, kindAppend, putAppend(forMember(id), args))
 	if err != nil {
 		return err
 	}
 	d.appendResponse(resp)
-	if err = d.end(); err == nil && k == kindHeartbeat {
-		t.beats.answered(target, args.Term, resp)
-	}
-	if err == nil {
+	if err = d.end(); err == nil {
 		if err = t.ownFirst(args); err != nil {
 			resp.Success = false
 		}
@@ -104,50 +101,6 @@ func (t *transport) ownFirst(args *raft.AppendEntriesRequest) error {
 		return t.durable(args.Entries[n-1].Index)
 	}
 	return nil
-}
-
-// beats thins Raft's heartbeats, of which it sends ten in the time in which it wants
-// to hear one: an answer that has just come serves the next one too. The lease, on
-// which no read depends, gets longer by as much.
-type beats struct {
-	mu struct {
-		sync.Mutex
-		last map[raft.ServerAddress]beat
-	}
-}
-
-type beat struct {
-	at   time.Time
-	term uint64
-	resp raft.AppendEntriesResponse
-}
-
-func (b *beats) recent(target raft.ServerAddress, term uint64, within time.Duration, resp *raft.AppendEntriesResponse) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	x, ok := b.mu.last[target]
-	if !ok || x.term != term || time.Since(x.at) > within {
-		return false
-	}
-	*resp = x.resp
-	return true
-}
-
-func (b *beats) answered(target raft.ServerAddress, term uint64, resp *raft.AppendEntriesResponse) {
-	if !resp.Success {
-		return
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.mu.last == nil {
-		b.mu.last = map[raft.ServerAddress]beat{}
-	}
-	b.mu.last[target] = beat{time.Now(), term, *resp}
-}
-
-// isHeartbeat tells the requests of Raft's heartbeat loop, which say nothing of the log.
-func isHeartbeat(r *raft.AppendEntriesRequest) bool {
-	return len(r.Entries) == 0 && r.PrevLogEntry == 0 && r.LeaderCommitIndex == 0
 }
 
 // RequestVote implements raft.Transport.
@@ -212,8 +165,11 @@ func (t *transport) receive(m *message, respond func([]byte, error)) {
 	answers := make(chan raft.RPCResponse, 1)
 	rpc := raft.RPC{RespChan: answers}
 	switch m.kind {
-	case kindAppend, kindHeartbeat:
+	case kindAppend:
 		rpc.Command = d.appendRequest()
+	case kindHeartbeat:
+		t.receiveHeartbeat(d, respond)
+		return
 	case kindVote:
 		rpc.Command = d.vote()
 	case kindPreVote:
@@ -236,23 +192,13 @@ func (t *transport) receive(m *message, respond func([]byte, error)) {
 		respond(nil, errBelowFloor)
 		return
 	}
-	if h := t.heartbeat.Load(); m.kind == kindHeartbeat && h != nil {
-		go func() { (*h)(rpc); t.settle(answers, respond) }()
-		return
-	}
-	came := time.Now()
 	select {
 	case t.rpcs <- rpc:
 	default:
 		respond(nil, errBusy)
 		return
 	}
-	go func() {
-		a, ok := t.settle(answers, respond).(*raft.AppendEntriesResponse)
-		if req, append := rpc.Command.(*raft.AppendEntriesRequest); append && ok && a.Success {
-			t.fresh.heard(came, req.LeaderCommitIndex, t.consumed())
-		}
-	}()
+	go t.settle(answers, respond)
 }
 
 // settle waits for Raft's answer and sends it. Raft answers nothing once it has been
@@ -283,7 +229,7 @@ func (t *transport) settle(answers <-chan raft.RPCResponse, respond func([]byte,
 
 // AppendEntriesPipeline implements raft.Transport.
 func (t *transport) AppendEntriesPipeline(id raft.ServerID, target raft.ServerAddress) (raft.AppendPipeline, error) {
-	p := &pipeline{trans: t, link: t.node.link(string(target)), id: id, group: t.group, flying: make(chan *appendFuture, pipelineCap),
+	p := &pipeline{trans: t, target: target, link: t.node.link(string(target)), id: id, group: t.group, flying: make(chan *appendFuture, pipelineCap),
 		ready: make(chan raft.AppendFuture, pipelineCap), closed: make(chan struct{})}
 	go p.order()
 	return p, nil
@@ -293,6 +239,7 @@ func (t *transport) AppendEntriesPipeline(id raft.ServerID, target raft.ServerAd
 // order of the requests.
 type pipeline struct {
 	trans  *transport
+	target raft.ServerAddress
 	link   *link
 	id     raft.ServerID
 	group  uint64
@@ -335,6 +282,7 @@ func (p *pipeline) AppendEntries(args *raft.AppendEntriesRequest, resp *raft.App
 		close(f.done)
 		return f, nil
 	}
+	p.trans.told.commit(p.target, args.LeaderCommitIndex)
 	p.link.start(kindAppend, p.group, putAppend(forMember(p.id), args), len(args.Entries) == 0, func(b []byte, err error) {
 		if err == nil {
 			d := &decoder{b: b}

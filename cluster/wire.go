@@ -21,7 +21,7 @@ import (
 //
 // Integers are little-endian. Requests go one way and answers the other; a pair of
 // nodes has two connections. A frame is what had gathered when the writer came
-// round, so that many groups share a system call; lazy messages (heartbeats) wait a
+// round, so that many groups share a system call; lazy messages (announced commits) wait a
 // little for company.
 const (
 	frameHeader = 8
@@ -40,7 +40,7 @@ const (
 	kindError       // an answer: the text of an error
 	kindHello
 	kindAppend
-	kindHeartbeat // an append without entries, from Raft's heartbeat loop
+	kindHeartbeat // see beat.go
 	kindVote
 	kindPreVote
 	kindInstall

@@ -3,6 +3,7 @@ package peers
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -61,14 +62,19 @@ func Find(candidates ...string) (string, error) {
 	return "", fmt.Errorf("%w: %q", ErrNotFound, candidates)
 }
 
-// FreeAddr returns a loopback address that nobody listens on at the moment.
+// FreeAddr returns a loopback address that nobody listens on at the moment. Its port is
+// below those that outgoing connections take, which might have it when a server starts
+// again, or first starts a moment later.
 func FreeAddr() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
+	var l net.Listener
+	var err error
+	for range 100 {
+		addr := fmt.Sprintf("127.0.0.1:%d", 10_000+rand.IntN(22_000))
+		if l, err = net.Listen("tcp", addr); err == nil {
+			return addr, l.Close()
+		}
 	}
-	defer l.Close()
-	return l.Addr().String(), nil
+	return "", err
 }
 
 // DirBytes returns the disk space taken by the files below dir, in bytes, as du counts it.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/url"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/prometheus/promql/parser"
@@ -151,14 +152,14 @@ func (r *ruling) close() error {
 }
 
 // leadEvery is how often a node looks whether it leads the metadata group.
-const leadEvery = 200 * time.Millisecond
+const leadEvery = 500 * time.Millisecond
 
 // leadership tells whether this node leads the metadata group, and so evaluates rules.
 type leadership struct {
-	node    *cluster.Node
-	changed []chan struct{} // one for each that listens
-	cancel  context.CancelFunc
-	done    chan struct{}
+	node      *cluster.Node
+	listeners []listener
+	cancel    context.CancelFunc
+	done      chan struct{}
 }
 
 // watchLeadership watches for n listeners.
@@ -166,25 +167,25 @@ func watchLeadership(node *cluster.Node, n int) *leadership {
 	ctx, cancel := context.WithCancel(context.Background())
 	l := &leadership{node: node, cancel: cancel, done: make(chan struct{})}
 	for range n {
-		l.changed = append(l.changed, make(chan struct{}, 1))
+		l.listeners = append(l.listeners, listener{node, new(atomic.Bool), make(chan struct{}, 1)})
 	}
 	go l.watch(ctx)
 	return l
 }
 
+// watch tells each listener for which it is no longer so what it saw last.
 func (l *leadership) watch(ctx context.Context) {
 	defer close(l.done)
 	tick := time.NewTicker(leadEvery)
 	defer tick.Stop()
-	last := false
 	for {
-		if now := l.node.LeadsMetadata(); now != last {
-			last = now
-			for _, ch := range l.changed {
-				select {
-				case ch <- struct{}{}:
-				default:
-				}
+		for _, x := range l.listeners {
+			if x.saw.Load() == l.node.LeadsMetadata() {
+				continue
+			}
+			select {
+			case x.changed <- struct{}{}:
+			default:
 			}
 		}
 		select {
@@ -202,16 +203,21 @@ func (l *leadership) listener(n int) rules.Leadership {
 	if l == nil {
 		return nil
 	}
-	return listener{l, n}
+	return l.listeners[n]
 }
 
 type listener struct {
-	*leadership
-	n int
+	node    *cluster.Node
+	saw     *atomic.Bool // what Leads has answered last
+	changed chan struct{}
 }
 
 // Leads implements rules.Leadership.
-func (l listener) Leads() bool { return l.node.LeadsMetadata() }
+func (l listener) Leads() bool {
+	leads := l.node.LeadsMetadata()
+	l.saw.Store(leads)
+	return leads
+}
 
 // Changed implements rules.Leadership.
-func (l listener) Changed() <-chan struct{} { return l.changed[l.n] }
+func (l listener) Changed() <-chan struct{} { return l.changed }

@@ -40,6 +40,7 @@ type Server struct {
 	ready   chan *conn // connections with something to send; never full
 	working chan struct{}
 	waits   chan struct{} // one for each subscription that waits for a write
+	first   chan struct{} // told when a connection comes to none
 	ctx     context.Context
 	cancel  context.CancelFunc
 
@@ -67,7 +68,7 @@ func New(hub *qlive.Hub, o *Options) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{hub: hub, opts: o, metrics: m, ready: make(chan *conn, o.MaxConns), working: make(chan struct{}, maxRequests),
-		waits: make(chan struct{}, maxWaiting)}
+		waits: make(chan struct{}, maxWaiting), first: make(chan struct{}, 1)}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.mu.empty = make(chan struct{})
 	for i := range s.mu.buckets {
@@ -102,7 +103,8 @@ func (s *Server) wait(c *conn) {
 }
 
 // tick lets heartbeats go out, those of all connections spread over the time between
-// two. A tick that comes late makes up for those that were lost.
+// two. A tick that comes late makes up for those that were lost. Without connections
+// there are none.
 func (s *Server) tick() {
 	every := max(s.opts.Heartbeat/rounds, time.Millisecond)
 	t := time.NewTicker(every)
@@ -110,8 +112,16 @@ func (s *Server) tick() {
 	start := time.Now()
 	var soon, due []*conn
 	for done := int64(0); ; {
+		next := t.C
+		if s.idle() {
+			t.Stop()
+			next = nil
+		}
 		select {
-		case <-t.C:
+		case <-next:
+		case <-s.first:
+			t.Reset(every)
+			continue
 		case <-s.ctx.Done():
 			return
 		}
@@ -139,6 +149,13 @@ func (s *Server) tick() {
 	}
 }
 
+// idle tells whether there is no connection. The next one will be told to s.first.
+func (s *Server) idle() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.mu.count == 0
+}
+
 // add makes a connection, which the caller then releases or abandons. It fails with
 // errFull or model.ErrClosed.
 func (s *Server) add(remote string, may func() bool) (*conn, error) {
@@ -154,7 +171,12 @@ func (s *Server) add(remote string, may func() bool) (*conn, error) {
 	case s.mu.count >= s.opts.MaxConns:
 		return nil, errFull
 	}
-	s.mu.count++
+	if s.mu.count++; s.mu.count == 1 {
+		select {
+		case s.first <- struct{}{}:
+		default: // tick has not looked since the last time
+		}
+	}
 	c.bucket = s.mu.next
 	s.mu.next = (s.mu.next + 1) % rounds
 	s.mu.buckets[c.bucket][c] = struct{}{}

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -13,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/strandline-db/strandline/bench/peers"
 )
 
 // patience bounds every wait for a condition; it is not a measure of speed.
@@ -122,12 +123,11 @@ func serveAt(t *testing.T, addr, dir string, args ...string) *strandline {
 
 func freeAddr(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	addr, err := peers.FreeAddr()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().String()
+	return addr
 }
 
 func awaitReady(t *testing.T, c *child, url string) {
