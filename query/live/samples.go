@@ -20,6 +20,10 @@ type sampler struct {
 	batch model.FeedBatch
 	names map[uint32]*seriesName // by number in the feed
 	gap   bool                   // the feed has failed since known
+	// Scratch of publish: the samples by group, and the last group of a timestamp, plus one.
+	times  []int64
+	groups [][]row
+	at     map[int64]int
 }
 
 // seriesName keeps a series' labels and its number in the evaluation.
@@ -58,7 +62,7 @@ func (s *sampler) open(ctx context.Context, now time.Time) (err error) {
 	if s.feed != nil {
 		return nil
 	}
-	s.names = map[uint32]*seriesName{}
+	s.names, s.at = map[uint32]*seriesName{}, map[int64]int{}
 	s.feed, err = s.e.hub.feeder.Subscribe(ctx, &model.FeedRequest{
 		Matchers: s.e.plan.matchers, MaxSeries: s.e.hub.opts.MaxSeries, Buffer: buffered,
 		Wake: func() { s.e.hub.sched.kick(s.e) },
@@ -94,26 +98,9 @@ func (s *sampler) publish(now time.Time) {
 	for _, d := range s.batch.Series {
 		s.names[d.ID] = &seriesName{labels: d.Labels}
 	}
-	var times []int64
-	var groups [][]row
-	at := map[int64]int{} // the last group of a timestamp, plus one
-	for i := range s.batch.Samples {
-		x := &s.batch.Samples[i]
-		n := s.names[x.Series]
-		g := at[x.T]
-		if g <= n.group { // it is in that one, or in a later one, already
-			times, groups = append(times, x.T), append(groups, nil)
-			g = len(groups)
-			at[x.T] = g
-		}
-		n.group = g
-		groups[g-1] = append(groups[g-1], row{labels: n.labels, value: valueOf(x), slot: &n.named})
-	}
-	for i := range s.batch.Samples {
-		s.names[s.batch.Samples[i].Series].group = 0
-	}
+	s.group()
 	events := s.e.events[:0]
-	for _, step := range s.e.number(times, groups) {
+	for _, step := range s.e.number(s.times, s.groups) {
 		events = append(events, entry{step: step, t: step.T})
 	}
 	if s.batch.Lost > 0 || s.batch.Reset {
@@ -122,6 +109,39 @@ func (s *sampler) publish(now time.Time) {
 	if s.e.events = events; len(events) > 0 {
 		s.e.publishAll(events, 0)
 	}
+	if len(s.batch.Samples) > maxScratch {
+		s.times, s.groups, s.at = nil, nil, map[int64]int{}
+	}
+}
+
+// maxScratch is up to how many samples a batch's scratch is kept: most bring a few, and
+// there are many evaluations.
+const maxScratch = 64
+
+// group sorts the batch into groups, in order.
+func (s *sampler) group() {
+	s.times, s.groups = s.times[:0], s.groups[:0]
+	for i := range s.batch.Samples {
+		x := &s.batch.Samples[i]
+		n := s.names[x.Series]
+		g := s.at[x.T]
+		if g <= n.group { // it is in that one, or in a later one, already
+			s.times = append(s.times, x.T)
+			if g = len(s.times); g <= cap(s.groups) {
+				s.groups = s.groups[:g]
+				s.groups[g-1] = s.groups[g-1][:0]
+			} else {
+				s.groups = append(s.groups, nil)
+			}
+			s.at[x.T] = g
+		}
+		n.group = g
+		s.groups[g-1] = append(s.groups[g-1], row{labels: n.labels, value: valueOf(x), slot: &n.named})
+	}
+	for i := range s.batch.Samples {
+		s.names[s.batch.Samples[i].Series].group = 0
+	}
+	clear(s.at)
 }
 
 func valueOf(x *model.FeedSample) Value {
