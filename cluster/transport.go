@@ -202,12 +202,14 @@ func (t *transport) receive(m *message, respond func([]byte, error)) {
 }
 
 // settle waits for Raft's answer and sends it. Raft answers nothing once it has been
-// shut down.
+// shut down; then the peer is told so, which would wait for ever on a connection that
+// other groups keep alive.
 func (t *transport) settle(answers <-chan raft.RPCResponse, respond func([]byte, error)) any {
 	var a raft.RPCResponse
 	select {
 	case a = <-answers:
 	case <-t.ctx.Done():
+		respond(nil, errNoReplica)
 		return nil
 	}
 	var b []byte
