@@ -3,6 +3,7 @@ package live
 import (
 	"errors"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -52,29 +53,44 @@ type conn struct {
 	next int // the subscription to begin with; the writer's
 	mu   struct {
 		sync.Mutex
-		subs     []*sub     // copied on write
-		waiting  []*waiting // subscriptions that are to begin
-		gone     []*sub     // to be closed
-		replies  []reply
-		queued   int // bytes in replies
-		pong     []byte
-		beat     bool
-		ping     bool
-		attached bool
-		closing  bool
-		said     bool // the goodbye is among what is to be written
-		bye      bool // and what follows on it is still to be done
-		code     int
-		reason   string
-		cut      bool
-		ended    bool // there is no reader any more
+		subs    []*sub     // copied on write
+		waiting []*waiting // subscriptions that are to begin
+		gone    []*sub     // to be closed
+		replies []reply
+		queued  int // bytes in replies
+		pong    []byte
+		beat    bool
+		ping    bool
+		phase   phase
+		closing bool
+		said    bool // the goodbye is among what is to be written
+		bye     bool // and what follows on it is still to be done
+		code    int
+		reason  string
+		cut     bool
+		ended   bool // there is no reader any more
 	}
 }
+
+// phase is how far a connection has come to its socket.
+type phase uint8
+
+const (
+	making   phase = iota // its handler runs, and alone may end it
+	promised              // fasthttp will give it its socket, or has lost it: the ticker may end it
+	claimed               // it has the socket, not yet in its hands: whoever got it may end it
+	attached              // it has a reader
+)
+
+// promiseTime is how long fasthttp may take to hand over a socket, which it does at once or
+// not at all.
+const promiseTime = 10 * time.Second
 
 // beats is what the server's ticker, alone, knows of a connection.
 type beats struct {
 	n       int
-	offered bool // since the last beat
+	offered bool      // since the last beat
+	without time.Time // since when its socket was seen to be promised
 	writes  uint64
 	since   time.Time // from when on nothing was written, though a writer had it; zero: none has
 }
@@ -189,22 +205,24 @@ func (c *conn) finish() {
 	c.s.remove(c)
 }
 
-// start begins to read, unless the connection was given up.
-func (c *conn) start() bool {
+// advance takes the connection from one phase to the next, unless it was ended or is to be.
+func (c *conn) advance(from phase) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.mu.ended {
+	if c.mu.phase != from || c.mu.ended || c.mu.cut {
 		return false
 	}
-	c.mu.attached = true
-	c.s.readers.Go(c.run)
+	if c.mu.phase++; c.mu.phase == attached {
+		c.s.readers.Go(c.run)
+	}
 	return true
 }
 
-// abandon ends a connection that never got its socket.
-func (c *conn) abandon() {
+// abandon ends a connection that is in one of the phases without a reader. It may be called
+// again.
+func (c *conn) abandon(in ...phase) {
 	c.mu.Lock()
-	first := !c.mu.attached && !c.mu.ended
+	first := slices.Contains(in, c.mu.phase) && !c.mu.ended
 	if first {
 		c.mu.ended, c.mu.cut = true, true
 	}
@@ -301,17 +319,16 @@ func (c *conn) drain(reason string) {
 
 // kill ends a client that does not go.
 func (c *conn) kill() {
+	c.abandon(promised)
 	c.mu.Lock()
-	attached := c.mu.attached
-	c.mu.cut = c.mu.cut || attached
+	c.mu.cut = true // in the phases before, whoever has it sees that
+	has := c.mu.phase == attached
 	c.roomLocked()
 	c.mu.Unlock()
-	if !attached {
-		c.abandon()
-		return
+	if has {
+		c.out.cut()
+		c.wake()
 	}
-	c.out.cut()
-	c.wake()
 }
 
 // offer is the ticker's: a heartbeat goes with whatever is sent next, if that is before
@@ -326,7 +343,7 @@ func (c *conn) offer() {
 }
 
 // beat is the ticker's: a heartbeat is due, unless it went with something else. It
-// gives up a connection that after two has no socket yet, and one whose writer hangs:
+// gives up a connection that was promised a socket and has none, and one whose writer hangs:
 // below TLS, that a socket takes what it said it would is the system's word only.
 func (c *conn) beat(now time.Time) {
 	if !c.beats.offered {
@@ -334,13 +351,17 @@ func (c *conn) beat(now time.Time) {
 	}
 	c.beats.offered = false
 	c.mu.Lock()
-	attached, due := c.mu.attached, c.mu.beat
+	at, due := c.mu.phase, c.mu.beat
 	c.mu.Unlock()
 	switch {
-	case !attached:
-		if c.beats.n > 2 {
-			c.abandon()
+	case at == promised:
+		if c.beats.without.IsZero() {
+			c.beats.without = now
 		}
+		if now.Sub(c.beats.without) > promiseTime {
+			c.abandon(promised)
+		}
+	case at != attached:
 	case c.hangs(now):
 		c.s.metrics.cut.WithLabelValues("slow").Inc()
 		c.kill()

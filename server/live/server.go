@@ -156,7 +156,7 @@ func (s *Server) idle() bool {
 	return s.mu.count == 0
 }
 
-// add makes a connection, which the caller then releases or abandons. It fails with
+// add makes a connection, which the caller then hijacks or abandons. It fails with
 // errFull or model.ErrClosed.
 func (s *Server) add(remote string, may func() bool) (*conn, error) {
 	c := &conn{s: s, remote: remote, may: may, room: make(chan struct{}, 1)}
@@ -262,7 +262,7 @@ func (s *Server) open(rc *fasthttp.RequestCtx) (*conn, bool) {
 		return nil, false
 	}
 	if !c.may() { // since the request was let in; whoever has changed that may not have seen the connection
-		c.abandon()
+		c.abandon(making)
 		fail(rc, fasthttp.StatusUnauthorized, "unauthorized", errRevoked)
 		return nil, false
 	}
@@ -286,10 +286,14 @@ func (s *Server) Recheck() {
 // hijack takes the connection out of fasthttp: what was gathered so far is the answer.
 func (s *Server) hijack(rc *fasthttp.RequestCtx, c *conn) {
 	s.metrics.conns.WithLabelValues(c.t.name()).Inc()
+	if !c.advance(making) {
+		fail(rc, fasthttp.StatusServiceUnavailable, "unavailable", model.ErrClosed)
+		return
+	}
 	rc.HijackSetNoResponse(true)
 	rc.Hijack(func(nc net.Conn) {
-		if err := c.out.attach(nc); err != nil || !c.start() {
-			c.abandon()
+		if !c.advance(promised) || c.out.attach(nc) != nil || !c.advance(claimed) {
+			c.abandon(promised, claimed)
 			_ = nc.Close() // it is of no use
 			return
 		}

@@ -47,6 +47,7 @@ func (s *Server) events(rc *fasthttp.RequestCtx) {
 	if !ok {
 		return
 	}
+	defer c.abandon(making) // unless it is hijacked
 	t := &sseTransport{c: c, from: wanted}
 	t.head(string(rc.Request.Header.Peek("Origin")))
 	var failed error
@@ -66,7 +67,6 @@ func (s *Server) events(rc *fasthttp.RequestCtx) {
 		t.subs = append(t.subs, c.find(wanted[i].ID))
 	}
 	if len(c.list()) == 0 {
-		c.abandon()
 		fail(rc, statusOf(failed), typeOf(failed), failed)
 		return
 	}

@@ -2,10 +2,13 @@ package live
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/strandline-db/strandline/server/live/frame"
 	"github.com/strandline-db/strandline/shard/model"
@@ -195,5 +198,54 @@ func TestStreamWaits(t *testing.T) {
 	r.apply(8)
 	if res := <-done; res.StatusCode != 200 {
 		t.Errorf("got %v", res)
+	}
+}
+
+// TestSlowHandler: a stream that waits for long is not given up under its handler, and is
+// all there then.
+func TestSlowHandler(t *testing.T) {
+	r, f := newReplica(t, Options{Heartbeat: 10 * time.Millisecond})
+	f.put(time.Now(), 1, "__name__", "m")
+	done := make(chan *http.Response, 1)
+	go func() { done <- f.get(PathSSE+"?query=m&step=100ms&applied=0:7", nil) }()
+	until(t, "it waits", func() bool { return r.waits() == 1 })
+	until(t, "four beats are due", func() bool {
+		c := f.all()[0]
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return c.mu.ping
+	})
+	r.apply(7)
+	res := <-done
+	if n, err := io.ReadFull(res.Body, make([]byte, 512)); res.StatusCode != 200 || err != nil {
+		t.Errorf("got %v %d %v", res, n, err)
+	}
+	_ = res.Body.Close()
+	until(t, "nothing is left", func() bool { return len(f.all()) == 0 && f.hub.Stats().Subscribers == 0 })
+}
+
+// TestKilledInItsHandler: a server that closes waits for the handler, and nothing is left.
+func TestKilledInItsHandler(t *testing.T) {
+	r, f := newReplica(t, Options{})
+	done := make(chan *http.Response, 1)
+	go func() { done <- f.get(PathSSE+"?query=m&applied=0:7", nil) }()
+	until(t, "it waits", func() bool { return r.waits() == 1 })
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	closed := make(chan error, 1)
+	go func() { closed <- f.Close(ctx) }()
+	until(t, "it is cut", func() bool {
+		all := f.all()
+		return len(all) == 1 && all[0].isCut()
+	})
+	r.apply(7)
+	if err := <-closed; !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	if res := <-done; res.StatusCode != 503 {
+		t.Errorf("got %v", res)
+	}
+	if n := f.hub.Stats().Subscribers; n != 0 {
+		t.Errorf("%d subscribers are left", n)
 	}
 }

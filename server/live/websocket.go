@@ -59,6 +59,7 @@ func (s *Server) webSocket(rc *fasthttp.RequestCtx, simple bool) {
 	if !ok {
 		return
 	}
+	defer c.abandon(making) // unless it is hijacked
 	c.simple = simple
 	u := websocket.Upgrader{
 		ReadBufferSize: readBuffer, WriteBufferSize: writeBuffer, WriteBufferPool: &s.frames,
@@ -69,7 +70,6 @@ func (s *Server) webSocket(rc *fasthttp.RequestCtx, simple bool) {
 	}
 	ws, err := u.Upgrade(upgrading{&c.out}, req, nil)
 	if err != nil { // it is answered
-		c.abandon()
 		return
 	}
 	t := &wsTransport{c, ws}
