@@ -59,10 +59,10 @@ func (e *Engine) Fragment(ctx context.Context, r model.Reader, request []byte) (
 func (e *Engine) evaluate(ctx context.Context, r model.Reader, req *partial.Request) (*partial.Answer, error) {
 	q := &querier{Queryable: NewQueryable(r, &Limits{MaxSeries: req.MaxSeries, MaxSamples: int64(e.opts.MaxSamples)})}
 	defer q.Close()
-	src := &batches{ctx: ctx, q: q, req: req, size: max(1, min(1024, e.batchPoints/stepsOf(req)))}
+	fold := partial.NewFold(req, e.opts.MaxSamples)
+	src := &batches{ctx: ctx, q: q, req: req, fold: fold, size: max(1, min(1024, e.batchPoints/stepsOf(req)))}
 	out := &partial.Answer{}
 	var notes annotations.Annotations
-	fold := partial.NewFold(req, e.opts.MaxSamples)
 	for first := true; first || src.next < len(src.list); first = false {
 		qry, err := e.build(ctx, src, req)
 		if err != nil {
@@ -156,6 +156,7 @@ type batches struct {
 	ctx  context.Context // of the fragment: what is selected outlives a query
 	q    *querier
 	req  *partial.Request
+	fold *partial.Fold
 	size int
 
 	list  []model.Series // of the first Select
@@ -196,16 +197,22 @@ func (b *batch) Close() error {
 	return nil
 }
 
-// check refuses series that are not what they seem without those of other nodes.
+// check refuses series that are not what they seem without those of other nodes, and too
+// many groups of them.
 func (b *batches) check(list []model.Series) error {
-	for _, s := range list {
+	all := make([]labels.Labels, len(list))
+	for i, s := range list {
 		ls := s.Labels()
+		all[i] = ls
 		if b.req.ReplicaLabel != "" && ls.Has(b.req.ReplicaLabel) {
 			return fmt.Errorf("%w: a pair of senders may have series at several nodes", errUnfit)
 		}
 		if b.req.Metric != "" && (ls.Has("__type__") || ls.Has("__unit__")) {
 			return fmt.Errorf("%w: series may differ in labels that are dropped", errUnfit)
 		}
+	}
+	if !b.fold.Fits(all) {
+		return fmt.Errorf("%w: too many groups", errUnfit)
 	}
 	return nil
 }

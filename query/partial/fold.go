@@ -34,6 +34,20 @@ func NewFold(r *Request, maxPoints int) *Fold {
 	return &Fold{req: r, steps: steps, most: min(maxPoints, pointsMost) / steps, groups: map[string]*Points{}, b: labels.NewBuilder(labels.EmptyLabels())}
 }
 
+// Fits tells whether there is room for the groups of series with these labels, before
+// anything is worked out that would be for nothing.
+func (f *Fold) Fits(series []labels.Labels) bool {
+	if len(series) <= f.most {
+		return true
+	}
+	groups := map[string]bool{}
+	for _, ls := range series {
+		f.buf = f.req.groupKey(f.buf[:0], ls)
+		groups[string(f.buf)] = true
+	}
+	return len(groups) <= f.most
+}
+
 // Series returns the points of the group of the series with these labels, to be given
 // to Float and Histogram. first are the labels that it is stored with.
 func (f *Fold) Series(ls, first labels.Labels) *Points {

@@ -121,6 +121,10 @@ func TestMerge(t *testing.T) {
 		t.Error("a sum of histograms")
 	}
 	f = NewFold(one, 1)
+	if two := []labels.Labels{labels.FromStrings("a", "1", "b", "1"), labels.FromStrings("a", "1", "b", "2")}; !f.Fits(two) ||
+		f.Fits(append(two, labels.FromStrings("a", "2"))) {
+		t.Error("room for one group")
+	}
 	f.Series(labels.FromStrings("a", "1"), labels.EmptyLabels())
 	if f.Series(labels.FromStrings("a", "2"), labels.EmptyLabels()) != nil || f.Unfit() == "" {
 		t.Error("more groups than allowed")
