@@ -156,11 +156,14 @@ func TestWorkSeesWrites(t *testing.T) {
 // that nobody waits for any more ends, a node that can't do it is passed over, and
 // without any the result is partial if that was asked for.
 func TestWorkEnds(t *testing.T) {
-	c := newTrio(t, Options{CommitTimeout: time.Second})
-	c.mustWrite("n1", 0, 20)
+	c := newTrio(t, Options{CommitTimeout: 2 * time.Second})
+	c.await("a write", func() error { return c.write("n1", 0, 20) })
 	c.join("n4", "n1")
-	c.check("n4")
 	n := c.nodes["n4"].node
+	c.await("a read", func() error {
+		_, _, err := n.Sync(t.Context(), Wanted{Level: Linearizable})
+		return err
+	})
 	r := n.Reader().(model.Scatterer)
 	began, ended := make(chan struct{}, 10), make(chan error, 10)
 	var long atomic.Bool
@@ -177,7 +180,15 @@ func TestWorkEnds(t *testing.T) {
 	for _, m := range c.nodes {
 		m.node.Work(work)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
+	// At level stale no leader is needed, which a busy machine may lack for a while.
+	stale := func(ctx context.Context) context.Context {
+		ctx, _, err := n.Sync(ctx, Wanted{Level: Stale})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return ctx
+	}
+	ctx, cancel := context.WithCancel(stale(t.Context()))
 	failed := make(chan error, 1)
 	go func() { _, err := r.Scatter(ctx, []byte("x")); failed <- err }()
 	<-began
@@ -189,7 +200,7 @@ func TestWorkEnds(t *testing.T) {
 	c.noWork()
 
 	long.Store(true)
-	if out, err := r.Scatter(t.Context(), []byte("x")); err != nil || len(out) == 0 || string(out[0]) != "x" {
+	if out, err := r.Scatter(stale(t.Context()), []byte("x")); err != nil || len(out) == 0 || string(out[0]) != "x" {
 		t.Errorf("%q, %v", out, err)
 	}
 	c.noWork()
@@ -202,17 +213,17 @@ func TestWorkEnds(t *testing.T) {
 			return []byte(name), nil
 		})
 	}
-	out, err := r.Scatter(t.Context(), []byte("x"))
+	out, err := r.Scatter(stale(t.Context()), []byte("x"))
 	if err != nil || len(out) == 0 || string(out[0]) != "n2" {
 		t.Errorf("%q, %v", out, err)
 	}
-	if _, err := r.Scatter(t.Context(), make([]byte, model.MaxFragmentRequest+1)); !errors.Is(err, model.ErrLimit) {
+	if _, err := r.Scatter(stale(t.Context()), make([]byte, model.MaxFragmentRequest+1)); !errors.Is(err, model.ErrLimit) {
 		t.Errorf("a large request: %v", err)
 	}
 	c.nodes["n2"].node.Work(func(context.Context, model.Reader, []byte) ([]byte, error) {
 		return make([]byte, model.MaxFragmentAnswer+1), nil
 	})
-	if _, err := r.Scatter(t.Context(), []byte("x")); err == nil {
+	if _, err := r.Scatter(stale(t.Context()), []byte("x")); err == nil {
 		t.Error("a large answer is taken")
 	}
 
