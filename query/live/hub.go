@@ -104,6 +104,9 @@ func (h *Hub) Subscribe(ctx context.Context, req Request) (*Subscription, error)
 		s.Close()
 		return nil, kindOf(err)
 	}
+	if req.Samples && req.After == 0 && req.Backfill == 0 {
+		s.since = h.opts.Clock.Now().UnixMilli() // from when on the feed was there for certain
+	}
 	return s, nil
 }
 

@@ -341,8 +341,15 @@ func TestClientHasEachSampleOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	until(t, "it is subscribed", func() bool {
-		return nodes[0].hub.Stats().Subscribers+nodes[1].hub.Stats().Subscribers+nodes[2].hub.Stats().Subscribers > 0
+	until(t, "it is subscribed", func() bool { // and has its feed
+		for _, f := range nodes {
+			for _, c := range f.all() {
+				if len(c.list()) > 0 {
+					return true
+				}
+			}
+		}
+		return false
 	})
 	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 	defer cancel()

@@ -77,7 +77,7 @@ func TestSet(t *testing.T) {
 
 // TestHeartbeatsClaimNothingTooEarly: what a heartbeat says is known has been sent.
 func TestHeartbeatsClaimNothingTooEarly(t *testing.T) {
-	f := newFixture(t, &Options{Heartbeat: 50 * time.Millisecond})
+	f := newFixture(t, &Options{Heartbeat: 200 * time.Millisecond})
 	f.put(time.Now().Add(-time.Minute), 1, "__name__", "m")
 	c := f.dial(PathLive, nil)
 	c.send(`{"op":"subscribe","id":"a","query":"m","step":"100ms","backfill":"5m"}`)
