@@ -20,6 +20,7 @@ type evaluation struct {
 	plan  *plan
 	task  taskState
 	fills filler
+	held  atomic.Int64 // samples of backfills that are not taken yet
 	known atomic.Int64 // in samples mode: all that was applied by then, Unix ms, has been told
 	how   atomic.Pointer[string]
 
@@ -198,6 +199,7 @@ func (e *evaluation) unsubscribe(s *Subscription, why error) {
 	e.mu.subs[n] = nil
 	e.mu.subs = e.mu.subs[:n]
 	if s.fill != nil {
+		s.fill.backlog.release()
 		s.fill = nil
 		e.mu.filling.Add(-1)
 	}

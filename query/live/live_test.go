@@ -422,6 +422,36 @@ func TestOutage(t *testing.T) {
 	}
 }
 
+// TestSamplesWaitForTheStorage: who resumes samples while the storage can't be read has
+// them once it can.
+func TestSamplesWaitForTheStorage(t *testing.T) {
+	f := newFixture(t, nil)
+	at := start.UnixMilli() - 3000
+	f.put(labels.FromStrings("__name__", "up"), at, 1)
+	f.store.SetError(model.ErrUnavailable)
+	s := f.subscribe(Request{Query: "up", Samples: true, After: at - 1000})
+	for range 3 {
+		if evs := s.Poll(nil); len(evs) > 0 {
+			t.Fatalf("%+v", evs)
+		}
+		f.clock.Advance(time.Second)
+	}
+	if s.Since() != at-1000 {
+		t.Errorf("it would go on after %d", s.Since())
+	}
+	f.store.SetError(nil)
+	for got := false; !got; {
+		f.clock.Advance(time.Second)
+		for _, ev := range s.Poll(nil) {
+			if ev.Kind != SeriesKind && (ev.Kind != DataKind || ev.Step.T != at) {
+				t.Fatalf("%+v", ev)
+			}
+			got = got || ev.Kind == DataKind
+		}
+		time.Sleep(time.Millisecond) // the workers see the new time whenever they come to it
+	}
+}
+
 // inTurn fails unless every step from next on comes, in order, or is told as dropped,
 // and returns how many were.
 func inTurn(t *testing.T, evs []Event, step time.Duration, next int64) (dropped int64) {

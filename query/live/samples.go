@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/prometheus/model/labels"
@@ -19,6 +20,7 @@ type sampler struct {
 	feed  model.Feed
 	batch model.FeedBatch
 	names map[uint32]*seriesName // by number in the feed
+	hold  time.Time              // until when no backfill is read, since the storage can't be
 	gap   bool                   // the feed has failed since known
 	// Scratch of publish: the samples by group, and the last group of a timestamp, plus one.
 	times  []int64
@@ -162,12 +164,16 @@ type stored struct {
 func (s *sampler) fill(ctx context.Context, now time.Time) error {
 	e := s.e
 	from, ok := e.oldestAsked()
-	if !ok {
+	if !ok || now.Before(s.hold) || e.held.Load() >= int64(e.hub.opts.MaxSamples) { // who takes what is held wakes us
 		return nil
 	}
 	list, err := s.read(ctx, from)
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
+	}
+	if err != nil && passing(err) {
+		s.hold = now.Add(look)
+		return nil
 	}
 	// What the selection shows the feed has given: what it gives now goes live, and
 	// what of that is in the selection too must not come twice.
@@ -178,6 +184,7 @@ func (s *sampler) fill(ctx context.Context, now time.Time) error {
 	list = s.without(list)
 	var times []int64
 	var groups [][]row
+	b := &backlog{e: e, n: int64(len(list))}
 	for _, x := range list {
 		if n := len(times); n == 0 || times[n-1] != x.t {
 			times, groups = append(times, x.t), append(groups, nil)
@@ -185,13 +192,28 @@ func (s *sampler) fill(ctx context.Context, now time.Time) error {
 		groups[len(groups)-1] = append(groups[len(groups)-1], x.row)
 	}
 	steps := e.number(times, groups)
-	for _, sub := range e.handSamples(steps, now.UnixMilli(), err) {
+	for _, sub := range e.handSamples(steps, b, now.UnixMilli(), err) {
 		if sub.wake != nil {
 			sub.wake()
 		}
 	}
 	s.publish(now)
 	return nil
+}
+
+// backlog is what a backfill has selected, for those who wait for it together.
+type backlog struct {
+	e    *evaluation
+	n    int64 // samples
+	refs atomic.Int32
+}
+
+// release is for each of them, once it needs it no longer.
+func (b *backlog) release() {
+	if b != nil && b.refs.Add(-1) == 0 {
+		b.e.held.Add(-b.n)
+		b.e.hub.sched.kick(b.e) // others may wait for room
+	}
 }
 
 // read returns what is stored from a time on, in order of time.
@@ -266,9 +288,12 @@ func (e *evaluation) oldestAsked() (from int64, ok bool) {
 }
 
 // handSamples gives those who wait their backfill, and moves their cursors to here.
-func (e *evaluation) handSamples(steps []*Step, now int64, err error) (wakes []*Subscription) {
+func (e *evaluation) handSamples(steps []*Step, b *backlog, now int64, err error) (wakes []*Subscription) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	b.refs.Add(1) // ours, while others come
+	e.held.Add(b.n)
+	defer b.release()
 	for _, s := range e.mu.asking {
 		f := s.fill
 		if f == nil {
@@ -278,6 +303,8 @@ func (e *evaluation) handSamples(steps []*Step, now int64, err error) (wakes []*
 		f.missing = Dropped{From: f.next, To: now}
 		f.take(steps[i:], maxTime+1, e.mu.series.next, kindOf(err))
 		s.seq = e.mu.ring.head
+		b.refs.Add(1)
+		f.backlog = b
 		if s.armed.CompareAndSwap(true, false) {
 			wakes = append(wakes, s)
 		}

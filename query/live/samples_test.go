@@ -124,6 +124,40 @@ func TestSamplesResume(t *testing.T) {
 	}
 }
 
+// TestSamplesHeld: backfills that nobody takes bound what others can have, until they are
+// taken or given up.
+func TestSamplesHeld(t *testing.T) {
+	const stored = 600
+	r := newRig(t, live.Options{MaxSamples: 1000})
+	for i := range stored {
+		r.append(gauge("a", start.UnixMilli()-int64(i)-1, float64(i)))
+	}
+	witness := &follower{seen: map[string]int{}}
+	witness.join(r, live.Request{})
+	n := 0
+	serve := func() { // lets the evaluation run
+		n++
+		r.append(gauge("b", start.UnixMilli(), float64(n)))
+		witness.until(r, "the witness has it", func() bool { return witness.seen[fmt.Sprint("b ", start.UnixMilli(), " ", n)] > 0 })
+	}
+	var all []*follower
+	for range 3 {
+		f := &follower{seen: map[string]int{}}
+		f.join(r, live.Request{Backfill: time.Minute})
+		f.poll() // it asks
+		serve()
+		serve()
+		all = append(all, f)
+	}
+	if all[2].poll() {
+		t.Fatal("the third has a backlog of its own")
+	}
+	all[0].Close()
+	for _, f := range all[1:] {
+		f.until(r, "all has come", func() bool { return len(f.seen) >= stored })
+	}
+}
+
 // TestSamplesOfTooManySeries: a feed that comes to have too many series tells so, after
 // what it could bring.
 func TestSamplesOfTooManySeries(t *testing.T) {

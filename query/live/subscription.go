@@ -58,13 +58,14 @@ type Subscription struct {
 // [next, seam] are still to be computed.
 type fill struct {
 	next, seam int64
-	again      int64   // steps up to here are among the recent, if these go back so far
-	fix        span    // steps that were given, whose corrections come first
-	was        uint64  // and only those that events from here on told
-	ready      []*Step // computed, in place of those before next
-	known      uint32  // as in entry
-	err        error   // why missing is; comes after ready
-	missing    Dropped // steps that could not be computed
+	again      int64    // steps up to here are among the recent, if these go back so far
+	fix        span     // steps that were given, whose corrections come first
+	was        uint64   // and only those that events from here on told
+	ready      []*Step  // computed, in place of those before next
+	known      uint32   // as in entry
+	err        error    // why missing is; comes after ready
+	missing    Dropped  // steps that could not be computed
+	backlog    *backlog // what ready is of, in samples mode
 	asked      bool
 }
 
@@ -291,6 +292,7 @@ func (s *Subscription) pollFill(dst []Event) (_ []Event, more, ask bool) {
 		f.fix, f.was = span{s.start, f.next - s.e.key.step}, s.seq
 		s.seq, f.seam = s.e.mu.ring.head, s.e.mu.last
 	default:
+		f.backlog.release()
 		s.fill = nil
 		s.jumped = true
 		s.e.mu.filling.Add(-1)
