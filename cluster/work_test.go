@@ -152,41 +152,43 @@ func TestWorkSeesWrites(t *testing.T) {
 	}
 }
 
-// TestWorkEnds: work that takes longer than a connection may be silent gets done, work
-// that nobody waits for any more ends, a node that can't do it is passed over, and
-// without any the result is partial if that was asked for.
-func TestWorkEnds(t *testing.T) {
-	c := newTrio(t, Options{CommitTimeout: 2 * time.Second})
+// workless is four nodes of which n4 holds nothing, and its reader. At level stale no leader
+// is needed, which a busy machine may lack for a while.
+func workless(t *testing.T) (c *trio, n *Node, r model.Scatterer, stale func(context.Context) context.Context) {
+	c = newTrio(t, Options{CommitTimeout: 2 * time.Second})
 	c.await("a write", func() error { return c.write("n1", 0, 20) })
 	c.join("n4", "n1")
-	n := c.nodes["n4"].node
+	n = c.nodes["n4"].node
 	c.await("a read", func() error {
 		_, _, err := n.Sync(t.Context(), Wanted{Level: Linearizable})
 		return err
 	})
-	r := n.Reader().(model.Scatterer)
-	began, ended := make(chan struct{}, 10), make(chan error, 10)
-	var long atomic.Bool
-	work := func(ctx context.Context, _ model.Reader, request []byte) ([]byte, error) {
-		if long.Load() {
-			time.Sleep(silence + silence/4)
-			return request, nil
-		}
-		began <- struct{}{}
-		<-ctx.Done()
-		ended <- ctx.Err()
-		return nil, ctx.Err()
-	}
-	for _, m := range c.nodes {
-		m.node.Work(work)
-	}
-	// At level stale no leader is needed, which a busy machine may lack for a while.
-	stale := func(ctx context.Context) context.Context {
+	return c, n, n.Reader().(model.Scatterer), func(ctx context.Context) context.Context {
 		ctx, _, err := n.Sync(ctx, Wanted{Level: Stale})
 		if err != nil {
 			t.Fatal(err)
 		}
 		return ctx
+	}
+}
+
+// TestWorkEnds: work that takes longer than a connection may be silent gets done, and work
+// that nobody waits for any more ends.
+func TestWorkEnds(t *testing.T) {
+	c, _, r, stale := workless(t)
+	began, ended := make(chan struct{}, 10), make(chan error, 10)
+	var long atomic.Bool
+	for _, m := range c.nodes {
+		m.node.Work(func(ctx context.Context, _ model.Reader, request []byte) ([]byte, error) {
+			if long.Load() {
+				time.Sleep(silence + silence/4)
+				return request, nil
+			}
+			began <- struct{}{}
+			<-ctx.Done()
+			ended <- ctx.Err()
+			return nil, ctx.Err()
+		})
 	}
 	ctx, cancel := context.WithCancel(stale(t.Context()))
 	failed := make(chan error, 1)
@@ -204,7 +206,12 @@ func TestWorkEnds(t *testing.T) {
 		t.Errorf("%q, %v", out, err)
 	}
 	c.noWork()
+}
 
+// TestWorkFails: a node that can't work is passed over, what is too large is refused, and
+// without any node the query is partial if that was asked for.
+func TestWorkFails(t *testing.T) {
+	c, n, r, stale := workless(t)
 	for name, m := range c.nodes {
 		m.node.Work(func(context.Context, model.Reader, []byte) ([]byte, error) {
 			if name != "n2" {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 
+	commonmodel "github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/storage"
@@ -110,7 +111,7 @@ func foldResult(f *partial.Fold, req *partial.Request, v any) error {
 			return ls
 		}
 		b.Reset(ls)
-		return b.Set(labels.MetricName, req.Metric).Labels()
+		return b.Set(commonmodel.MetricNameLabel, req.Metric).Labels()
 	}
 	switch v := v.(type) {
 	case promql.Vector:

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	commonmodel "github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/promql/parser"
@@ -52,7 +53,7 @@ func (p *plan) walk(expr parser.Expr, once bool, put func(parser.Expr)) {
 }
 
 // reserved are the labels that go with the metric's name.
-var reserved = []string{labels.MetricName, "__type__", "__unit__"}
+var reserved = []string{commonmodel.MetricNameLabel, "__type__", "__unit__"}
 
 func isReserved(label string) bool { return slices.Contains(reserved, label) }
 
@@ -90,7 +91,7 @@ func (p *plan) request(n *parser.AggregateExpr, once bool) *partial.Request {
 	if s.drops {
 		// Series of two metrics may become one, from different nodes.
 		i := slices.IndexFunc(s.selector.LabelMatchers, func(m *labels.Matcher) bool {
-			return m.Name == labels.MetricName && m.Type == labels.MatchEqual && m.Value != ""
+			return m.Name == commonmodel.MetricNameLabel && m.Type == labels.MatchEqual && m.Value != ""
 		})
 		if i < 0 {
 			return nil

@@ -5,6 +5,7 @@ import (
 	"math"
 	"slices"
 
+	commonmodel "github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/value"
@@ -98,7 +99,7 @@ func (s *scattered) scatter(ctx context.Context, p *plan) {
 	_ = eg.Wait() // no part's failure is the query's
 	for _, x := range p.parts {
 		if x.result != nil {
-			x.marker = labels.MustNewMatcher(labels.MatchEqual, labels.MetricName, "partial results")
+			x.marker = labels.MustNewMatcher(labels.MatchEqual, commonmodel.MetricNameLabel, "partial results")
 			// In parentheses, since some functions treat a selector in another way.
 			x.place(&parser.ParenExpr{PosRange: x.at.PosRange, Expr: &parser.VectorSelector{
 				LabelMatchers: []*labels.Matcher{x.marker}, PosRange: x.at.PosRange,
