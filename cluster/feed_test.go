@@ -28,6 +28,7 @@ type liveNode struct {
 	subs  map[string]*live.Subscription
 	steps map[string]map[int64]string
 	ids   map[string]map[uint32]string
+	drops []live.Dropped
 }
 
 func (c *trio) live(name string, at time.Time, queries ...string) *liveNode {
@@ -78,10 +79,32 @@ func (l *liveNode) poll() (err error) {
 				l.steps[text][ev.Step.T] = fmt.Sprint(rows)
 			case live.ErrorKind:
 				err = ev.Err
+			case live.DroppedKind:
+				l.drops = append(l.drops, ev.Dropped)
 			}
 		}
 	}
 	return err
+}
+
+// once reads samples mode, in which nothing may come twice.
+func once(t *testing.T, s *live.Subscription, names map[uint32]string, seen map[string]bool) {
+	t.Helper()
+	for _, ev := range s.Poll(nil) {
+		for _, d := range ev.Series {
+			names[d.ID] = d.Labels.String()
+		}
+		if ev.Kind != live.DataKind {
+			continue
+		}
+		for _, v := range ev.Step.Values {
+			k := fmt.Sprint(names[v.Series], " ", ev.Step.T)
+			if seen[k] {
+				t.Errorf("%s came twice", k)
+			}
+			seen[k] = true
+		}
+	}
 }
 
 // servers are the nodes that a feed of this node comes from.
@@ -125,6 +148,11 @@ func TestLiveElsewhere(t *testing.T) {
 	}
 	hubs := []*liveNode{n4, c.live(witness, time.Unix(base, 0), queries...)}
 	defer hubs[1].close(t)
+	samples, err := n4.Subscribe(t.Context(), live.Request{Query: `m`, Samples: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	names, seen := map[uint32]string{}, map[string]bool{}
 	at := int64(base)
 	round := func(what string) {
 		t.Helper()
@@ -143,6 +171,7 @@ func TestLiveElsewhere(t *testing.T) {
 					l.clock.Advance(time.Second)
 				}
 			}
+			once(t, samples, names, seen)
 			for _, l := range hubs {
 				if err := l.poll(); err != nil {
 					return err
@@ -177,6 +206,15 @@ func TestLiveElsewhere(t *testing.T) {
 	}
 	c.planEnds(PlanDone)
 	round("after the move back")
+	samples.Close()
+	for _, l := range hubs {
+		if len(l.drops) > 0 {
+			t.Errorf("dropped %v", l.drops)
+		}
+	}
+	if len(seen) == 0 {
+		t.Error("no sample came")
+	}
 	n4.close(t)
 	for name, m := range c.nodes {
 		c.await("no feed left open at "+name, func() error {
