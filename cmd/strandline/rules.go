@@ -111,7 +111,7 @@ func (n *node) startRules(q *query.Engine) (r *ruling, err error) {
 		}
 	}
 	if n.cluster != nil {
-		r.leads = watchLeadership(n.cluster, 2)
+		r.leads = watchLeadership(n.cluster.LeadsMetadata, 2)
 		o.Leadership = r.leads.listener(0)
 		o.Sync = func(ctx context.Context, w model.Applied) error {
 			ctx, cancel := context.WithTimeout(ctx, c.QueryTimeout)
@@ -154,38 +154,40 @@ func (r *ruling) close() error {
 // leadEvery is how often a node looks whether it leads the metadata group.
 const leadEvery = 500 * time.Millisecond
 
-// leadership tells whether this node leads the metadata group, and so evaluates rules.
+// leadership tells whether this node leads the metadata group, and so evaluates rules. All
+// who ask are told what the watch saw last, so that whoever has been told of a change
+// and asks then misses none: what it is told in between, by the group itself, might be past
+// again, or be told to somebody else.
 type leadership struct {
-	node      *cluster.Node
-	listeners []listener
-	cancel    context.CancelFunc
-	done      chan struct{}
+	leads   func() bool
+	saw     atomic.Bool
+	changed []chan struct{} // one for each that listens
+	cancel  context.CancelFunc
+	done    chan struct{}
 }
 
 // watchLeadership watches for n listeners.
-func watchLeadership(node *cluster.Node, n int) *leadership {
+func watchLeadership(leads func() bool, n int) *leadership {
 	ctx, cancel := context.WithCancel(context.Background())
-	l := &leadership{node: node, cancel: cancel, done: make(chan struct{})}
+	l := &leadership{leads: leads, cancel: cancel, done: make(chan struct{})}
 	for range n {
-		l.listeners = append(l.listeners, listener{node, new(atomic.Bool), make(chan struct{}, 1)})
+		l.changed = append(l.changed, make(chan struct{}, 1))
 	}
 	go l.watch(ctx)
 	return l
 }
 
-// watch tells each listener for which it is no longer so what it saw last.
 func (l *leadership) watch(ctx context.Context) {
 	defer close(l.done)
 	tick := time.NewTicker(leadEvery)
 	defer tick.Stop()
 	for {
-		for _, x := range l.listeners {
-			if x.saw.Load() == l.node.LeadsMetadata() {
-				continue
-			}
-			select {
-			case x.changed <- struct{}{}:
-			default:
+		if now := l.leads(); l.saw.Swap(now) != now {
+			for _, ch := range l.changed {
+				select {
+				case ch <- struct{}{}:
+				default:
+				}
 			}
 		}
 		select {
@@ -203,21 +205,16 @@ func (l *leadership) listener(n int) rules.Leadership {
 	if l == nil {
 		return nil
 	}
-	return l.listeners[n]
+	return listener{l, n}
 }
 
 type listener struct {
-	node    *cluster.Node
-	saw     *atomic.Bool // what Leads has answered last
-	changed chan struct{}
+	*leadership
+	n int
 }
 
 // Leads implements rules.Leadership.
-func (l listener) Leads() bool {
-	leads := l.node.LeadsMetadata()
-	l.saw.Store(leads)
-	return leads
-}
+func (l listener) Leads() bool { return l.saw.Load() }
 
 // Changed implements rules.Leadership.
-func (l listener) Changed() <-chan struct{} { return l.changed }
+func (l listener) Changed() <-chan struct{} { return l.changed[l.n] }
