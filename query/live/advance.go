@@ -10,15 +10,17 @@ import (
 // catchUp is how many steps are evaluated at once, at most.
 const catchUp = 64
 
-// patient is how many evaluations in a row may take longer than their steps are apart
-// before steps are skipped: several at once may well cost no more than one, and what
-// is slow for a while need not be slow.
-const patient = 3
+// patient is how many evaluations in a row may take longer than their steps are apart, and
+// patience by how many milliseconds they may then be behind, before steps are skipped:
+// several at once may well cost no more than one, and what is slow for a while, since the
+// machine has other work, need not be slow.
+const patient, patience = 3, 5000
 
 // pace is how an evaluation keeps up with the time.
 type pace struct {
 	chunk int64 // steps that are evaluated at once, at most
 	slow  int   // evaluations in a row that took a quarter longer than their steps are apart, or more
+	skips bool  // since it was both slow and late
 	told  int64 // the newest step that was due when an error was told
 }
 
@@ -44,7 +46,7 @@ func passing(err error) bool {
 func (e *evaluation) advance(ctx context.Context, newest int64, err error) (held bool) {
 	step, p := e.key.step, &e.pace
 	behind, most := (newest-e.next)/step+1, e.room()
-	if p.slow >= patient {
+	if p.skips = p.slow >= patient && (p.skips || newest-e.next > patience); p.skips {
 		most = 1
 	}
 	if behind > most {

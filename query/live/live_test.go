@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math"
 	"slices"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -323,11 +322,15 @@ type slowStore struct {
 	*querytest.Store
 	clock *clock.Manual
 	takes time.Duration
-	once  atomic.Int64 // nanoseconds that one more answer takes
+	once  chan time.Duration // what single answers take besides, in turn
 }
 
 func (s *slowStore) Select(ctx context.Context, req *model.SelectRequest) (*model.Selection, error) {
-	takes := time.Duration(s.once.Swap(0))
+	var takes time.Duration
+	select {
+	case takes = <-s.once:
+	default:
+	}
 	if s.clock.Now().Before(start.Add(2 * time.Minute)) { // else it would run away from who reads
 		takes += s.takes
 	}
@@ -338,7 +341,7 @@ func (s *slowStore) Select(ctx context.Context, req *model.SelectRequest) (*mode
 // slowDown makes the hub's queries take time.
 func (f *fixture) slowDown(takes time.Duration) *slowStore {
 	f.t.Helper()
-	store := &slowStore{Store: f.store, clock: f.clock, takes: takes}
+	store := &slowStore{Store: f.store, clock: f.clock, takes: takes, once: make(chan time.Duration, 8)}
 	q, err := query.New(store, &query.Options{Clock: f.clock})
 	if err != nil {
 		f.t.Fatal(err)
@@ -373,7 +376,7 @@ func TestHiccup(t *testing.T) {
 	s := f.subscribe(Request{Query: `up + 1`, Step: step})
 	at := start
 	for _, takes := range []time.Duration{0, 3 * time.Second, 0, 300 * time.Millisecond, 0} {
-		store.once.Store(int64(takes))
+		store.once <- takes
 		f.clock.Advance(step)
 		next := at.Add(step)
 		at = next.Add(takes)
@@ -399,7 +402,7 @@ func TestOutage(t *testing.T) {
 		f.put(ls, f.clock.Now().UnixMilli(), 7)
 		fails := 0
 		for range 6 {
-			store.once.Store(int64(2500 * time.Millisecond))
+			store.once <- 2500 * time.Millisecond
 			f.clock.Advance(step)
 			f.clock.Advance(time.Second)
 			some := f.until(s, f.clock.Now().UnixMilli()-1000)
@@ -449,6 +452,26 @@ func TestSamplesWaitForTheStorage(t *testing.T) {
 			got = got || ev.Kind == DataKind
 		}
 		time.Sleep(time.Millisecond) // the workers see the new time whenever they come to it
+	}
+}
+
+// TestBusyMachine: an evaluation of which each takes longer than its steps are apart, for a
+// second or two, makes all of them good.
+func TestBusyMachine(t *testing.T) {
+	f := newFixture(t, &Options{Delay: -1})
+	store := f.slowDown(0)
+	const step = 100 * time.Millisecond
+	s := f.subscribe(Request{Query: `up + 1`, Step: step})
+	f.clock.Advance(step)
+	next := start.Add(step)
+	inTurn(t, f.until(s, next.UnixMilli()), step, next.UnixMilli())
+	for _, ms := range []time.Duration{150, 300, 500, 800, 1100} {
+		store.once <- ms * time.Millisecond
+	}
+	f.clock.Advance(step)
+	end := next.Add(step + 2850*time.Millisecond)
+	if n := inTurn(t, f.until(s, end.Truncate(step).UnixMilli()), step, next.Add(step).UnixMilli()); n > 0 {
+		t.Errorf("%d steps were dropped", n)
 	}
 }
 
