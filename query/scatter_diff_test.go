@@ -56,6 +56,9 @@ func fillRandom(t testing.TB, s *querytest.Store, r *rand.Rand) {
 		if kind == 5 {
 			ls = labels.NewBuilder(ls).Set("__type__", "gauge").Labels()
 		}
+		if kind == 6 {
+			ls = labels.NewBuilder(ls).Set("le", []string{"1", "5", "10", "+Inf"}[i%4]).Labels()
+		}
 		bs := model.BatchSeries{Key: model.AppendKey(nil, ls), From: len(b.T), HFrom: len(b.Hist)}
 		total := 0.0
 		for at := int64(r.IntN(15_000)); at < 20*60_000; at += 15_000 {
@@ -68,7 +71,7 @@ func fillRandom(t testing.TB, s *querytest.Store, r *rand.Rand) {
 				continue
 			}
 			v := odd(r, kind == 2)
-			if kind == 0 {
+			if kind == 0 || kind == 6 {
 				if total += math.Abs(v); r.IntN(30) == 0 {
 					total = 0
 				}
@@ -79,7 +82,7 @@ func fillRandom(t testing.TB, s *querytest.Store, r *rand.Rand) {
 		bs.To, bs.HTo = len(b.T), len(b.Hist)
 		b.Series = append(b.Series, bs)
 	}
-	for kind, name := range []string{"requests_total", "gauge", "wild", "hist", "mixed", "typed"} {
+	for kind, name := range []string{"requests_total", "gauge", "wild", "hist", "mixed", "typed", "lat_bucket"} {
 		for i := range 12 {
 			add(kind, i, name)
 		}
@@ -117,7 +120,10 @@ func expression(r *rand.Rand) string {
 	}
 	by := pick("", "", " by (job)", " by (job, Zone)", " without (pod)", " by (pod)", " by (__name__)", " without (job)", " by (nothing)", " without ()", " by ()")
 	agg := pick("sum", "sum", "avg", "min", "max", "count", "group") + by + " (\n" + inner + "\n)"
-	switch r.IntN(10) {
+	switch r.IntN(11) {
+	case 7:
+		return "histogram_quantile(" + pick("0.5", "0.9", "2") + ", " + pick("sum", "avg", "max") + pick(" by (le)", " by (le, job)", " without (pod)") +
+			" (rate(lat_bucket[" + pick("1m", "3m") + "]" + pick("", " offset 1m") + ")))"
 	case 0:
 		return agg + " + on (job) group_left " + pick("sum", "count") + " by (job) (gauge)"
 	case 1:
@@ -177,10 +183,10 @@ func matrixOf(res *query.Result) promql.Matrix {
 func exact(expr string) bool { return !strings.Contains(expr, "sum") && !strings.Contains(expr, "avg") }
 
 // unordered tells whether two results are equal but for the order that Prometheus' engine
-// itself takes from a Go map: that of what a subquery gives, and of series that a range
+// itself takes from a Go map: that of what a subquery or histogram_quantile gives, and of series that a range
 // query has through a function, of which topk takes the first among equal ones.
 func unordered(expr string, instant bool, a, b promql.Matrix) bool {
-	if strings.Contains(expr, ":1m]") {
+	if strings.Contains(expr, ":1m]") || strings.Contains(expr, "histogram_quantile") {
 		byLabels := func(x, y promql.Series) int { return labels.Compare(x.Metric, y.Metric) }
 		slices.SortFunc(a, byLabels)
 		slices.SortFunc(b, byLabels)

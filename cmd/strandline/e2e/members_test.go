@@ -46,6 +46,30 @@ func aggregated(t *testing.T, c *trio, n *strandline, ms int64, want int) (fragm
 	return fragments
 }
 
+// aggregateElsewhere asks a node that holds everything, and one that holds nothing.
+func aggregateElsewhere(t *testing.T, c *trio, n4 *strandline, ms int64) {
+	t.Helper()
+	if n := aggregated(t, c, c.nodes[1], ms, 50); n != 0 {
+		t.Errorf("%d aggregations were worked out for a node that holds everything", n)
+	}
+	if n := aggregated(t, c, n4, ms, 50); n == 0 {
+		t.Error("no aggregation was worked out for the node that holds nothing")
+	}
+}
+
+// fourth starts a node that enters the cluster.
+func (c *trio) fourth(t *testing.T) *strandline {
+	t.Helper()
+	addr := freeAddr(t)
+	seed := strings.Split(strings.Split(c.peers, ",")[1], "=")[1]
+	args := append([]string{"serve", "--data", filepath.Join(c.dir, "n4"), "--listen", addr, "--retention=0", "--self-scrape-interval=0",
+		"--cluster-node", "n4", "--cluster-listen", freeAddr(t), "--cluster-join", seed, "--consistency", "linearizable",
+		"--backup-dir", filepath.Join(c.dir, "backups")}, append(c.more("n4"), tinyFlush()...)...)
+	n := &strandline{child: start(t, program, args...), base: "http://" + addr}
+	awaitReady(t, n.child, n.base+"/-/ready")
+	return n
+}
+
 // backUpElsewhere has a node that holds nothing make a backup of the cluster, and serves what
 // is restored from it.
 func backUpElsewhere(t *testing.T, c *trio, l *ledger, n *strandline, to int64) {
@@ -80,20 +104,10 @@ func TestFourthProcess(t *testing.T) {
 		at++
 	}
 	write(c.nodes[0])
-	http4, cluster4 := freeAddr(t), freeAddr(t)
-	seed := strings.Split(strings.Split(c.peers, ",")[1], "=")[1]
-	args := append([]string{"serve", "--data", filepath.Join(c.dir, "n4"), "--listen", http4, "--retention=0", "--self-scrape-interval=0",
-		"--cluster-node", "n4", "--cluster-listen", cluster4, "--cluster-join", seed, "--consistency", "linearizable", "--backup-dir", filepath.Join(c.dir, "backups")}, append(more("n4"), tinyFlush()...)...)
-	n4 := &strandline{child: start(t, program, args...), base: "http://" + http4}
-	awaitReady(t, n4.child, n4.base+"/-/ready")
+	n4 := c.fourth(t)
 	write(n4) // which holds nothing
 	l.check(t, n4.base, 1000, at)
-	if n := aggregated(t, c, c.nodes[1], at, 50); n != 0 {
-		t.Errorf("%d aggregations were worked out for a node that holds everything", n)
-	}
-	if n := aggregated(t, c, n4, at, 50); n == 0 {
-		t.Error("no aggregation was worked out for the node that holds nothing")
-	}
+	aggregateElsewhere(t, c, n4, at)
 	backUpElsewhere(t, c, l, n4, at)
 
 	command := func(want string, args ...string) {
