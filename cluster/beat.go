@@ -71,6 +71,7 @@ type told struct {
 
 type toldOne struct {
 	committed uint64    // the newest commit index that it was told
+	before    uint64    // the newest at the last heartbeat
 	term      uint64    // of the last heartbeat that it answered
 	sent      time.Time // when that was sent
 	echo      echo      // what its answer said
@@ -99,11 +100,19 @@ func (t *told) change(name raft.ServerAddress, fn func(*toldOne)) {
 	fn(f)
 }
 
-// commit notes that a follower is told a commit index; true if that is news.
-func (t *told) commit(to raft.ServerAddress, index uint64) (news bool) {
+// commit notes that a follower is told a commit index.
+func (t *told) commit(to raft.ServerAddress, index uint64) {
+	t.change(to, func(f *toldOne) { f.committed = max(f.committed, index) })
+}
+
+// rests tells whether this commit index is that of the last heartbeat, and a follower has
+// not been told it, which it then has.
+func (t *told) rests(to raft.ServerAddress, index uint64) (news bool) {
 	t.change(to, func(f *toldOne) {
-		news = index > f.committed
-		f.committed = max(f.committed, index)
+		if news = index > f.committed && index == f.before; news {
+			f.committed = index
+		}
+		f.before = index
 	})
 	return news
 }
@@ -152,11 +161,11 @@ func (t *transport) sendHeartbeat(id raft.ServerID, target raft.ServerAddress, a
 	return nil
 }
 
-// beatOnce sends a heartbeat and takes in its answer. What has been committed and not told
-// is announced: Raft itself takes its CommitTimeout.
+// beatOnce sends a heartbeat and takes in its answer. What has been committed since the
+// last one but one and not told is announced: Raft itself takes its CommitTimeout.
 func (t *transport) beatOnce(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, echoed echo, resp *raft.AppendEntriesResponse) error {
 	committed, sent := t.committed(), time.Now()
-	if t.told.commit(target, committed) {
+	if t.told.rests(target, committed) {
 		t.announce(committed, target)
 	}
 	*resp = raft.AppendEntriesResponse{}
