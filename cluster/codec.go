@@ -3,6 +3,7 @@ package cluster
 import (
 	"encoding/binary"
 	"errors"
+	"slices"
 
 	"github.com/hashicorp/raft"
 
@@ -88,6 +89,11 @@ func putUvarints(dst []byte, vs ...uint64) []byte {
 }
 
 func putAppend(dst []byte, r *raft.AppendEntriesRequest) []byte {
+	size := len(r.ID) + len(r.Addr) + 16*binary.MaxVarintLen64
+	for _, e := range r.Entries {
+		size += len(e.Data) + 4*binary.MaxVarintLen64
+	}
+	dst = slices.Grow(dst, size)
 	dst = putUvarints(putHeader(dst, &r.RPCHeader), r.Term, r.PrevLogEntry, r.PrevLogTerm, r.LeaderCommitIndex, uint64(len(r.Entries)))
 	for _, e := range r.Entries {
 		dst = append(putUvarints(dst, e.Index, e.Term), byte(e.Type))

@@ -29,6 +29,7 @@ type group struct {
 	machine machine
 	fsm     *fsm
 	store   *logStore
+	cached  *cachedStore // store, for Raft
 	snaps   *snapshots
 	trans   *transport
 	raft    *raft.Raft
@@ -53,7 +54,7 @@ type proposal struct {
 // entry is proposals in one log entry.
 type entry struct {
 	proposals []*proposal
-	data      []byte
+	size      int // bytes of the proposals, roughly
 	future    raft.ApplyFuture
 	settled   func() // called when the proposals have been answered
 }
@@ -68,6 +69,7 @@ func newGroup(n *Node, id uint64, m machine, log *wal.Log) *group {
 	g.fsm = newFSM(m, n.fail)
 	g.fsm.marked = g.marked
 	g.store = &logStore{log: log, id: wal.StreamID(id), fail: n.fail, tap: n.opts.tap, early: g.early}
+	g.cached = newCachedStore(g.store)
 	g.snaps = &snapshots{m: m, log: g.store}
 	g.trans = &transport{node: n, ctx: g.ctx, group: id, rpcs: make(chan raft.RPC, rpcQueue), consumed: g.fsm.consumed, covers: g.covers, durable: g.store.late.wait,
 		committed: g.committed, announce: g.announceOwn}
@@ -103,7 +105,7 @@ func (g *group) start(first *raft.Configuration, joining bool) error {
 			return err
 		}
 	}
-	if g.raft, err = raft.NewRaft(c, g.fsm, newCachedStore(g.store), g.store, g.snaps, g.trans); err != nil {
+	if g.raft, err = raft.NewRaft(c, g.fsm, g.cached, g.store, g.snaps, g.trans); err != nil {
 		return err
 	}
 	g.started.Store(g.raft)
@@ -250,7 +252,7 @@ func (g *group) committed() uint64 {
 func (g *group) announceOwn(index uint64, to raft.ServerAddress) {
 	var l raft.Log
 	r := g.started.Load()
-	if r.State() != raft.Leader || g.store.GetLog(index, &l) != nil || l.Term != r.CurrentTerm() {
+	if r.State() != raft.Leader || g.cached.GetLog(index, &l) != nil || l.Term != r.CurrentTerm() {
 		return
 	}
 	g.announce(index, l.Term, string(to), true)

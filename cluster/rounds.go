@@ -12,8 +12,10 @@ import (
 const (
 	maxProposals = 4096    // that wait in a node
 	maxEntry     = 4 << 20 // bytes of operations joined into one entry
+	opRoom       = 16      // bytes that an operation may take in it besides its own
 	roundWait    = 5 * time.Millisecond
-	roundPace    = 4 * time.Millisecond // between the starts of rounds while writes come together
+	roundPace    = 4 * time.Millisecond // between the starts of rounds, for each proposal too many
+	roundMost    = 20 * time.Millisecond
 )
 
 // rounds is the goroutine that makes log entries of what waits for the groups that
@@ -28,7 +30,7 @@ func (n *Node) rounds() {
 		select {
 		case first := <-n.queue:
 			began := time.Now()
-			settled, busy := n.round(first)
+			settled, pace := n.round(first)
 			timer.Reset(roundWait)
 			select {
 			case <-settled:
@@ -37,9 +39,7 @@ func (n *Node) rounds() {
 			case <-n.ctx.Done():
 				return
 			}
-			if busy {
-				time.Sleep(time.Until(began.Add(roundPace)))
-			}
+			time.Sleep(time.Until(began.Add(pace)))
 		case <-n.ctx.Done():
 			return
 		}
@@ -47,8 +47,10 @@ func (n *Node) rounds() {
 }
 
 // round proposes first and whatever waits behind it, an entry a group. The channel
-// closes when all entries are settled.
-func (n *Node) round(first *proposal) (_ <-chan struct{}, busy bool) {
+// closes when all entries are settled. The pace is how long after this round the next one
+// may begin: an entry costs three nodes more than what is in it, so the more proposals an
+// entry holds, the longer the next may gather.
+func (n *Node) round(first *proposal) (_ <-chan struct{}, pace time.Duration) {
 	entries := map[*group]*entry{}
 	proposals := 0
 	for p := first; p != nil; p = n.waiting() {
@@ -58,8 +60,8 @@ func (n *Node) round(first *proposal) (_ <-chan struct{}, busy bool) {
 			e = &entry{}
 			entries[p.g] = e
 		}
-		e.data = p.g.join(e.data, p.op)
-		if e.proposals = append(e.proposals, p); len(e.data) >= maxEntry {
+		e.proposals = append(e.proposals, p)
+		if e.size += len(p.op) + opRoom; e.size >= maxEntry {
 			break
 		}
 	}
@@ -72,8 +74,12 @@ func (n *Node) round(first *proposal) (_ <-chan struct{}, busy bool) {
 		}
 	}
 	for g, e := range entries {
+		data := make([]byte, 0, e.size)
+		for _, p := range e.proposals {
+			data = g.join(data, p.op)
+		}
 		e.settled = one
-		e.future = g.raft.Apply(e.data, roundWait)
+		e.future = g.raft.Apply(data, roundWait)
 		select {
 		case g.ahead <- e:
 		default:
@@ -82,7 +88,7 @@ func (n *Node) round(first *proposal) (_ <-chan struct{}, busy bool) {
 			one()
 		}
 	}
-	return settled, proposals > len(entries)
+	return settled, min(roundMost, roundPace*time.Duration(proposals/len(entries)-1))
 }
 
 // waiting returns the next proposal that waits; nil if none does.

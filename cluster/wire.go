@@ -27,6 +27,7 @@ const (
 	frameHeader = 8
 	maxFrame    = 256 << 20
 	maxQueued   = 64 << 20              // bytes that wait for a connection
+	maxSpare    = 4 << 20               // of a buffer that is kept for the next frame
 	lazyWait    = 20 * time.Millisecond // at most
 )
 
@@ -182,7 +183,7 @@ func (w *wire) write() error {
 			return err
 		}
 		spare = nil
-		if cap(frame) < 1<<20 {
+		if cap(frame) <= maxSpare {
 			spare = frame
 		}
 	}
