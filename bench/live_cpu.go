@@ -133,18 +133,21 @@ func (q *steps) take(f *live.Frame, prev *int64) error {
 	return nil
 }
 
-func (q *steps) name(f *live.Frame) error {
+// nameSeries notes the label sets that a frame gives numbers, as keyOf has them.
+func nameSeries(f *live.Frame, mu *sync.Mutex, labels map[int]string) error {
 	defs, err := f.Series()
 	if err != nil {
 		return err
 	}
-	q.mu.Lock()
-	defer q.mu.Unlock()
+	mu.Lock()
+	defer mu.Unlock()
 	for n, ls := range defs {
-		q.mu.labels[n] = keyOf(ls)
+		labels[n] = keyOf(ls)
 	}
 	return nil
 }
+
+func (q *steps) name(f *live.Frame) error { return nameSeries(f, &q.mu.Mutex, q.mu.labels) }
 
 // pushed subscribes, checks that all steps come in order and alike, and compares some with
 // what the query API says of them.

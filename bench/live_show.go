@@ -213,18 +213,7 @@ func (r *reading) next(u update, step time.Duration) error {
 	return nil
 }
 
-func (q *shown) name(f *live.Frame) error {
-	defs, err := f.Series()
-	if err != nil {
-		return err
-	}
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	for n, ls := range defs {
-		q.mu.labels[n] = keyOf(ls)
-	}
-	return nil
-}
+func (q *shown) name(f *live.Frame) error { return nameSeries(f, &q.mu.Mutex, q.mu.labels) }
 
 // follow notes what a Go client's subscription gives.
 func (r *reading) follow(ctx context.Context, sub *client.Subscription, step time.Duration) error {

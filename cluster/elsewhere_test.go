@@ -80,9 +80,7 @@ func TestElsewhere(t *testing.T) {
 	}
 	for name, m := range c.nodes {
 		c.await("no selection left open at "+name, func() error {
-			m.node.selections.mu.Lock()
-			defer m.node.selections.mu.Unlock()
-			if n := len(m.node.selections.mu.open); n > 0 {
+			if n := m.node.selections.count(); n > 0 {
 				return fmt.Errorf("%d are", n)
 			}
 			return nil

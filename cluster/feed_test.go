@@ -218,9 +218,7 @@ func TestLiveElsewhere(t *testing.T) {
 	n4.close(t)
 	for name, m := range c.nodes {
 		c.await("no feed left open at "+name, func() error {
-			m.node.served.mu.Lock()
-			defer m.node.served.mu.Unlock()
-			if n := len(m.node.served.mu.open); n > 0 {
+			if n := m.node.served.count(); n > 0 {
 				return fmt.Errorf("%d are", n)
 			}
 			return nil

@@ -20,17 +20,8 @@ const (
 // errFeed: a feed was closed, by its owner, with the connection, or because nobody polled.
 var errFeed = fmt.Errorf("%w: the feed is closed", model.ErrUnavailable)
 
-// servedFeeds are those that other nodes have open here. Each belongs to a connection
-// and ends with it.
-type servedFeeds struct {
-	mu struct {
-		sync.Mutex
-		open map[uint64]*servedFeed
-	}
-}
-
+// servedFeed is one that another node has open here.
 type servedFeed struct {
-	owner  *wire
 	shards []int
 	feed   model.Feed
 	kick   chan struct{} // capacity 1: there is something to tell
@@ -51,47 +42,9 @@ func (x *servedFeed) wake() {
 	}
 }
 
-func (s *servedFeeds) add(id uint64, x *servedFeed) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.mu.open == nil {
-		s.mu.open = map[uint64]*servedFeed{}
-	}
-	if len(s.mu.open) >= maxServedFeeds {
-		return fmt.Errorf("%w: %d feeds are open for other nodes", model.ErrOverloaded, maxServedFeeds)
-	}
-	if id == 0 || s.mu.open[id] != nil {
-		return errMessage
-	}
-	x.idle = time.AfterFunc(feedIdle, func() { s.end(id, x.owner) })
-	s.mu.open[id] = x
-	return nil
-}
-
-func (s *servedFeeds) get(id uint64, owner *wire) *servedFeed {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if x := s.mu.open[id]; x != nil && x.owner == owner {
-		return x
-	}
-	return nil
-}
-
-// end closes one feed, or with id 0 all of a connection.
-func (s *servedFeeds) end(id uint64, owner *wire) {
-	s.mu.Lock()
-	var ended []*servedFeed
-	for k, x := range s.mu.open {
-		if x.owner == owner && (id == 0 || id == k) {
-			ended = append(ended, x)
-			delete(s.mu.open, k)
-		}
-	}
-	s.mu.Unlock()
-	for _, x := range ended {
-		x.idle.Stop()
-		x.feed.Close()
-	}
+func (x *servedFeed) close() {
+	x.idle.Stop()
+	x.feed.Close()
 }
 
 // answerFeed opens a feed of shards that lie here. They are brought to what their leaders
@@ -115,7 +68,7 @@ func (n *Node) answerFeed(ctx context.Context, from *wire, data []byte) ([]byte,
 		}
 		n.opts.Logger.Debug("cluster: a feed begins with what is here", "err", err)
 	}
-	x := &servedFeed{owner: from, shards: shards, kick: make(chan struct{}, 1)}
+	x := &servedFeed{shards: shards, kick: make(chan struct{}, 1)}
 	var err error
 	x.feed, err = n.replicas.Subscribe(ctx, shards, &model.FeedRequest{Matchers: req.Matchers, MaxSeries: req.MaxSeries,
 		Buffer: int(min(buffer, maxFeedBuffer)), Wake: x.wake})
@@ -125,8 +78,9 @@ func (n *Node) answerFeed(ctx context.Context, from *wire, data []byte) ([]byte,
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errFeed, err)
 	}
-	if err := n.served.add(id, x); err != nil {
-		x.feed.Close()
+	x.idle = time.AfterFunc(feedIdle, func() { n.served.end(id, from) })
+	if err := n.served.add(id, from, x); err != nil {
+		x.close()
 		return nil, err
 	}
 	if from.ended() || !n.holdsAll(shards) {
@@ -143,8 +97,8 @@ func (n *Node) answerFeedPoll(ctx context.Context, from *wire, data []byte) ([]b
 	if err := d.end(); err != nil {
 		return nil, err
 	}
-	x := n.served.get(id, from)
-	if x == nil {
+	x, ok := n.served.get(id, from)
+	if !ok {
 		return nil, errFeed
 	}
 	if !x.busy.TryLock() {
@@ -193,8 +147,8 @@ func (n *Node) answerFeedNudge(from *wire, data []byte) error {
 	if err := d.end(); err != nil {
 		return err
 	}
-	x := n.served.get(id, from)
-	if x == nil {
+	x, ok := n.served.get(id, from)
+	if !ok {
 		return errFeed
 	}
 	x.mu.Lock()

@@ -24,12 +24,12 @@ type Node struct {
 	opts       Options
 	name       string
 	leaders    leaders
-	selections selections
-	served     servedFeeds // to other nodes
-	feeds      openFeeds   // of subscribers here
+	selections *opened[*selection]
+	served     *opened[*servedFeed]
+	feeds      openFeeds // of subscribers here
 	asked      atomic.Pointer[Answerer]
 	worker     atomic.Pointer[model.FragmentFunc]
-	works      works // for other nodes
+	works      *opened[*work]
 	cmap       atomic.Pointer[clusterMap]
 	mapped     *signal // the map has changed
 	beat       *beat
@@ -77,6 +77,9 @@ var _ engine.Committer = (*Node)(nil)
 // options, as the engine's Replicate.
 func Start(ctx context.Context, o *Options, r *engine.Replicas) (_ *Node, err error) {
 	n := &Node{opts: *o, replicas: r, queue: make(chan *proposal, maxProposals)}
+	n.selections = newOpened("selections", maxSelections, (*selection).close)
+	n.served = newOpened("feeds", maxServedFeeds, (*servedFeed).close)
+	n.works = newOpened("requests to work", maxWorks, (*work).close)
 	n.opts.EnsureDefaults()
 	if err := n.opts.Validate(); err != nil {
 		return nil, err

@@ -18,17 +18,8 @@ const (
 // errSelection: a selection was closed, by its owner or with the connection.
 var errSelection = fmt.Errorf("%w: the selection is closed", model.ErrUnavailable)
 
-// selections are those that other nodes have open here. Each belongs to a connection
-// and ends with it.
-type selections struct {
-	mu struct {
-		sync.Mutex
-		open map[uint64]*selection
-	}
-}
-
+// selection is one that another node has open here.
 type selection struct {
-	owner *wire
 	busy  sync.Mutex // one request at a time
 	sel   *model.Selection
 	last  int           // the series in cols
@@ -36,45 +27,10 @@ type selection struct {
 	piece []byte        // scratch
 }
 
-func (s *selections) add(x *selection) (uint64, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.mu.open == nil {
-		s.mu.open = map[uint64]*selection{}
-	}
-	if len(s.mu.open) >= maxSelections {
-		return 0, fmt.Errorf("%w: %d selections are open for other nodes", model.ErrOverloaded, maxSelections)
-	}
-	id := rand.Uint64()
-	s.mu.open[id] = x
-	return id, nil
-}
-
-func (s *selections) get(id uint64, owner *wire) *selection {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if x := s.mu.open[id]; x != nil && x.owner == owner {
-		return x
-	}
-	return nil
-}
-
-// end closes one selection, or with id 0 all of a connection.
-func (s *selections) end(id uint64, owner *wire) {
-	s.mu.Lock()
-	var ended []*selection
-	for k, x := range s.mu.open {
-		if x.owner == owner && (id == 0 || id == k) {
-			ended = append(ended, x)
-			delete(s.mu.open, k)
-		}
-	}
-	s.mu.Unlock()
-	for _, x := range ended {
-		x.busy.Lock()
-		x.sel.Close()
-		x.busy.Unlock()
-	}
+func (x *selection) close() {
+	x.busy.Lock()
+	defer x.busy.Unlock()
+	x.sel.Close()
 }
 
 // answerSelect opens a selection over shards that lie here: its number, how many series
@@ -97,9 +53,8 @@ func (n *Node) answerSelect(ctx context.Context, from *wire, data []byte) ([]byt
 	if err != nil {
 		return nil, err
 	}
-	x := &selection{owner: from, sel: sel, last: -1}
-	id, err := n.selections.add(x)
-	if err != nil {
+	x, id := &selection{sel: sel, last: -1}, rand.Uint64()|1
+	if err := n.selections.add(id, from, x); err != nil {
 		sel.Close()
 		return nil, err
 	}
@@ -131,8 +86,8 @@ func (n *Node) answerRead(from *wire, data []byte) ([]byte, error) {
 	if err := d.end(); err != nil {
 		return nil, err
 	}
-	x := n.selections.get(id, from)
-	if x == nil {
+	x, ok := n.selections.get(id, from)
+	if !ok {
 		return nil, errSelection
 	}
 	x.busy.Lock()

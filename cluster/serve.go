@@ -81,71 +81,56 @@ func (n *Node) handle(ctx context.Context, from *wire, m *message, respond func(
 		respond(nil, errDown)
 		return
 	}
+	if !n.handleHere(ctx, from, m, respond) {
+		n.handleGroup(ctx, from, m, respond)
+	}
+}
+
+// handleHere handles what is for the node; false if it is not.
+func (n *Node) handleHere(ctx context.Context, from *wire, m *message, respond func([]byte, error)) bool {
 	switch m.kind {
 	case kindTerms:
 		respond(n.answerTerms(m.data))
-		return
 	case kindSelect:
 		go func() { respond(n.answerSelect(ctx, from, m.data)) }()
-		return
 	case kindRead:
 		go func() { respond(n.answerRead(from, m.data)) }()
-		return
 	case kindNames:
 		go func() { respond(n.answerNames(ctx, m.data)) }()
-		return
 	case kindSync:
 		go func() { respond(n.answerSync(ctx, m.data)) }()
-		return
 	case kindClose:
-		d := &decoder{b: m.data}
-		if id := d.uvarint(); id != 0 {
-			go n.selections.end(id, from)
-		}
-		respond(nil, d.end())
-		return
+		respond(n.selections.answerEnd(from, m.data))
 	case kindFeed:
 		go func() { respond(n.answerFeed(ctx, from, m.data)) }()
-		return
 	case kindFeedPoll:
 		go func() { respond(n.answerFeedPoll(ctx, from, m.data)) }()
-		return
 	case kindFeedNudge:
 		respond(nil, n.answerFeedNudge(from, m.data))
-		return
 	case kindFeedClose:
-		d := &decoder{b: m.data}
-		if id := d.uvarint(); id != 0 {
-			go n.served.end(id, from)
-		}
-		respond(nil, d.end())
-		return
+		respond(n.served.answerEnd(from, m.data))
 	case kindWork:
 		go func() { respond(n.answerWork(ctx, from, m.data)) }()
-		return
 	case kindWorkPoll:
 		go func() { respond(n.answerWorkPoll(from, m.data)) }()
-		return
 	case kindWorkEnd:
-		d := &decoder{b: m.data}
-		if id := d.uvarint(); id != 0 {
-			go n.works.end(id, from)
-		}
-		respond(nil, d.end())
-		return
+		respond(n.works.answerEnd(from, m.data))
 	case kindAsk:
 		go func() { respond(n.answerAsk(ctx, m.data)) }()
-		return
 	case kindStatus:
 		go func() { respond(n.answerStatus()) }()
-		return
 	case kindHolds:
 		respond(putBool(nil, n.identity.get().Groups[m.group] != ""), nil)
-		return
 	case kindReadIndex:
 		go func() { respond(n.answerReadIndexes(ctx, m.data)) }()
-		return
+	default:
+		return false
 	}
+	return true
+}
+
+// handleGroup handles what is for the replica of a group.
+func (n *Node) handleGroup(ctx context.Context, from *wire, m *message, respond func([]byte, error)) {
 	g := n.group(m.group)
 	if g == nil {
 		respond(nil, errNoReplica)

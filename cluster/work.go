@@ -163,16 +163,8 @@ func (d *decoder) work() *workRequest {
 	return w
 }
 
-// works are what other nodes have asked for. Each belongs to a connection and ends with it.
-type works struct {
-	mu struct {
-		sync.Mutex
-		open map[uint64]*work
-	}
-}
-
+// work is what another node has asked for.
 type work struct {
-	owner  *wire
 	cancel context.CancelFunc
 	idle   *time.Timer   // ends it
 	done   chan struct{} // closed once there is a result
@@ -180,47 +172,11 @@ type work struct {
 	err    error
 }
 
-func (s *works) add(id uint64, x *work) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.mu.open == nil {
-		s.mu.open = map[uint64]*work{}
-	}
-	if len(s.mu.open) >= maxWorks {
-		return fmt.Errorf("%w: %d requests are worked on for other nodes", model.ErrOverloaded, maxWorks)
-	}
-	if s.mu.open[id] != nil {
-		return errMessage
-	}
-	s.mu.open[id] = x
-	return nil
-}
-
-func (s *works) get(id uint64, owner *wire) *work {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if x := s.mu.open[id]; x != nil && x.owner == owner {
-		return x
-	}
-	return nil
-}
-
-// end ends one work, or with id 0 all of a connection, and waits for it.
-func (s *works) end(id uint64, owner *wire) {
-	s.mu.Lock()
-	var ended []*work
-	for k, x := range s.mu.open {
-		if x.owner == owner && (id == 0 || id == k) {
-			ended = append(ended, x)
-			delete(s.mu.open, k)
-		}
-	}
-	s.mu.Unlock()
-	for _, x := range ended {
-		x.idle.Stop()
-		x.cancel()
-		<-x.done
-	}
+// close ends the work and waits for it.
+func (x *work) close() {
+	x.idle.Stop()
+	x.cancel()
+	<-x.done
 }
 
 // answerWork begins to work for another node.
@@ -245,14 +201,14 @@ func (n *Node) answerWork(ctx context.Context, from *wire, data []byte) ([]byte,
 // startWork starts what is asked for under a number by a connection, and may take the time
 // left, 0: any.
 func (n *Node) startWork(ctx context.Context, from *wire, id uint64, left time.Duration, do func(context.Context) ([]byte, error)) ([]byte, error) {
-	x := &work{owner: from, done: make(chan struct{})}
+	x := &work{done: make(chan struct{})}
 	if left > 0 {
 		ctx, x.cancel = context.WithTimeout(ctx, left)
 	} else {
 		ctx, x.cancel = context.WithCancel(ctx)
 	}
 	x.idle = time.AfterFunc(workIdle, func() { n.works.end(id, from) })
-	if err := n.works.add(id, x); err != nil {
+	if err := n.works.add(id, from, x); err != nil {
 		x.idle.Stop()
 		x.cancel()
 		return nil, err
@@ -277,8 +233,8 @@ func (n *Node) answerWorkPoll(from *wire, data []byte) ([]byte, error) {
 	if err := d.end(); err != nil {
 		return nil, err
 	}
-	x := n.works.get(id, from)
-	if x == nil {
+	x, ok := n.works.get(id, from)
+	if !ok {
 		return nil, errNoWork
 	}
 	return n.resultOf(id, from, x)

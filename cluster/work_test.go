@@ -119,9 +119,7 @@ func (c *trio) noWork() {
 	c.t.Helper()
 	for name, m := range c.nodes {
 		c.await("no work left at "+name, func() error {
-			m.node.works.mu.Lock()
-			defer m.node.works.mu.Unlock()
-			if n := len(m.node.works.mu.open); n > 0 {
+			if n := m.node.works.count(); n > 0 {
 				return fmt.Errorf("%d are", n)
 			}
 			return nil

@@ -2,6 +2,7 @@ package shard
 
 import (
 	"bytes"
+	"errors"
 	"flag"
 	"math"
 	"os"
@@ -128,6 +129,26 @@ func FuzzPayload(f *testing.F) {
 	f.Fuzz(func(_ *testing.T, b []byte) {
 		_, _ = newHead().apply(1, b)
 	})
+}
+
+// TestManifestNames: no name in a manifest leads out of its folder.
+func TestManifestNames(t *testing.T) {
+	for _, name := range []string{"", ".", "..", "/", "/etc/x", "../x", "a/b", "a/"} {
+		for _, change := range []func(*Manifest){
+			func(m *Manifest) { m.Table = &TableRef{Name: name} },
+			func(m *Manifest) { m.Blocks = append(m.Blocks, BlockRef{Name: name}) },
+		} {
+			m := sampleManifest()
+			change(m)
+			b, err := encodeManifest(m)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := decodeManifest("m", b); !errors.Is(err, ErrManifest) {
+				t.Errorf("%q: %v", name, err)
+			}
+		}
+	}
 }
 
 func FuzzManifest(f *testing.F) {

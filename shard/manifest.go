@@ -112,7 +112,25 @@ func decodeManifest(name string, b []byte) (*Manifest, error) {
 	if err := json.Unmarshal(b[manifestHead:], m); err != nil {
 		return nil, bad(manifestHead, "%v", err)
 	}
+	for _, n := range m.names() {
+		if n != path.Base(n) || n == "." || n == ".." || n == "/" {
+			return nil, bad(manifestHead, "%q is no file's name", n)
+		}
+	}
 	return m, nil
+}
+
+// names returns the names of all files. They are joined to paths, and a manifest may come
+// from another node.
+func (m *Manifest) names() []string {
+	var out []string
+	if m.Table != nil {
+		out = append(out, m.Table.Name)
+	}
+	for i := range m.Blocks {
+		out = append(out, m.Blocks[i].Name)
+	}
+	return out
 }
 
 // ReadManifest reads the manifest in dir; fs.ErrNotExist if there is none.

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -200,26 +201,33 @@ func TestClusterTLS(t *testing.T) {
 	}
 }
 
+// writeFor sends a body to a node, which must take it, and returns the write's token.
+func writeFor(t *testing.T, base string, body []byte) (token string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, base+"/api/v1/write", bytes.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", v1)
+	req.Header.Set("Content-Encoding", "snappy")
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	token = res.Header.Get("X-Strandline-Applied")
+	if err := res.Body.Close(); err != nil || res.StatusCode != http.StatusNoContent || token == "" {
+		t.Fatalf("%v %s %q", err, res.Status, token)
+	}
+	return token
+}
+
 // TestReadYourWrites: the token of a write makes it visible at another node at once.
 func TestReadYourWrites(t *testing.T) {
 	c, l := newTrio(t, nil), newLedger()
 	now := time.Now().UnixMilli()
 	for i := range 30 {
 		body, done := l.request(0, 1, now+int64(i))
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, c.nodes[i%3].base+"/api/v1/write", strings.NewReader(string(body)))
-		if err != nil {
-			t.Fatal(err)
-		}
-		req.Header.Set("Content-Type", v1)
-		req.Header.Set("Content-Encoding", "snappy")
-		res, err := http.DefaultClient.Do(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		token := res.Header.Get("X-Strandline-Applied")
-		if err := res.Body.Close(); err != nil || res.StatusCode != http.StatusNoContent || token == "" {
-			t.Fatalf("%v %s %q", err, res.Status, token)
-		}
+		token := writeFor(t, c.nodes[i%3].base, body)
 		done()
 		get, err := http.NewRequestWithContext(t.Context(), http.MethodGet,
 			c.nodes[(i+1)%3].base+fmt.Sprintf("/api/v1/query?consistency=stale&query=count_over_time({__name__!=\"\"}[1m])&time=%.3f", float64(now+int64(i))/1000), nil)
@@ -227,7 +235,7 @@ func TestReadYourWrites(t *testing.T) {
 			t.Fatal(err)
 		}
 		get.Header.Set("X-Strandline-Applied", token)
-		res, err = http.DefaultClient.Do(get)
+		res, err := http.DefaultClient.Do(get)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -86,20 +86,7 @@ func TestLiveFollowsAWrite(t *testing.T) {
 	write := func(i int) (token string) {
 		t.Helper()
 		body, done := l.request(0, 1, now+int64(i))
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, c.nodes[i%3].base+"/api/v1/write", strings.NewReader(string(body)))
-		if err != nil {
-			t.Fatal(err)
-		}
-		req.Header.Set("Content-Type", v1)
-		req.Header.Set("Content-Encoding", "snappy")
-		res, err := http.DefaultClient.Do(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		token = res.Header.Get("X-Strandline-Applied")
-		if err := res.Body.Close(); err != nil || res.StatusCode != http.StatusNoContent || token == "" {
-			t.Fatalf("%v %s %q", err, res.Status, token)
-		}
+		token = writeFor(t, c.nodes[i%3].base, body)
 		done()
 		return token
 	}
