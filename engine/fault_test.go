@@ -7,6 +7,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -20,6 +21,7 @@ import (
 
 // ledger is what was sent and what of it was acknowledged: series -> time -> bits.
 type ledger struct {
+	mu          sync.Mutex // of acked while work runs, for what else looks then
 	acked, sent map[string]map[int64]uint64
 }
 
@@ -104,7 +106,9 @@ func (l *ledger) work(rng *rand.Rand, o *Options, ops int, between func(n int)) 
 		if res.Samples != len(b.T) {
 			return true, fmt.Errorf("%d of %d samples written", res.Samples, len(b.T))
 		}
+		l.mu.Lock()
 		note(l.acked, b)
+		l.mu.Unlock()
 		switch rng.IntN(8) {
 		case 0:
 			err = db.Flush(context.Background())
