@@ -87,12 +87,15 @@ func (l *liveNode) poll() (err error) {
 	return err
 }
 
-// once reads samples mode, in which nothing may come twice.
+// once reads samples mode, in which nothing may be missing or, here, come twice.
 func once(t *testing.T, s *live.Subscription, names map[uint32]string, seen map[string]bool) {
 	t.Helper()
 	for _, ev := range s.Poll(nil) {
 		for _, d := range ev.Series {
 			names[d.ID] = d.Labels.String()
+		}
+		if ev.Kind == live.DroppedKind {
+			t.Errorf("samples dropped: %+v", ev.Dropped)
 		}
 		if ev.Kind != live.DataKind {
 			continue
@@ -175,6 +178,11 @@ func TestLiveElsewhere(t *testing.T) {
 			for _, l := range hubs {
 				if err := l.poll(); err != nil {
 					return err
+				}
+			}
+			for s := range 10 {
+				if k := fmt.Sprintf("{__name__=\"m\", s=\"%d\"} %d", s, at*1000); !seen[k] {
+					return fmt.Errorf("%s has not come; there are %d", k, len(seen))
 				}
 			}
 			if got := hubs[1].steps[`sum(m)`][at*1000]; got != want {

@@ -31,13 +31,16 @@ type rig struct {
 	q     *query.Engine
 	hub   *live.Hub
 	opts  live.Options
+	gaps  *gaps // what feeds and reads of samples go through; nil: nothing
 	clock *clock.Manual
 	wake  chan struct{}
 }
 
-func newRig(t testing.TB, o live.Options) *rig {
+func newRig(t testing.TB, o live.Options) *rig { return newGappyRig(t, o, nil) }
+
+func newGappyRig(t testing.TB, o live.Options, g *gaps) *rig {
 	t.Helper()
-	r := &rig{t: t, dir: t.TempDir(), opts: o, clock: clock.NewManual(start), wake: make(chan struct{}, 1)}
+	r := &rig{t: t, dir: t.TempDir(), opts: o, gaps: g, clock: clock.NewManual(start), wake: make(chan struct{}, 1)}
 	r.opts.Clock = r.clock
 	r.open()
 	t.Cleanup(r.close)
@@ -54,7 +57,13 @@ func (r *rig) open() {
 		r.t.Fatal(err)
 	}
 	o := r.opts
-	if r.hub, err = live.New(r.db, r.db, r.q, &o); err != nil {
+	var f model.Feeder = r.db
+	var reader model.Reader = r.db
+	if r.gaps != nil {
+		r.gaps.Feeder, r.gaps.Reader = f, reader
+		f, reader = r.gaps, r.gaps
+	}
+	if r.hub, err = live.New(f, reader, r.q, &o); err != nil {
 		r.t.Fatal(err)
 	}
 }

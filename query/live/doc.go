@@ -50,7 +50,8 @@
 // In samples mode nothing is evaluated: what is applied is passed on, samples of one
 // timestamp together. A feed is given an entry before a Select can show it. Backfill
 // rests on that: select, take what the feed has by then, send that live, and leave it
-// out of what was selected.
+// out of what was selected. So does what comes in the place of a gap in the feed (Reset):
+// what a client would be sent that resumes from before it, but for what the ring has.
 //
 // # Running
 //

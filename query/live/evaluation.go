@@ -418,13 +418,16 @@ func (e *evaluation) nameLocked(r *row) *named {
 
 // equal compares the values of two steps bit for bit.
 func equal(a, b *Step) bool {
-	return a.failed == b.failed && slices.EqualFunc(a.Values, b.Values, func(x, y Value) bool {
-		if x.Series != y.Series || (x.H == nil) != (y.H == nil) {
-			return false
-		}
-		if x.H != nil {
-			return x.H == y.H || x.H.Equals(y.H)
-		}
-		return math.Float64bits(x.V) == math.Float64bits(y.V)
-	})
+	return a.failed == b.failed && slices.EqualFunc(a.Values, b.Values, same)
+}
+
+// same compares two values bit for bit.
+func same(x, y Value) bool {
+	if x.Series != y.Series || (x.H == nil) != (y.H == nil) {
+		return false
+	}
+	if x.H != nil {
+		return x.H == y.H || x.H.Equals(y.H)
+	}
+	return math.Float64bits(x.V) == math.Float64bits(y.V)
 }

@@ -6,6 +6,7 @@ type entry struct {
 	stale   []uint32 // series that ended with step
 	old     *Step    // what step, or err, is in the place of; until it is told
 	dropped Dropped
+	gap     []*Step // in samples mode, what was lost and read from the storage
 	err     error
 	t       int64  // of step or err
 	held    bool   // err is of a step that will come
@@ -43,10 +44,26 @@ func (r *ring) push(e entry) {
 }
 
 func size(e *entry) int {
-	if e.step == nil {
-		return 1
+	n := 1 + samplesOf(e.gap)
+	if e.step != nil {
+		n += len(e.step.Values)
 	}
-	return 1 + len(e.step.Values)
+	return n
+}
+
+// samples calls fn with each, of samples mode.
+func (e *entry) samples(fn func(*Step, Value)) {
+	each := func(x *Step) {
+		for _, v := range x.Values {
+			fn(x, v)
+		}
+	}
+	if e.step != nil {
+		each(e.step)
+	}
+	for _, x := range e.gap {
+		each(x)
+	}
 }
 
 // first finds the first revision of the step at t; false if it is not there.

@@ -3,8 +3,6 @@ package live
 import (
 	"cmp"
 	"context"
-	"fmt"
-	"math"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -20,8 +18,8 @@ type sampler struct {
 	feed  model.Feed
 	batch model.FeedBatch
 	names map[uint32]*seriesName // by number in the feed
-	hold  time.Time              // until when no backfill is read, since the storage can't be
-	gap   bool                   // the feed has failed since known
+	hold  time.Time              // until when nothing is read, since the storage can't be
+	owed  int64                  // samples applied since then, in Unix ms, may not have come by the feed; 0: all have
 	// Scratch of publish: the samples by group, and the last group of a timestamp, plus one.
 	times  []int64
 	groups [][]row
@@ -40,27 +38,42 @@ const buffered = 1 << 16
 
 // run passes on what has come, and then serves who waits for backfill.
 func (s *sampler) run(ctx context.Context, now time.Time) time.Time {
-	err := s.open(ctx, now)
+	err := s.open(ctx)
 	if err == nil {
 		err = s.pass(now)
+	}
+	if err == nil {
+		err = s.recover(ctx, now)
 	}
 	if err == nil {
 		err = s.fill(ctx, now)
 	}
 	s.e.opened(err)
-	if err != nil {
+	switch {
+	case err != nil:
 		s.close()
-		s.gap = true
+		s.owe()
 		if ctx.Err() == nil {
 			s.e.publish(entry{err: kindOf(err), t: now.UnixMilli()}, 0)
 		}
-	} else if !s.batch.Lacks {
+	case s.owed > 0:
+		if now.After(s.hold) {
+			return now // it has come to owe something just now
+		}
+	case !s.batch.Lacks:
 		s.e.known.Store(now.UnixMilli())
 	}
 	return now.Add(look)
 }
 
-func (s *sampler) open(ctx context.Context, now time.Time) (err error) {
+// owe notes that the feed may not bring everything that was applied since known.
+func (s *sampler) owe() {
+	if s.owed == 0 {
+		s.owed = s.e.known.Load()
+	}
+}
+
+func (s *sampler) open(ctx context.Context) (err error) {
 	if s.feed != nil {
 		return nil
 	}
@@ -71,13 +84,8 @@ func (s *sampler) open(ctx context.Context, now time.Time) (err error) {
 	})
 	if err != nil {
 		s.feed = nil
-		return err
 	}
-	if s.gap {
-		s.gap = false
-		s.e.publish(entry{dropped: Dropped{From: s.e.known.Load(), To: now.UnixMilli()}}, 0)
-	}
-	return nil
+	return err
 }
 
 func (s *sampler) close() {
@@ -105,7 +113,9 @@ func (s *sampler) publish(now time.Time) {
 	for _, step := range s.e.number(s.times, s.groups) {
 		events = append(events, entry{step: step, t: step.T})
 	}
-	if s.batch.Lost > 0 || s.batch.Reset {
+	if s.batch.Reset {
+		s.owe()
+	} else if s.batch.Lost > 0 { // too much for us: reading it again would only add to that
 		events = append(events, entry{dropped: Dropped{Count: s.batch.Lost, From: s.e.known.Load(), To: now.UnixMilli()}})
 	}
 	if s.e.events = events; len(events) > 0 {
@@ -153,12 +163,6 @@ func valueOf(x *model.FeedSample) Value {
 	return Value{V: x.V}
 }
 
-// stored is a sample on its way from the storage into a backfill.
-type stored struct {
-	t   int64
-	row row
-}
-
 // fill serves the subscriptions that wait for backfill: all that is stored goes to
 // them now, and what the feed brings from here on follows.
 func (s *sampler) fill(ctx context.Context, now time.Time) error {
@@ -167,38 +171,25 @@ func (s *sampler) fill(ctx context.Context, now time.Time) error {
 	if !ok || now.Before(s.hold) || e.held.Load() >= int64(e.hub.opts.MaxSamples) { // who takes what is held wakes us
 		return nil
 	}
-	list, err := s.read(ctx, from)
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	if err != nil && passing(err) {
+	steps, why, err := s.stored(ctx, from, now)
+	switch {
+	case err != nil:
+		return err
+	case why != nil && passing(why):
 		s.hold = now.Add(look)
 		return nil
 	}
-	// What the selection shows the feed has given: what it gives now goes live, and
-	// what of that is in the selection too must not come twice.
-	if ferr := s.feed.Poll(&s.batch); ferr != nil {
-		s.publish(now)
-		return ferr
-	}
-	list = s.without(list)
-	var times []int64
-	var groups [][]row
-	b := &backlog{e: e, n: int64(len(list))}
-	for _, x := range list {
-		if n := len(times); n == 0 || times[n-1] != x.t {
-			times, groups = append(times, x.t), append(groups, nil)
-		}
-		groups[len(groups)-1] = append(groups[len(groups)-1], x.row)
-	}
-	steps := e.number(times, groups)
-	for _, sub := range e.handSamples(steps, b, now.UnixMilli(), err) {
-		if sub.wake != nil {
-			sub.wake()
-		}
-	}
+	b := &backlog{e: e, n: int64(samplesOf(steps))}
+	e.wake(e.handSamples(steps, b, now.UnixMilli(), why))
 	s.publish(now)
 	return nil
+}
+
+func samplesOf(steps []*Step) (n int) {
+	for _, x := range steps {
+		n += len(x.Values)
+	}
+	return n
 }
 
 // backlog is what a backfill has selected, for those who wait for it together.
@@ -214,65 +205,6 @@ func (b *backlog) release() {
 		b.e.held.Add(-b.n)
 		b.e.hub.sched.kick(b.e) // others may wait for room
 	}
-}
-
-// read returns what is stored from a time on, in order of time.
-func (s *sampler) read(ctx context.Context, from int64) ([]stored, error) {
-	o := s.e.hub.opts
-	sel, err := s.e.hub.reader.Select(ctx, &model.SelectRequest{MinT: from, MaxT: maxTime, Matchers: s.e.plan.matchers, MaxSeries: o.MaxSeries})
-	if err != nil {
-		return nil, err
-	}
-	defer sel.Close()
-	var list []stored
-	var c model.Columns
-	for _, x := range sel.Series {
-		c.Reset()
-		if err := x.Read(&c); err != nil {
-			return nil, err
-		}
-		ls := x.Labels()
-		for i, t := range c.T {
-			list = append(list, stored{t, row{labels: ls, value: Value{V: c.V[i]}}})
-		}
-		for i := range c.Hist {
-			list = append(list, stored{c.Hist[i].T, row{labels: ls, value: Value{H: c.Hist[i].Float()}}})
-		}
-		if len(list) > o.MaxSamples {
-			return nil, fmt.Errorf("%w: the backfill has more than %d samples; ask for a shorter one", model.ErrLimit, o.MaxSamples)
-		}
-	}
-	slices.SortStableFunc(list, func(a, b stored) int { return cmp.Compare(a.t, b.t) })
-	return list, nil
-}
-
-// without takes out what the batch has too.
-func (s *sampler) without(list []stored) []stored {
-	type key struct {
-		series string
-		t      int64
-	}
-	live := map[key][]uint64{}
-	labelsOf := map[uint32]labels.Labels{}
-	for _, d := range s.batch.Series {
-		labelsOf[d.ID] = d.Labels
-	}
-	for i := range s.batch.Samples {
-		x := &s.batch.Samples[i]
-		ls, fresh := labelsOf[x.Series]
-		if !fresh {
-			ls = s.names[x.Series].labels
-		}
-		k := key{string(ls.Bytes(nil)), x.T}
-		live[k] = append(live[k], math.Float64bits(x.V))
-	}
-	if len(live) == 0 {
-		return list
-	}
-	return slices.DeleteFunc(list, func(x stored) bool {
-		bits, ok := live[key{string(x.row.labels.Bytes(nil)), x.t}]
-		return ok && (x.row.value.H != nil || slices.Contains(bits, math.Float64bits(x.row.value.V)))
-	})
 }
 
 // oldestAsked returns the time from which the backfill of those who wait begins.

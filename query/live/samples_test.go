@@ -34,6 +34,9 @@ func (f *follower) poll() (some bool) {
 				f.names[d.ID] = d.Labels.Get("s")
 			}
 		case live.DataKind:
+			if ev.Step.Rev > 0 { // that is of steps
+				f.errs = append(f.errs, fmt.Errorf("samples of %d have revision %d", ev.Step.T, ev.Step.Rev))
+			}
 			for _, v := range ev.Step.Values {
 				f.seen[fmt.Sprint(f.names[v.Series], " ", ev.Step.T, " ", v.V)]++
 			}

@@ -152,6 +152,9 @@ func (s *Subscription) pollRing(dst []Event) (_ []Event, more bool) {
 	switch {
 	case en.err != nil:
 		dst = append(dst, Event{Kind: ErrorKind, Err: en.err, T: en.t})
+	case en.gap != nil:
+		s.fill = &fill{ready: en.gap, next: maxTime + 1, seam: maxTime, known: en.known, fix: none}
+		s.e.mu.filling.Add(1)
 	case en.step == nil:
 		dst = append(dst, Event{Kind: DroppedKind, Dropped: en.dropped})
 	case !s.e.key.samples && en.step.Rev > 0 && (en.t < s.start || en.t <= s.after && s.seq <= s.caught):
@@ -272,7 +275,7 @@ func (s *Subscription) pollFill(dst []Event) (_ []Event, more, ask bool) {
 		if dst, whole = s.tell(dst, f.known); !whole {
 			return dst, true, false
 		}
-		if step := f.ready[0]; step.T <= s.after {
+		if step := f.ready[0]; step.T <= s.after && !s.e.key.samples {
 			dst = s.giveAgain(dst, step, s.stamp)
 		} else {
 			s.jumped = true

@@ -60,14 +60,19 @@ func aggregateElsewhere(t *testing.T, c *trio, n4 *strandline, ms int64) {
 // fourth starts a node that enters the cluster.
 func (c *trio) fourth(t *testing.T) *strandline {
 	t.Helper()
-	addr := freeAddr(t)
-	seed := strings.Split(strings.Split(c.peers, ",")[1], "=")[1]
-	args := append([]string{"serve", "--data", filepath.Join(c.dir, "n4"), "--listen", addr, "--retention=0", "--self-scrape-interval=0",
-		"--cluster-node", "n4", "--cluster-listen", freeAddr(t), "--cluster-join", seed, "--consistency", "linearizable",
-		"--backup-dir", filepath.Join(c.dir, "backups")}, append(c.more("n4"), tinyFlush()...)...)
-	n := &strandline{child: start(t, program, args...), base: "http://" + addr}
+	n := c.launchFourth(t, freeAddr(t), freeAddr(t))
 	awaitReady(t, n.child, n.base+"/-/ready")
 	return n
+}
+
+// launchFourth starts it with the addresses of its server and for its peers, and waits for nothing.
+func (c *trio) launchFourth(t *testing.T, addr, listen string) *strandline {
+	t.Helper()
+	seed := strings.Split(strings.Split(c.peers, ",")[1], "=")[1]
+	args := append([]string{"serve", "--data", filepath.Join(c.dir, "n4"), "--listen", addr, "--retention=0", "--self-scrape-interval=0",
+		"--cluster-node", "n4", "--cluster-listen", listen, "--cluster-join", seed, "--consistency", "linearizable",
+		"--backup-dir", filepath.Join(c.dir, "backups")}, append(c.more("n4"), tinyFlush()...)...)
+	return &strandline{child: start(t, program, args...), base: "http://" + addr}
 }
 
 // backUpElsewhere has a node that holds nothing make a backup of the cluster, and serves what

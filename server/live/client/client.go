@@ -268,7 +268,8 @@ type Query struct {
 	// Backfill is how far back the updates begin; 0: with the next step.
 	Backfill time.Duration
 	// Samples passes on a plain selector's samples as they are stored, in place of steps. After
-	// a reconnect, some that were stored before it began may be among them.
+	// a reconnect, some that were stored before it began may be among them. Of a series and time
+	// the last that comes is what is stored; one value does not come twice, unless another lies between.
 	Samples bool
 }
 

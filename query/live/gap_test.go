@@ -1,0 +1,147 @@
+package live_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/strandline-db/strandline/query/live"
+	"github.com/strandline-db/strandline/shard/model"
+)
+
+// gaps is a storage whose feeds lose what comes while they are deaf, as they do where a
+// shard moves in a cluster, and tell so afterwards; and which can't be read while it is blind.
+type gaps struct {
+	model.Feeder
+	model.Reader
+	deaf, blind atomic.Bool
+	lost        chan struct{} // capacity 1: a deaf feed was polled
+}
+
+func newGaps() *gaps { return &gaps{lost: make(chan struct{}, 1)} }
+
+// Subscribe implements model.Feeder.
+func (g *gaps) Subscribe(ctx context.Context, req *model.FeedRequest) (model.Feed, error) {
+	f, err := g.Feeder.Subscribe(ctx, req)
+	return &gappyFeed{Feed: f, g: g}, err
+}
+
+// Select implements model.Reader.
+func (g *gaps) Select(ctx context.Context, req *model.SelectRequest) (*model.Selection, error) {
+	if g.blind.Load() {
+		return nil, model.ErrUnavailable
+	}
+	return g.Reader.Select(ctx, req)
+}
+
+type gappyFeed struct {
+	model.Feed
+	g    *gaps
+	lost bool
+}
+
+// Poll implements model.Feed.
+func (f *gappyFeed) Poll(dst *model.FeedBatch) error {
+	err := f.Feed.Poll(dst)
+	switch {
+	case f.g.deaf.Load():
+		dst.Samples, dst.Lacks, f.lost = dst.Samples[:0], true, true
+		select {
+		case f.g.lost <- struct{}{}:
+		default:
+		}
+	case f.lost:
+		dst.Reset, f.lost = true, false
+	}
+	return err
+}
+
+// lose makes the feeds deaf for the time of fn.
+func (r *rig) lose(fn func()) {
+	r.gaps.deaf.Store(true)
+	fn()
+	for range 2 { // the second poll has begun after fn
+		select {
+		case <-r.gaps.lost:
+		default:
+		}
+		r.clock.Advance(2 * time.Second)
+		<-r.gaps.lost
+	}
+	r.gaps.deaf.Store(false)
+	r.clock.Advance(time.Second)
+}
+
+// TestSamplesGap: what a feed loses comes from the storage, once, in whatever order it was stored.
+func TestSamplesGap(t *testing.T) {
+	for seed := range uint64(4) {
+		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
+			rng := rand.New(rand.NewPCG(seed, 3))
+			const horizon = 10 * time.Second
+			r := newGappyRig(t, live.Options{Horizon: horizon}, newGaps())
+			f := &follower{seen: map[string]int{}}
+			f.join(r, live.Request{})
+			stored := map[string]bool{}
+			n := 0.0
+			put := func() {
+				n++
+				s, t := fmt.Sprint(rng.IntN(3)), r.clock.Now().UnixMilli()+int64(n) // once each
+				t -= rng.Int64N(horizon.Milliseconds()) / 1000 * 1000
+				r.append(gauge(s, t, n))
+				stored[fmt.Sprint(s, " ", t, " ", n)] = true
+			}
+			some := func() {
+				for range rng.IntN(10) {
+					put()
+				}
+			}
+			for range 15 {
+				some()
+				f.until(r, "all has come", func() bool { return covers(f.seen, stored) })
+				r.lose(func() {
+					if rng.IntN(2) == 0 {
+						f.poll() // or it has not come to what is in the ring
+					}
+					some()
+					r.gaps.blind.Store(rng.IntN(3) == 0)
+				})
+				some()
+				r.gaps.blind.Store(false)
+				r.clock.Advance(2 * time.Second)
+				f.until(r, "all has come after a gap", func() bool { return covers(f.seen, stored) })
+				if now := r.clock.Now().UnixMilli(); f.Since() > now {
+					t.Fatalf("at %d all is known up to %d", now, f.Since())
+				}
+			}
+			for k, n := range f.seen {
+				if n > 1 || !stored[k] {
+					t.Errorf("%s came %d times", k, n)
+				}
+			}
+			if len(f.drops)+len(f.errs) > 0 {
+				t.Errorf("dropped %v, errors %v", f.drops, f.errs)
+			}
+		})
+	}
+}
+
+// TestSamplesGapTooLarge: of more than is held for slow subscribers the newest come, and the
+// rest is told.
+func TestSamplesGapTooLarge(t *testing.T) {
+	r := newGappyRig(t, live.Options{RingValues: 20}, newGaps())
+	f := &follower{seen: map[string]int{}}
+	f.join(r, live.Request{})
+	key := func(i int) string { return fmt.Sprint("a ", start.UnixMilli()+int64(i), " ", i) }
+	r.lose(func() {
+		for i := range 30 {
+			r.append(gauge("a", start.UnixMilli()+int64(i), float64(i)))
+		}
+	})
+	f.until(r, "the newest has come", func() bool { return f.seen[key(29)] > 0 })
+	if len(f.drops) != 1 || f.drops[0].Count != 20 || len(f.seen) != 10 || f.seen[key(20)] == 0 {
+		t.Errorf("dropped %v, came %v", f.drops, f.seen)
+	}
+}
