@@ -2,15 +2,9 @@ package cluster
 
 import (
 	"sync"
-	"time"
 
 	"github.com/strandline-db/strandline/wal"
 )
-
-// lateWait is how long a late write waits, at most, for another write of the log to join.
-// The followers need as long to make the entries durable, so that the first success comes
-// at about the end of it, and it asks for the write too.
-const lateWait = time.Millisecond
 
 // lateWrites are entries of a leader that are on their way to the followers while this
 // node's log makes them durable. A leader counts as one of the majority as soon as Raft
@@ -25,18 +19,16 @@ type lateWrites struct {
 }
 
 type lateWrite struct {
-	first  uint64 // its entries
-	last   uint64
-	wanted chan struct{} // closed when somebody waits for it
-	asked  bool          // under the lock: wanted is closed
-	done   chan struct{}
-	err    error
+	first uint64 // its entries
+	last  uint64
+	done  chan struct{}
+	err   error
 }
 
 // add notes a write, in the order of the log. ended is told how it ended, in that order
 // too, before anybody is shown that it has.
 func (l *lateWrites) add(first, last uint64, p wal.Pending, ended func(error)) {
-	w := &lateWrite{first: first, last: last, wanted: make(chan struct{}), done: make(chan struct{})}
+	w := &lateWrite{first: first, last: last, done: make(chan struct{})}
 	l.mu.Lock()
 	var before *lateWrite
 	if n := len(l.mu.writes); n > 0 {
@@ -45,13 +37,6 @@ func (l *lateWrites) add(first, last uint64, p wal.Pending, ended func(error)) {
 	l.mu.writes = append(l.mu.writes, w)
 	l.mu.Unlock()
 	go func() {
-		timer := time.NewTimer(lateWait)
-		defer timer.Stop()
-		select {
-		case <-p.Done():
-		case <-w.wanted:
-		case <-timer.C:
-		}
 		w.err = p.Wait()
 		if before != nil {
 			<-before.done
@@ -90,10 +75,6 @@ func (l *lateWrites) wait(index uint64) error {
 			break
 		}
 		w = x
-	}
-	if w != nil && !w.asked {
-		w.asked = true
-		close(w.wanted)
 	}
 	l.mu.Unlock()
 	if w == nil {

@@ -96,10 +96,7 @@ func Open(dir string, o *Options) (_ *DB, err error) {
 		return nil, err
 	}
 	db.feeds = live.New(db.shards)
-	if db.log, err = wal.Open(path.Join(dir, "wal"), &wal.Options{
-		FS: fsys, Logger: db.opts.Logger, SegmentSize: db.opts.SegmentBytes, Failpoint: db.opts.Failpoint,
-		Pace: db.pace(),
-	}); err != nil {
+	if db.log, err = wal.Open(path.Join(dir, "wal"), db.logOptions(fsys)); err != nil {
 		return nil, err
 	}
 	if err := db.startCommitter(); err != nil {
@@ -118,14 +115,15 @@ func Open(dir string, o *Options) (_ *DB, err error) {
 }
 
 // replicatedPace is the pace of a replica's log: its groups, and the leaders of those that
-// others lead, append without knowing of each other.
+// others lead, append without knowing of each other, yet one request has entries in many.
 const replicatedPace = 4 * time.Millisecond
 
-func (db *DB) pace() time.Duration {
-	if db.opts.Replicate == nil {
-		return 0
+func (db *DB) logOptions(fsys vfs.FS) *wal.Options {
+	o := &wal.Options{FS: fsys, Logger: db.opts.Logger, SegmentSize: db.opts.SegmentBytes, Failpoint: db.opts.Failpoint}
+	if db.opts.Replicate != nil {
+		o.Pace = replicatedPace
 	}
-	return replicatedPace
+	return o
 }
 
 // startCommitter brings the shards to the end of the log and takes writes from there;

@@ -26,6 +26,7 @@ type Log struct {
 		sync.Mutex
 		next   *batch
 		last   map[StreamID]uint64 // as it will be once next is durable
+		with   company
 		failed error
 		closed bool
 	}
@@ -97,6 +98,7 @@ func Open(dir string, o *Options) (_ *Log, err error) {
 	}
 	l.scanBuf = nil
 	l.mu.next = l.newBatch()
+	l.mu.with.longest = l.opts.Pace
 	l.mu.last = map[StreamID]uint64{}
 	for id, s := range l.st.streams {
 		l.mu.last[id] = s.last
@@ -128,10 +130,6 @@ type Pending struct {
 // by any goroutine: those who wait do the writing.
 func (p Pending) Wait() error { return p.l.await(p.b) }
 
-// Done is closed when somebody has waited, for these or for others that share their
-// write, and Wait would return at once.
-func (p Pending) Done() <-chan struct{} { return p.b.done }
-
 // Begin is Append's first half: the entries have their place, before all that comes
 // later, and reads don't see them until they are durable. Errors are those of what is
 // asked; that of writing comes from Wait.
@@ -159,8 +157,10 @@ func (l *Log) Begin(entries []Entry) (Pending, error) {
 		for i := range entries {
 			b.buf = appendEntry(b.buf, &entries[i])
 		}
+		now := time.Now()
 		for id, last := range next {
 			l.mu.last[id] = last
+			l.mu.with.join(id, now)
 		}
 		return nil
 	})
@@ -214,7 +214,6 @@ func (l *Log) await(b *batch) error {
 	default:
 	}
 	if l.opts.Pace > 0 {
-		time.Sleep(l.pacer.take(time.Now(), l.opts.Pace))
 		l.gather(b)
 	}
 	l.mu.Lock()
@@ -235,8 +234,14 @@ func (l *Log) await(b *batch) error {
 
 func (l *Log) unlock() { <-l.write }
 
-// gather lets other callers run, who may be about to join b, for as long as they do.
+// gather waits until it is time to write b, and lets other callers run, who may be about
+// to join it, for as long as they do.
 func (l *Log) gather(b *batch) {
+	if rest := l.pacer.take(time.Now(), l.opts.Pace); rest > 0 {
+		time.Sleep(rest)
+	} else {
+		l.keepCompany()
+	}
 	for had := -1; ; {
 		l.mu.Lock()
 		size := len(b.buf)
@@ -246,6 +251,22 @@ func (l *Log) gather(b *batch) {
 		}
 		had = size
 		runtime.Gosched()
+	}
+}
+
+// keepCompany waits for the streams that are sure to come now; see company.
+func (l *Log) keepCompany() {
+	l.mu.Lock()
+	whole, rest := l.mu.with.rest(time.Now())
+	l.mu.Unlock()
+	if rest <= 0 {
+		return
+	}
+	timer := time.NewTimer(rest)
+	defer timer.Stop()
+	select {
+	case <-whole:
+	case <-timer.C:
 	}
 }
 

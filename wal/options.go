@@ -14,7 +14,8 @@ type Options struct {
 	SegmentSize int64  // bytes preallocated for a segment. Default: 64 MiB
 	Logger      *slog.Logger
 	// Pace, for logs with many independent appenders, makes more of them share an fsync:
-	// a writer gives way to other callers before it writes, and while writes come
+	// a writer gives way to other callers before it writes; it waits, a Pace at most, for
+	// streams that have lately been written together with its own; and while writes come
 	// without end, an fsync begins only each Pace. 0: each writer writes at once.
 	Pace time.Duration
 	// Failpoint is called with a name at each step at which a crash is interesting.
