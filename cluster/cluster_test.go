@@ -32,12 +32,14 @@ func TestMain(m *testing.M) {
 // trio is three nodes in this process, and what they have acknowledged.
 type trio struct {
 	t       testing.TB
+	ctx     context.Context // of opening
 	dir     string
 	net     *memNetwork
 	peers   map[string]string
 	joining map[string]string // nodes that enter, and at which address
 	opts    Options
-	disk    func(name string) vfs.FS // nil: the machine's
+	engine  func(name string, o *engine.Options) // nil: nothing to change
+	disk    func(name string) vfs.FS             // nil: the machine's
 	nodes   map[string]*member
 	onPhase atomic.Pointer[func(*Node, *Move)]
 	next    atomic.Int64 // time of a write under load
@@ -70,7 +72,7 @@ func newTrioOn(t testing.TB, o Options, disk func(name string) vfs.FS) *trio {
 
 // emptyTrio has started no node.
 func emptyTrio(t testing.TB, o Options, disk func(name string) vfs.FS) *trio {
-	c := &trio{disk: disk, t: t, dir: t.TempDir(), net: newMemNetwork(), opts: o, joining: map[string]string{}, nodes: map[string]*member{}, acked: map[string]map[int64]uint64{}, sent: map[string]map[int64]uint64{}}
+	c := &trio{disk: disk, t: t, ctx: context.Background(), dir: t.TempDir(), net: newMemNetwork(), opts: o, joining: map[string]string{}, nodes: map[string]*member{}, acked: map[string]map[int64]uint64{}, sent: map[string]map[int64]uint64{}}
 	c.peers = map[string]string{"n1": "n1:1", "n2": "n2:1", "n3": "n3:1"}
 	t.Cleanup(func() {
 		for name := range c.peers {
@@ -127,9 +129,9 @@ func (c *trio) open(name string) (*member, error) {
 	if c.disk != nil {
 		o.FS = c.disk(name)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(c.ctx, 20*time.Second)
 	defer cancel()
-	db, err := engine.Open(o.Dir, &engine.Options{
+	eo := &engine.Options{
 		Shards: 4, Retention: -1, Logger: o.Logger, FS: vfs.NewFault(o.FS, m.sync), SegmentBytes: 1 << 20,
 		OnFailure: func(err error) { c.t.Errorf("%s failed: %v", name, err) },
 		Replicate: func(r *engine.Replicas) (engine.Committer, error) {
@@ -137,7 +139,11 @@ func (c *trio) open(name string) (*member, error) {
 			m.node = n
 			return n, err
 		},
-	})
+	}
+	if c.engine != nil {
+		c.engine(name, eo)
+	}
+	db, err := engine.Open(o.Dir, eo)
 	m.db = db
 	return m, err
 }

@@ -16,6 +16,9 @@ type entrant struct {
 	Address     string `json:"address"`
 	HTTP        string `json:"http"`
 	Shards      int    `json:"shards"`
+	// PairLabel is how the folder places series: the node takes the cluster's label. Nil is
+	// that of a binary which knows of none.
+	PairLabel *string `json:"pairLabel,omitempty"`
 }
 
 // admission is the answer: what a member knows from its beginning.
@@ -23,6 +26,7 @@ type admission struct {
 	Cluster   string            `json:"cluster"`
 	Members   map[string]string `json:"members"`
 	Addresses map[string]string `json:"addresses"`
+	PairLabel string            `json:"pairLabel,omitempty"`
 }
 
 // enter asks a member to write this node into the cluster's map. It then follows the
@@ -32,7 +36,8 @@ func (n *Node) enter(ctx context.Context, me *self, at string) (waits []string, 
 		return nil, fmt.Errorf("%w: %s has a log, but is not a folder that the cluster of the node at %s knows: bring back the folder that it knew, or empty this one",
 			ErrIdentity, n.opts.Dir, at)
 	}
-	req, err := json.Marshal(&entrant{Name: me.Name, Incarnation: me.Incarnation, Address: n.addr, HTTP: n.opts.HTTP, Shards: n.replicas.Len()})
+	label := n.replicas.PairLabel()
+	req, err := json.Marshal(&entrant{Name: me.Name, Incarnation: me.Incarnation, Address: n.addr, HTTP: n.opts.HTTP, Shards: n.replicas.Len(), PairLabel: &label})
 	if err != nil {
 		return nil, err
 	}
@@ -48,6 +53,9 @@ func (n *Node) enter(ctx context.Context, me *self, at string) (waits []string, 
 	var a admission
 	if err := json.Unmarshal(b, &a); err != nil {
 		return nil, fmt.Errorf("%w: %w", errMessage, err)
+	}
+	if err := n.replicas.AdoptPairLabel(a.PairLabel); err != nil {
+		return nil, err
 	}
 	n.opts.Logger.Info("cluster: entered", "id", a.Cluster, "by", at)
 	return nil, n.identity.change(func(s *self) {
@@ -70,6 +78,10 @@ func (n *Node) answerEnter(ctx context.Context, data []byte) ([]byte, error) {
 		return nil, fmt.Errorf("%w: this cluster has %d shards, node %s was started with %d: give it the same setting on an empty folder",
 			ErrIdentity, n.replicas.Len(), e.Name, e.Shards)
 	}
+	label := n.replicas.PairLabel()
+	if e.PairLabel == nil && label != "" {
+		return nil, fmt.Errorf("%w: this cluster places series without the label %q, which the binary of node %s does not know of: upgrade it", ErrIdentity, label, e.Name)
+	}
 	was := m.nodes[e.Name]
 	if was.Incarnation != e.Incarnation || was.State == stateRemoved {
 		if err := n.mayReplace(ctx, &was, &e); err != nil {
@@ -85,7 +97,7 @@ func (n *Node) answerEnter(ctx context.Context, data []byte) ([]byte, error) {
 		n.opts.Logger.Warn("cluster: a node has entered", "node", e.Name, "address", e.Address, "incarnation", e.Incarnation, "was", was.Incarnation)
 	}
 	me := n.identity.get()
-	a := admission{Cluster: me.Cluster, Members: me.Members, Addresses: map[string]string{n.name: n.addr}}
+	a := admission{Cluster: me.Cluster, Members: me.Members, Addresses: map[string]string{n.name: n.addr}, PairLabel: label}
 	for name := range m.nodes {
 		if at := n.book.of(name); len(at) > 0 && name != e.Name {
 			a.Addresses[name] = at[0]

@@ -60,7 +60,11 @@ func (n *Node) tryForm(ctx context.Context, me *self) (waits []string, _ error) 
 			return nil, fmt.Errorf("%w: at %s is node %q, not %q: look at cluster-peers", ErrIdentity, n.opts.Peers[name], peer.Name, name)
 		}
 		if peer.Cluster != "" {
-			return n.adopt(ctx, me, &peer)
+			return n.adopt(ctx, me, &peer.self)
+		}
+		if mine := n.replicas.PairLabel(); peer.PairLabel != mine {
+			return nil, fmt.Errorf("%w: the folder of node %s places series without the label %q, that of this node without %q: start both with the same replica-label on empty folders",
+				ErrIdentity, name, peer.PairLabel, mine)
 		}
 		members[name] = peer.Incarnation
 	}
@@ -91,7 +95,7 @@ func (n *Node) become(members map[string]string) error {
 	return n.identity.change(func(s *self) { s.Cluster, s.Members = id, members })
 }
 
-func (n *Node) hello(ctx context.Context, to string) (s self, err error) {
+func (n *Node) hello(ctx context.Context, to string) (s helloAnswer, err error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	b, err := n.link(to).call(ctx, kindHello, 0, nil, false)

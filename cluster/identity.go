@@ -229,8 +229,13 @@ func (id *identity) admits(g *greeting) error {
 	return nil
 }
 
+// helloAnswer is the answer to a hello: who a node is, and how its folder places series.
+type helloAnswer struct {
+	self
+	PairLabel string `json:"pairLabel,omitempty"`
+}
+
 // answerHello says who we are.
-func (id *identity) answerHello() ([]byte, error) {
-	s := id.get()
-	return json.Marshal(&s)
+func (n *Node) answerHello() ([]byte, error) {
+	return json.Marshal(&helloAnswer{n.identity.get(), n.replicas.PairLabel()})
 }

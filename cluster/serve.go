@@ -53,7 +53,7 @@ func (n *Node) serve(ctx context.Context, conn net.Conn) error {
 			_ = w.send(&a, false) // a connection that has ended needs no answer
 		}
 		if m.kind == kindHello {
-			respond(n.identity.answerHello())
+			respond(n.answerHello())
 		} else if m.kind == kindEnter {
 			data := m.data
 			go func() { respond(n.answerEnter(ctx, data)) }()

@@ -59,7 +59,7 @@ func (db *DB) Append(ctx context.Context, b *model.Batch) (model.AppendResult, e
 	for i := range b.Series {
 		key := b.Series[i].Key
 		hash := model.HashKey(key)
-		k := model.ShardOf(hash, len(db.shards))
+		k := db.place(key, hash)
 		a.items[k] = append(a.items[k], shard.Item{Series: i, Hash: hash, Key: key})
 	}
 	lim := db.limits()
@@ -122,7 +122,7 @@ func (db *DB) encode(a *appender, b *model.Batch, lim *shard.Limits, res *model.
 		}
 	}
 	for _, it := range canon {
-		k := model.ShardOf(it.Hash, len(db.shards))
+		k := db.place(it.Key, it.Hash)
 		db.shards[k].Encode(&a.ops[k], b, []shard.Item{it}, lim)
 	}
 }

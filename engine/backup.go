@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -73,7 +72,7 @@ func (db *DB) Backup(ctx context.Context, name string, o *BackupOptions) (_ *Bac
 		return nil, err
 	}
 	b := &backup{db: db, o: o, dir: final + vfs.TempSuffix, info: Backup{Name: name, Made: db.opts.Clock.Now().UTC(),
-		Shards: len(db.shards), HashVersion: model.HashVersion}}
+		Shards: len(db.shards), HashVersion: hashVersion(db.pairLabel)}}
 	defer func() {
 		if err != nil {
 			db.opts.Logger.Error("backup failed", "name", name, "err", err)
@@ -159,11 +158,11 @@ func (b *backup) make(ctx context.Context) error {
 
 // addMeta writes the folder's format, and metadata and records as those of a single node.
 func (b *backup) addMeta() error {
-	form, err := json.Marshal(format{Version: formatVersion, Shards: len(b.db.shards), HashVersion: model.HashVersion})
+	form, err := b.db.format()
 	if err != nil {
 		return err
 	}
-	if err := b.addFile(formatName, append(form, '\n')); err != nil {
+	if err := b.addFile(formatName, form); err != nil {
 		return err
 	}
 	image := b.db.meta.image()

@@ -2,11 +2,9 @@ package engine
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"math"
 	"path"
 	"sync"
@@ -19,13 +17,13 @@ import (
 	"github.com/strandline-db/strandline/shard"
 	"github.com/strandline-db/strandline/shard/model"
 	"github.com/strandline-db/strandline/wal"
-	"github.com/strandline-db/strandline/wal/vfs"
 )
 
 // DB is an open engine. All methods are safe for concurrent use.
 type DB struct {
 	opts      Options
 	dir       string
+	pairLabel string // of the folder; see place
 	lock      io.Closer
 	log       *wal.Log
 	shards    []*shard.Shard
@@ -46,18 +44,6 @@ type DB struct {
 	closed    sync.Once
 	closeErr  error
 }
-
-// format is what a data folder was made with; it lies in the file FORMAT.
-type format struct {
-	Version     int `json:"version"`
-	Shards      int `json:"shards"`
-	HashVersion int `json:"hashVersion"`
-}
-
-const (
-	formatName    = "FORMAT"
-	formatVersion = 1
-)
 
 // Open opens the data folder dir, which it makes if there is none, and replays the
 // log. It is all or nothing, and one process at a time: another that has the folder
@@ -176,43 +162,6 @@ func (db *DB) checkLogReaches() error {
 		}
 	}
 	return nil
-}
-
-// loadFormat reads the folder's format, or gives a new folder one.
-func (db *DB) loadFormat() error {
-	name := path.Join(db.dir, formatName)
-	b, err := vfs.ReadFile(db.opts.FS, name)
-	if errors.Is(err, fs.ErrNotExist) {
-		f := format{Version: formatVersion, Shards: db.opts.Shards, HashVersion: model.HashVersion}
-		if b, err = json.Marshal(f); err != nil {
-			return err
-		}
-		return vfs.WriteFile(db.opts.FS, name, append(b, '\n'))
-	}
-	if err != nil {
-		return err
-	}
-	f, err := parseFormat(b)
-	if err != nil {
-		return fmt.Errorf("%s: %w", name, err)
-	}
-	db.opts.Shards = f.Shards
-	return nil
-}
-
-func parseFormat(b []byte) (f format, err error) {
-	if err := json.Unmarshal(b, &f); err != nil {
-		return f, err
-	}
-	switch {
-	case f.Version != formatVersion:
-		return f, fmt.Errorf("data format %d is not known to this binary", f.Version)
-	case f.HashVersion != model.HashVersion:
-		return f, fmt.Errorf("hash version %d is not known to this binary", f.HashVersion)
-	case f.Shards < 1 || f.Shards > 1024:
-		return f, fmt.Errorf("%d shards are not between 1 and 1024", f.Shards)
-	}
-	return f, nil
 }
 
 func (db *DB) shardOptions(i int) shard.Options {

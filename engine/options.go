@@ -22,6 +22,10 @@ type Options struct {
 	// Shards is how many hash partitions a new data folder gets. It is fixed at
 	// creation: a folder that exists keeps its own. Default: 8.
 	Shards int
+	// PairLabel is the label by which a pair of senders of the same series is told apart.
+	// A new data folder leaves it out when it places series, and so keeps what belongs
+	// together in one shard; a folder that exists keeps its own. Empty: no label is special.
+	PairLabel string
 	// Retention is how long samples are kept. Default: 395 days. Negative: for ever.
 	Retention time.Duration
 	// RetentionBytes bounds the blocks on disk: the oldest samples go first. 0: no bound.

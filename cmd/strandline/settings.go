@@ -77,7 +77,7 @@ func engineOptions(n *node) *engine.Options {
 	c := n.cfg
 	o := &engine.Options{
 		Logger: n.log, Registerer: n.reg,
-		Shards: c.Shards, Retention: orNegative(c.Retention), RetentionBytes: c.RetentionBytes,
+		Shards: c.Shards, PairLabel: c.ReplicaLabel, Retention: orNegative(c.Retention), RetentionBytes: c.RetentionBytes,
 		WarmAfter: c.WarmAfter, ColdAfter: c.ColdAfter, WarmDir: c.WarmDir, ColdDir: c.ColdDir,
 		FlushInterval: c.FlushInterval, HeadBytes: c.HeadBytes, MaxSeries: orNegative(c.MaxSeries),
 		ScrubRate: c.ScrubRate, MaxFuture: c.MaxFuture, MinFreeBytes: orNegative(c.MinFreeBytes),

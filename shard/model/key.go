@@ -26,6 +26,9 @@ import (
 // folder, since the shard of a series follows from it.
 const HashVersion = 1
 
+// PairHashVersion is that of folders which place series by PairHash.
+const PairHashVersion = 2
+
 // HashKey hashes a canonical key (xxHash64, seed 0).
 func HashKey(key []byte) uint64 { return xxhash.Sum64(key) }
 
@@ -33,6 +36,54 @@ func HashKey(key []byte) uint64 { return xxhash.Sum64(key) }
 // bits stay useful to hash tables inside the shard.
 func ShardOf(hash uint64, n int) int {
 	return int((hash >> 32) * uint64(n) >> 32)
+}
+
+// PairHash hashes a canonical key, whose HashKey is given, without the label called
+// name: series that differ in nothing else have the same.
+func PairHash(key []byte, hash uint64, name string) uint64 {
+	from, to := keySpan(key, name)
+	if from == to {
+		return hash
+	}
+	var d xxhash.Digest
+	d.Reset()
+	_, _ = d.Write(key[:from]) // never fails
+	_, _ = d.Write(key[to:])
+	return d.Sum64()
+}
+
+// AppendKeyWithout appends a canonical key without the label called name.
+func AppendKeyWithout(dst, key []byte, name string) []byte {
+	from, to := keySpan(key, name)
+	return append(append(dst, key[:from]...), key[to:]...)
+}
+
+// keySpan returns where in a canonical key the label called name lies; an empty span if
+// it has none.
+func keySpan(key []byte, name string) (from, to int) {
+	for from < len(key) {
+		// A look at the name is enough to pass a label, which this does for every series of
+		// a request: 0a, length, 0a, length of the name, name. Longer lengths are rare.
+		b := key[from:]
+		var n []byte
+		if len(b) >= 4 && b[1] < 0x80 && b[3] < 0x80 && len(b) >= 4+int(b[3]) && len(b) >= 2+int(b[1]) {
+			n, to = b[4:4+b[3]], from+2+int(b[1])
+		} else {
+			long, _, rest, ok := NextKeyLabel(b)
+			if !ok {
+				break
+			}
+			n, to = long, len(key)-len(rest)
+		}
+		if string(n) >= name {
+			if string(n) == name {
+				return from, to
+			}
+			break
+		}
+		from = to
+	}
+	return 0, 0
 }
 
 // AppendKeyLabel appends one label to a key under construction. The caller
