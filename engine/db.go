@@ -17,6 +17,7 @@ import (
 	"github.com/strandline-db/strandline/shard"
 	"github.com/strandline-db/strandline/shard/model"
 	"github.com/strandline-db/strandline/wal"
+	"github.com/strandline-db/strandline/wal/vfs"
 )
 
 // DB is an open engine. All methods are safe for concurrent use.
