@@ -114,7 +114,11 @@ func TestFeedAndSelect(t *testing.T) {
 					}
 				}
 			}()
-			feed := f.subscribe(&model.FeedRequest{Matchers: []*labels.Matcher{equalName("m")}})
+			// One that need not be woken soon is given what many entries brought at once.
+			feed := f.subscribe(&model.FeedRequest{Matchers: []*labels.Matcher{equalName("m")}, WakeAt: []int{0, 1 << 15}[seed%2]})
+			if seed%4 > 1 { // others that are as patient, or are not
+				f.subscribe(&model.FeedRequest{WakeAt: []int{1 << 15, 0}[seed%2]})
+			}
 			got := state{}
 			for name, c := range f.read(equalName("m")) {
 				got[name] = map[int64]uint64{}
@@ -197,6 +201,71 @@ func TestFeedThatNobodyReads(t *testing.T) {
 	f.append(floats(ls, []int64{start.UnixMilli() + 99}, []float64{1}))
 	if err := slow.Poll(&b); err != nil || len(b.Samples) != 1 || b.Lost != 0 {
 		t.Errorf("afterwards: %d samples, %d lost, %v", len(b.Samples), b.Lost, err)
+	}
+}
+
+// TestPatientFeed: a feed that need not be woken soon has, whenever it is polled, all that was
+// applied before and nothing from before it began, in order; others don't wait with it; and it
+// is woken for many samples though nobody polls.
+func TestPatientFeed(t *testing.T) {
+	f := newFixture(t, Options{Retention: -1, Shards: 2})
+	const wakeAt = 1 << 14
+	woken := 0
+	ls := []labels.Labels{labels.FromStrings("__name__", "m", "s", "1"), labels.FromStrings("__name__", "m", "s", "2")}
+	next := map[string]int64{}
+	write := func(n int) {
+		for i := range ls {
+			b := &model.Batch{Series: []model.BatchSeries{{Key: model.AppendKey(nil, ls[i]), To: n}}}
+			for range n {
+				next[ls[i].String()]++
+				b.T, b.V = append(b.T, start.UnixMilli()+next[ls[i].String()]), append(b.V, 1)
+			}
+			f.append(b)
+		}
+	}
+	var b model.FeedBatch
+	check := func(feed model.Feed, names map[uint32]string, from, want int) {
+		t.Helper()
+		if err := feed.Poll(&b); err != nil || b.Lost > 0 || b.Reset || len(b.Samples) != 2*want {
+			t.Fatalf("%d samples, want %d of each: %d lost, %v, %v", len(b.Samples), want, b.Lost, b.Reset, err)
+		}
+		for _, d := range b.Series {
+			names[d.ID] = d.Labels.String()
+		}
+		last := map[string]int64{}
+		for _, x := range b.Samples {
+			name := names[x.Series]
+			if last[name]++; x.T != start.UnixMilli()+int64(from)+last[name] {
+				t.Fatalf("sample %d of %q is of %d, after %d", last[name], name, x.T-start.UnixMilli(), from)
+			}
+		}
+	}
+	patient := func(wake func()) model.Feed { return f.subscribe(&model.FeedRequest{WakeAt: wakeAt, Wake: wake}) }
+	write(3)
+	first := patient(func() { woken++ })
+	write(2)
+	second := patient(nil)
+	write(5)
+	one, two, three := map[uint32]string{}, map[uint32]string{}, map[uint32]string{}
+	check(first, one, 3, 7)
+	check(second, two, 5, 5)
+	write(1)
+	urgent := 0
+	third := f.subscribe(&model.FeedRequest{Wake: func() { urgent++ }})
+	write(4)
+	if urgent == 0 {
+		t.Error("the one that is not patient was not woken")
+	}
+	check(third, three, 11, 4)
+	third.Close()
+	write(2)
+	second.Close()
+	check(first, one, 10, 7)
+	for i := 0; woken == 0 && i < 2*wakeAt; i += 200 {
+		write(100)
+	}
+	if woken != 1 {
+		t.Errorf("woken %d times", woken)
 	}
 }
 

@@ -71,7 +71,8 @@ type head struct {
 		watch    watching
 	}
 	mem   headMem
-	shown atomic.Uint64 // mu.applied, once what it brought has been handed to the watchers
+	shown atomic.Uint64 // mu.applied, once what it brought has been handed to the watchers, or waits for them
+	waits atomic.Bool   // something does: see HandOver
 }
 
 // Counts are totals since the shard was opened.
@@ -153,7 +154,7 @@ func (h *head) removeLocked(numbers []uint32) {
 			continue
 		}
 		h.mu.byNo.drop(no)
-		if s.watched {
+		if s.watched != unwatched {
 			h.unmarkLocked(s)
 		}
 		if hash := model.HashKey([]byte(s.key)); h.mu.table[hash] == s {
@@ -326,7 +327,7 @@ func (h *head) addFloatLocked(s *series, t int64, v float64, st int64) {
 		h.mu.counts.Overwritten++
 	}
 	s.idle = 0 // beside what addFloat has just touched
-	if s.watched && out != duplicate {
+	if s.watched != unwatched && out != duplicate {
 		h.gatherLocked(s, t, st, v, nil)
 	}
 }
@@ -375,7 +376,7 @@ func (h *head) addBlobLocked(s *series, b blob, exemplar bool) {
 		h.hideFloatLocked(s, b.t)
 	}
 	*list = append(*list, b)
-	if s.watched && !exemplar {
+	if s.watched != unwatched && !exemplar {
 		h.gatherBlobLocked(s, &b)
 	}
 	h.mem.bytes += int64(len(b.data)) + 40

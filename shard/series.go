@@ -85,9 +85,9 @@ type series struct {
 	lastT   int64   // newest in-order float since the head began, or math.MinInt64
 	lastV   float64 // newest float at lastT
 	no      uint32
-	idle    uint8 // flushes since the last sample
-	hidden  bool  // a histogram has replaced the float at lastT
-	watched bool  // someone wants to hear of its samples
+	idle    uint8    // flushes since the last sample
+	hidden  bool     // a histogram has replaced the float at lastT
+	watched interest // whether someone wants to hear of its samples
 	active  store
 	frozen  *store // being flushed; nil between flushes
 	key     string

@@ -13,23 +13,25 @@ import (
 )
 
 // Sink takes what is applied to watched series. All methods but Wake are called under
-// the shard's lock, so that whatever a Select shows the sink has been given: they only
-// copy and count.
+// the shard's lock: they only copy and count. Whatever a Select shows the sink has been
+// given, or is once HandOver has returned if its watch is patient.
 type Sink interface {
 	// Match counts series that match from now on (n > 0) or no longer; false: these are
 	// too many, and the series goes unwatched.
 	Match(n int) bool
 	// Number returns a number for a series that has its first sample.
 	Number() uint32
-	// Take copies what one entry brought; d is used again. true: Wake is to be called.
+	// Take copies what an entry brought, or several if the watch is patient; d is used
+	// again. true: Wake is to be called.
 	Take(d *Delta) bool
 	// Wake is called without a lock on the goroutine that applies.
 	Wake()
 }
 
-// Delta is what one log entry brought to a watch, in order of application.
+// Delta is what log entries brought to a watch, in order of application.
 type Delta struct {
 	w        *Watch
+	log      []model.FeedSample
 	gathered []gathered
 }
 
@@ -43,10 +45,11 @@ type News struct {
 // chain is the samples of one watch among all that were gathered.
 type chain struct{ n, first, last int32 }
 
-// gathered is a sample that one of the watches is to be given.
+// gathered says that one of the watches is to be given a sample.
 type gathered struct {
-	model.FeedSample
-	next int32 // the next one of that watch
+	at   int32  // in the log
+	id   uint32 // the sink's number of the series
+	next int32  // the next one of that watch
 }
 
 // News returns what there is beside samples; nil: nothing.
@@ -66,14 +69,19 @@ func (d *Delta) AppendSamples(dst []model.FeedSample) []model.FeedSample {
 	at := d.w.samples.first
 	for range d.w.samples.n {
 		g := &d.gathered[at]
-		dst = append(dst, g.FeedSample)
+		dst = append(dst, d.log[g.at])
+		dst[len(dst)-1].Series = g.id
 		at = g.next
 	}
 	return dst
 }
 
-// gatheredMax is how many of them a head keeps memory for between entries.
-const gatheredMax = 8192
+const (
+	// gatheredMax is how many of them a head keeps memory for.
+	gatheredMax = 8192
+	// logMax is how many samples wait for patient watches before they are handed over.
+	logMax = 1024
+)
 
 // Watch is a subscription to what is applied to the series that match. The head's lock
 // guards it. What each sample touches comes first: half a cache line.
@@ -82,6 +90,7 @@ type Watch struct {
 	samples  chain
 	dirty    bool
 	closed   bool
+	patient  bool
 	hasNews  bool
 	news     News
 	matchers []*labels.Matcher
@@ -93,21 +102,27 @@ type watching struct {
 	byName   map[string][]*Watch // of one metric name
 	rest     []*Watch            // of any
 	by       watchers            // of the series that are watched
+	log      []model.FeedSample  // of watched series, by their numbers here: what waits to be handed over
+	urgent   bool                // one of the log's is for a watch that isn't patient
+	leaving  []*series           // watched ones that have left, until that is handed over
 	dirty    []*Watch            // that have something to be taken
-	gathered []gathered          // what the entry has brought to them, in order
+	gathered []gathered          // scratch of takeLocked
 	delta    Delta               // for sinks to look at
+	wake     []Sink              // to be woken by whoever applies next
 }
 
 // Watch hands everything that is applied to matching series from now on to sink,
-// until Unwatch.
-func (s *Shard) Watch(ctx context.Context, ms []*labels.Matcher, sink Sink) (*Watch, error) {
+// until Unwatch. patient: it need not have it before HandOver, which is cheaper, since the
+// samples of many entries are then handed over together.
+func (s *Shard) Watch(ctx context.Context, ms []*labels.Matcher, sink Sink, patient bool) (*Watch, error) {
 	h := s.head
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	w := &Watch{matchers: ms, sink: sink, news: News{Cut: math.MinInt64}}
+	h.takeLocked() // what was applied before is not for this one
+	w := &Watch{matchers: ms, sink: sink, patient: patient, news: News{Cut: math.MinInt64}}
 	if err := h.markLocked(w); err != nil {
 		return nil, err
 	}
@@ -142,13 +157,27 @@ func (s *Shard) Unwatch(w *Watch) {
 		h.mu.watch.rest = slices.DeleteFunc(h.mu.watch.rest, is)
 	}
 	for _, no := range w.series {
-		if x := h.mu.byNo.get(no); h.mu.watch.by.remove(no, w) && x != nil {
-			x.watched = false
+		h.mu.watch.by.remove(no, w)
+		if x := h.mu.byNo.get(no); x != nil {
+			x.watched = h.mu.watch.by.interest(no)
 		}
 	}
 	if !h.anyWatchLocked() {
-		h.mu.watch.by, h.mu.watch.gathered = watchers{}, nil
+		h.mu.watch = watching{wake: h.mu.watch.wake}
 	}
+}
+
+// HandOver gives the sinks of patient watches what they have not been given so far. It
+// does not wake them: whoever applies next does that.
+func (s *Shard) HandOver() {
+	h := s.head
+	if !h.waits.Load() {
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.takeLocked()
+	h.waits.Store(false)
 }
 
 // name returns the one metric name that the watch wants.
@@ -177,7 +206,7 @@ func (h *head) markLocked(w *Watch) error {
 
 func (h *head) watchLocked(x *series, w *Watch) {
 	h.mu.watch.by.add(x.no, w)
-	x.watched = true
+	x.watched = max(x.watched, w.interest())
 	w.series = append(w.series, x.no)
 }
 
@@ -229,14 +258,51 @@ func matchAll(ls labels.Labels, ms []*labels.Matcher) bool {
 // anyWatchLocked tells whether there is a watch.
 func (h *head) anyWatchLocked() bool { return len(h.mu.watch.byName)+len(h.mu.watch.rest) > 0 }
 
+// interest is how much a series is watched.
+type interest uint8
+
+const (
+	unwatched interest = iota
+	patiently
+	urgently
+)
+
+func (w *Watch) interest() interest {
+	if w.patient {
+		return patiently
+	}
+	return urgently
+}
+
 // unmarkLocked makes a series that leaves the head unwatched.
 func (h *head) unmarkLocked(x *series) {
+	x.watched = unwatched
+	h.mu.watch.leaving = append(h.mu.watch.leaving, x)
+}
+
+// releaseLocked ends the watches of the series that have left.
+func (h *head) releaseLocked() {
 	by := &h.mu.watch.by
-	for i := by.of(x.no); i != 0; i = by.links[i].next {
-		by.links[i].w.sink.Match(-1)
+	for _, x := range h.mu.watch.leaving {
+		for i := by.of(x.no); i != 0; i = by.links[i].next {
+			by.links[i].w.sink.Match(-1)
+		}
+		by.remove(x.no, nil)
 	}
-	by.remove(x.no, nil)
-	x.watched = false
+	h.mu.watch.leaving = nil
+}
+
+// watchedLocked returns a series that is watched, or was until it left.
+func (h *head) watchedLocked(no uint32) *series {
+	if x := h.mu.byNo.get(no); x != nil {
+		return x
+	}
+	for _, x := range h.mu.watch.leaving {
+		if x.no == no {
+			return x
+		}
+	}
+	return nil
 }
 
 func (h *head) dirtyLocked(w *Watch) {
@@ -246,28 +312,43 @@ func (h *head) dirtyLocked(w *Watch) {
 	}
 }
 
-// gatherLocked notes a sample of a watched series.
+// gatherLocked notes a sample of a watched series. It touches nothing of the watches:
+// between two samples they would have left the processor's caches.
 func (h *head) gatherLocked(x *series, t, st int64, v float64, hist *model.HistogramSample) {
 	wt := &h.mu.watch
-	for i := wt.by.of(x.no); i != 0; {
-		e := &wt.by.links[i]
-		w := e.w
-		if e.id == 0 {
-			e.id = w.sink.Number() + 1
-			w.tell().Series = append(w.news.Series, model.FeedSeries{ID: e.id - 1, Labels: model.KeyLabels([]byte(x.key))})
+	wt.log = append(wt.log, model.FeedSample{Series: x.no, T: t, ST: st, V: v, Hist: hist})
+	wt.urgent = wt.urgent || x.watched == urgently
+}
+
+// distributeLocked finds out whom the log's samples are for.
+func (h *head) distributeLocked() {
+	wt := &h.mu.watch
+	for at := range wt.log {
+		no := wt.log[at].Series
+		for i := wt.by.of(no); i != 0; {
+			e := &wt.by.links[i]
+			if e.id == 0 {
+				e.id = e.w.sink.Number() + 1
+				e.w.tell().Series = append(e.w.news.Series, model.FeedSeries{ID: e.id - 1, Labels: model.KeyLabels([]byte(h.watchedLocked(no).key))})
+			}
+			e.w.samples.add(&wt.gathered, gathered{at: int32(at), id: e.id - 1})
+			h.dirtyLocked(e.w)
+			i = e.next
 		}
-		at := int32(len(wt.gathered))
-		wt.gathered = append(wt.gathered, gathered{FeedSample: model.FeedSample{Series: e.id - 1, T: t, ST: st, V: v, Hist: hist}})
-		if w.samples.n == 0 {
-			w.samples.first = at
-		} else {
-			wt.gathered[w.samples.last].next = at
-		}
-		w.samples.last = at
-		w.samples.n++
-		h.dirtyLocked(w)
-		i = e.next
 	}
+}
+
+// add appends what all points to.
+func (c *chain) add(all *[]gathered, g gathered) {
+	at := int32(len(*all))
+	*all = append(*all, g)
+	if c.n == 0 {
+		c.first = at
+	} else {
+		(*all)[c.last].next = at
+	}
+	c.last = at
+	c.n++
 }
 
 // gatherBlobLocked notes a histogram of a watched series. One that can't be decoded,
@@ -307,7 +388,7 @@ func (h *head) rewatchLocked() {
 			w.sink.Match(-1)
 		}
 	}
-	h.mu.watch.by = watchers{}
+	h.mu.watch.by, h.mu.watch.log, h.mu.watch.leaving = watchers{}, nil, nil
 	h.eachWatchLocked(func(w *Watch) {
 		w.forget()
 		w.tell().Reset = true
@@ -321,30 +402,42 @@ func (h *head) resetWatchesLocked() {
 	h.eachWatchLocked(func(w *Watch) { w.tell().Reset = true })
 }
 
-// takeLocked hands what was gathered to the sinks and returns those to wake.
-func (h *head) takeLocked() (wake []Sink) {
+// takeLocked hands what was gathered to the sinks, and notes those that are to be woken.
+func (h *head) takeLocked() {
+	h.distributeLocked()
 	wt := &h.mu.watch
 	for i, w := range wt.dirty {
-		wt.delta = Delta{w, wt.gathered}
+		wt.delta = Delta{w, wt.log, wt.gathered}
 		if !w.closed && w.sink.Take(&wt.delta) {
-			wake = append(wake, w.sink)
+			wt.wake = append(wt.wake, w.sink)
 		}
 		w.forget()
 		w.dirty = false
 		wt.dirty[i] = nil
 	}
-	wt.dirty, wt.delta = wt.dirty[:0], Delta{}
-	clear(wt.gathered)
+	wt.dirty, wt.delta, wt.urgent = wt.dirty[:0], Delta{}, false
+	clear(wt.log)
+	if wt.log = wt.log[:0]; cap(wt.log) > gatheredMax {
+		wt.log = nil
+	}
 	if wt.gathered = wt.gathered[:0]; cap(wt.gathered) > gatheredMax {
 		wt.gathered = nil
 	}
-	return wake
+	h.releaseLocked()
 }
 
-// showLocked ends a change of the head: the watchers have what it brought before
-// anyone is told how far the head has come.
+// showLocked ends a change of the head and returns the sinks to wake: the watchers have
+// what it brought, or know that they can have it, before anyone is told how far the head
+// has come.
 func (h *head) showLocked() (wake []Sink) {
-	wake = h.takeLocked()
+	wt := &h.mu.watch
+	if wt.urgent || len(wt.dirty)+len(wt.leaving) > 0 || len(wt.log) >= logMax {
+		h.takeLocked()
+	}
+	if waits := len(wt.log) > 0; waits != h.waits.Load() {
+		h.waits.Store(waits)
+	}
+	wake, wt.wake = wt.wake, nil
 	h.shown.Store(h.mu.applied)
 	return wake
 }

@@ -42,11 +42,18 @@ func (l *watchers) add(no uint32, w *Watch) {
 	l.first[no] = at
 }
 
-// remove takes a watch out of a series' chain; nil: all. It reports whether the series
-// has no other.
-func (l *watchers) remove(no uint32, w *Watch) (none bool) {
+// interest tells how much a series is watched.
+func (l *watchers) interest(no uint32) (in interest) {
+	for i := l.of(no); i != 0; i = l.links[i].next {
+		in = max(in, l.links[i].w.interest())
+	}
+	return in
+}
+
+// remove takes a watch out of a series' chain; nil: all.
+func (l *watchers) remove(no uint32, w *Watch) {
 	if l.of(no) == 0 {
-		return true
+		return
 	}
 	for at := &l.first[no]; *at != 0; {
 		i := *at
@@ -59,5 +66,4 @@ func (l *watchers) remove(no uint32, w *Watch) (none bool) {
 		*x = watcher{next: l.free}
 		l.free = i
 	}
-	return l.first[no] == 0
 }

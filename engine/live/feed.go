@@ -29,6 +29,10 @@ func New(shards []*shard.Shard) *Feeds {
 // defaultBuffer is how many samples wait for a reader who names no number.
 const defaultBuffer = 1 << 16
 
+// patientFrom is for how many samples a reader must be ready to wait so that the shards may
+// keep them together for a while: enough that what they keep hardly counts beside it.
+const patientFrom = 1 << 14
+
 // Subscribe opens a feed of all shards; see model.Feeder.
 func (fs *Feeds) Subscribe(ctx context.Context, req *model.FeedRequest) (*Feed, error) {
 	all := make([]int, len(fs.shards))
@@ -53,7 +57,7 @@ func (fs *Feeds) SubscribeTo(ctx context.Context, shards []int, req *model.FeedR
 		return nil, err
 	}
 	for _, i := range shards {
-		w, err := fs.shards[i].Watch(ctx, req.Matchers, f)
+		w, err := fs.shards[i].Watch(ctx, req.Matchers, f, f.wakeAt >= patientFrom)
 		if err == nil {
 			f.watches = append(f.watches, w)
 			err = f.failure()
@@ -186,10 +190,12 @@ func (f *Feed) Wake() {
 
 // Poll implements model.Feed.
 func (f *Feed) Poll(dst *model.FeedBatch) error {
-	// Read first: what was applied by now has been given by now.
+	// Read first: what was applied by now is given by now.
 	applied := dst.Applied[:0]
 	for _, i := range f.of {
-		applied = append(applied, model.ShardIndex{Shard: i, Index: f.owner.shards[i].Applied()})
+		s := f.owner.shards[i]
+		applied = append(applied, model.ShardIndex{Shard: i, Index: s.Applied()})
+		s.HandOver()
 	}
 	clear(dst.Series)
 	clear(dst.Samples)
