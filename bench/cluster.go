@@ -32,6 +32,7 @@ type clusterOptions struct {
 	senders                 int
 	offered                 float64
 	idle                    time.Duration
+	catchUpBytes            int64
 }
 
 // trio is a cluster of three processes.
@@ -53,6 +54,15 @@ func nodeName(i int) string { return fmt.Sprintf("n%d", i+1) }
 
 // newTrio starts three nodes and waits until all are ready and share the leadership.
 func newTrio(ctx context.Context, o *clusterOptions, path, dir string, shards int) (*trio, error) {
+	c, err := prepareTrio(o, path, dir, shards)
+	if err != nil {
+		return nil, err
+	}
+	return c, c.start(ctx)
+}
+
+// prepareTrio chooses addresses and makes folders.
+func prepareTrio(o *clusterOptions, path, dir string, shards int) (*trio, error) {
 	c := &trio{o: o, dir: dir, path: path, shard: shards}
 	var list []string
 	for i := range c.nodes {
@@ -66,17 +76,21 @@ func newTrio(ctx context.Context, o *clusterOptions, path, dir string, shards in
 		}
 	}
 	c.peers = strings.Join(list, ",")
+	return c, nil
+}
+
+func (c *trio) start(ctx context.Context) error {
 	g, gctx := errgroup.WithContext(ctx)
 	for i := range c.nodes {
 		g.Go(func() (err error) {
-			c.nodes[i], err = peers.Start(gctx, c.spec(i), filepath.Join(dir, nodeName(i)))
+			c.nodes[i], err = peers.Start(gctx, c.spec(i), filepath.Join(c.dir, nodeName(i)))
 			return err
 		})
 	}
 	if err := g.Wait(); err != nil {
-		return nil, errors.Join(err, c.kill())
+		return errors.Join(err, c.kill())
 	}
-	return c, c.balanced(ctx)
+	return c.balanced(ctx)
 }
 
 func (c *trio) kill() error {
@@ -183,7 +197,7 @@ func clusterBench(ctx context.Context, args []string) (err error) {
 	fs.StringVar(&o.binary, "strandline", "bin/strandline", "path of the program")
 	fs.StringVar(&o.work, "work", os.TempDir(), "folder for bodies and data")
 	fs.StringVar(&o.serveArgs, "serve-args", "", "more arguments for strandline serve, divided by spaces")
-	fs.StringVar(&o.only, "only", "", "measure just this: load, or, on many groups, idle, latency, failover")
+	fs.StringVar(&o.only, "only", "", "measure just this: load, or, on many groups, idle, latency, failover, catchup")
 	fs.IntVar(&o.kills, "kills", 50, "times that a node is killed")
 	fs.IntVar(&o.shards, "shards", 15, "shards; the metadata make one group more")
 	fs.IntVar(&o.series, "series", 32_000, "series of the load: 2,000 a sender at least, for all to have some")
@@ -191,6 +205,7 @@ func clusterBench(ctx context.Context, args []string) (err error) {
 	fs.IntVar(&o.senders, "senders", 16, "connections that send, as a Prometheus has with as many remote-write shards")
 	fs.Float64Var(&o.offered, "offered", 500_000, "samples a second at which fsyncs are compared")
 	fs.DurationVar(&o.idle, "idle", 20*time.Second, "how long to look at an idle cluster")
+	fs.Int64Var(&o.catchUpBytes, "catch-up-bytes", 1_000_000_000, "bytes of blocks that a node catches up on")
 	if err := fs.Parse(args); err != nil {
 		return err
 	}
@@ -203,6 +218,9 @@ func clusterBench(ctx context.Context, args []string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	if o.only == "catchup" {
+		return catchUp(ctx, &o, path, dir)
+	}
 	bodies := filepath.Join(dir, "bodies")
 	if _, err := workload.Fleet(bodies, workload.FleetOptions{Series: o.series, Scrapes: o.scrapes, Lanes: o.senders,
 		End: time.Now().Add(-time.Minute).Truncate(10 * time.Second)}); err != nil {
@@ -215,7 +233,10 @@ func clusterBench(ctx context.Context, args []string) (err error) {
 	if err != nil {
 		return err
 	}
-	return compareGroups(ctx, &o, path, dir, bodies, single)
+	if err := compareGroups(ctx, &o, path, dir, bodies, single); err != nil || o.only != "" {
+		return err
+	}
+	return catchUp(ctx, &o, path, filepath.Join(dir, "catchup"))
 }
 
 // singleCPU is the CPU of one node without a cluster, in seconds a million samples.
@@ -283,7 +304,7 @@ func onlyOne(ctx context.Context, o *clusterOptions, path, dir string) (err erro
 		"idle": (*trio).idleCPU, "latency": (*trio).latency, "failover": (*trio).failover,
 	}[o.only]
 	if !ok {
-		return fmt.Errorf("--only %s: load, idle, latency or failover", o.only)
+		return fmt.Errorf("--only %s: load, idle, latency, failover or catchup", o.only)
 	}
 	c, err := newTrio(ctx, o, path, dir, o.shards)
 	if err != nil {

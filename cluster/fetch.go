@@ -2,11 +2,13 @@ package cluster
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"time"
 
 	"golang.org/x/time/rate"
 
+	"github.com/strandline-db/strandline/engine"
 	"github.com/strandline-db/strandline/shard/model"
 )
 
@@ -33,33 +35,63 @@ func newFetches(bytesPerSecond int64) *fetches {
 // fetcher returns how to read pieces of a shard's blocks at another node. A piece is
 // covered by the checksum of the frame it comes in, the whole by those in the block; a
 // piece that does not come is asked for again.
-func (n *Node) fetcher(shard uint64, from string) func(context.Context, string, int64, int) ([]byte, error) {
-	return func(ctx context.Context, name string, off int64, size int) (b []byte, err error) {
+func (n *Node) fetcher(shard uint64, from string) engine.Fetch {
+	return func(ctx context.Context, name string, off int64, size int, use func([]byte) error) error {
 		select {
 		case n.fetches.slots <- struct{}{}:
 			defer func() { <-n.fetches.slots }()
 		case <-ctx.Done():
-			return nil, context.Cause(ctx)
+			return context.Cause(ctx)
 		}
 		req := putUvarints(putBytes(nil, name), uint64(off), uint64(size))
 		for try := 1; ; try++ {
 			if n.fetches.limit != nil {
 				if err := n.fetches.limit.WaitN(ctx, size); err != nil {
-					return nil, err
+					return err
 				}
 			}
-			cctx, cancel := context.WithTimeout(ctx, appendWait)
-			b, err = n.bulk(from).call(cctx, kindFetch, shard, req, false)
-			cancel()
-			if err == nil || try == fetchTries || !errors.Is(err, model.ErrUnavailable) || ctx.Err() != nil {
+			b, frame, err := n.fetchPiece(ctx, shard, from, req)
+			if err == nil {
 				n.metrics.fetched.Add(float64(len(b)))
-				return b, err
+				err = use(b)
+				n.buffers.put(frame)
+				return err
+			}
+			if try == fetchTries || !errors.Is(err, model.ErrUnavailable) || ctx.Err() != nil {
+				return err
 			}
 			select {
 			case <-time.After(rejoinPause):
 			case <-ctx.Done():
-				return nil, context.Cause(ctx)
+				return context.Cause(ctx)
 			}
 		}
+	}
+}
+
+// fetchPiece returns a piece and, for buffers, what it lies in.
+func (n *Node) fetchPiece(ctx context.Context, shard uint64, from string, req []byte) (b, frame []byte, err error) {
+	ctx, cancel := context.WithTimeout(ctx, appendWait)
+	defer cancel()
+	b, err = n.bulk(from).callFor(ctx, &frame, kindFetch, shard, req, false)
+	return b, frame, err
+}
+
+// answerRoom is what an answer takes in front of its data, at most.
+const answerRoom = frameHeader + 1 + 3*binary.MaxVarintLen64
+
+// answerFetch answers with a frame of its own, so that the piece is copied nowhere.
+func (n *Node) answerFetch(to *wire, id uint64, g *group, req []byte, respond func([]byte, error)) {
+	frame, err := g.machine.fetch(n.buffers.get(largeBuffer)[:answerRoom], req)
+	if err != nil {
+		respond(nil, err)
+		return
+	}
+	head := putUvarints([]byte{byte(kindAnswer)}, id, 0, uint64(len(frame)-answerRoom))
+	from := answerRoom - len(head) - frameHeader
+	copy(frame[answerRoom-len(head):], head)
+	seal(frame[from:])
+	if err := to.sendWhole(wholeFrame{frame, from}); err != nil {
+		respond(nil, err)
 	}
 }

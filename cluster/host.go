@@ -3,9 +3,11 @@ package cluster
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/strandline-db/strandline/shard/model"
 )
@@ -13,6 +15,9 @@ import (
 // hostEvery is how often a node looks for what the map wants of it, besides whenever
 // the map changes.
 const hostEvery = 2 * time.Second
+
+// rejoinsAhead is how many shards' replicas become members again at a time.
+const rejoinsAhead = 3
 
 // host is the goroutine that does at this node what the map says: enters the node into
 // it, and starts and ends replicas.
@@ -98,29 +103,33 @@ func (n *Node) changeMap(build func(*model.RecordChange) error) error {
 // if they are not yet.
 func (n *Node) reconcile() (again bool) {
 	m, me := n.currentMap(), n.identity.get()
+	var incomplete atomic.Bool
 	step := func(id uint64, err error) {
 		if err != nil && n.ctx.Err() == nil {
-			again = true
+			incomplete.Store(true)
 			n.opts.Logger.Debug("cluster: a replica is not yet what it should be", "group", groupName(id), "err", err)
 		}
 	}
 	if !n.meta().has(n.raftID) && me.Groups[uint64(metaStream)] == learner {
 		step(uint64(metaStream), n.joinGroup(uint64(metaStream)))
 	}
+	var rejoins errgroup.Group // an install each: one commits and asks while another fetches
+	rejoins.SetLimit(rejoinsAhead)
 	for i := range m.shards {
 		id, s := uint64(i), &m.shards[i]
 		state := me.Groups[id]
 		switch placed := s.on(n.name) || s.Learner == n.name; {
 		case placed && state == "":
 			step(id, n.beginLearning(id))
-			again = true
+			incomplete.Store(true)
 		case state == leaving, !placed && state != "" && m.seeded:
 			step(id, n.leaveIfGone(id))
 		case s.on(n.name) && (state == learner || state == voter && n.unpromoted(id)):
-			step(id, n.rejoinGroup(id))
+			rejoins.Go(func() error { step(id, n.rejoinGroup(id)); return nil })
 		}
 	}
-	return again
+	_ = rejoins.Wait() // step has seen to errors
+	return incomplete.Load()
 }
 
 // unpromoted tells whether a replica that was to get a vote has none: the node may have

@@ -34,13 +34,14 @@ type link struct {
 		w       *wire // nil: not connected
 		next    uint64
 		pending map[uint64]func([]byte, error)
-		heard   time.Time // when the last answer came, or when something began to wait for one
+		frames  map[uint64]*[]byte // where a request wants the frame of its answer, see fetch
+		heard   time.Time          // when the last answer came, or when something began to wait for one
 	}
 }
 
 func newLink(n *Node, to string) *link {
 	l := &link{node: n, to: to, tried: make(chan struct{})}
-	l.mu.pending = map[uint64]func([]byte, error){}
+	l.mu.pending, l.mu.frames = map[uint64]func([]byte, error){}, map[uint64]*[]byte{}
 	return l
 }
 
@@ -78,7 +79,7 @@ func (l *link) session(ctx context.Context, tried func()) error {
 	if err != nil {
 		return err
 	}
-	w := newWire(conn)
+	w := newWire(conn, &l.node.buffers)
 	defer w.close()
 	if err := l.node.identity.greet(conn, l.node.addr, name); err != nil {
 		return err
@@ -101,7 +102,7 @@ func (l *link) session(ctx context.Context, tried func()) error {
 	l.mu.Lock()
 	l.mu.w = nil
 	lost := l.mu.pending
-	l.mu.pending = map[uint64]func([]byte, error){}
+	l.mu.pending, l.mu.frames = map[uint64]func([]byte, error){}, map[uint64]*[]byte{}
 	l.mu.Unlock()
 	for _, done := range lost {
 		done(nil, errDown)
@@ -158,6 +159,10 @@ func (l *link) answer(m *message) {
 	l.mu.heard = time.Now()
 	done := l.mu.pending[m.id]
 	delete(l.mu.pending, m.id)
+	if frame := l.mu.frames[m.id]; frame != nil {
+		*frame = m.frame
+		delete(l.mu.frames, m.id)
+	}
 	l.mu.Unlock()
 	switch {
 	case done == nil: // given up meanwhile
@@ -180,6 +185,12 @@ func remoteError(text string) error {
 
 // start sends a request; done is called once, from another goroutine or this one.
 func (l *link) start(k kind, group uint64, data []byte, lazy bool, done func([]byte, error)) (id uint64) {
+	return l.startFor(nil, k, group, data, lazy, done)
+}
+
+// startFor is start, and puts the frame of the answer, if it may be given to buffers, where
+// frame points before it calls done.
+func (l *link) startFor(frame *[]byte, k kind, group uint64, data []byte, lazy bool, done func([]byte, error)) (id uint64) {
 	l.mu.Lock()
 	w := l.mu.w
 	if w == nil {
@@ -193,6 +204,9 @@ func (l *link) start(k kind, group uint64, data []byte, lazy bool, done func([]b
 	l.mu.next++
 	id = l.mu.next
 	l.mu.pending[id] = done
+	if frame != nil {
+		l.mu.frames[id] = frame
+	}
 	l.mu.Unlock()
 	if err := w.send(&message{kind: k, id: id, group: group, data: data}, lazy); err != nil {
 		if l.forget(id) {
@@ -208,6 +222,7 @@ func (l *link) forget(id uint64) bool {
 	defer l.mu.Unlock()
 	_, waiting := l.mu.pending[id]
 	delete(l.mu.pending, id)
+	delete(l.mu.frames, id)
 	return waiting
 }
 
@@ -218,12 +233,17 @@ type reply struct {
 
 // call sends a request and waits for the answer, or for ctx.
 func (l *link) call(ctx context.Context, k kind, group uint64, data []byte, lazy bool) ([]byte, error) {
+	return l.callFor(ctx, nil, k, group, data, lazy)
+}
+
+// callFor is call, with frame as in startFor.
+func (l *link) callFor(ctx context.Context, frame *[]byte, k kind, group uint64, data []byte, lazy bool) ([]byte, error) {
 	select {
 	case <-l.tried: // a new link is given the time to connect
 	case <-ctx.Done():
 	}
 	ch := make(chan reply, 1)
-	id := l.start(k, group, data, lazy, func(b []byte, err error) { ch <- reply{b, err} })
+	id := l.startFor(frame, k, group, data, lazy, func(b []byte, err error) { ch <- reply{b, err} })
 	select {
 	case r := <-ch:
 		return r.data, r.err

@@ -82,13 +82,13 @@ func (m *shardMachine) restore(at engine.Mark, data []byte) error {
 	return err
 }
 
-func (m *shardMachine) fetch(req []byte) ([]byte, error) {
+func (m *shardMachine) fetch(dst, req []byte) ([]byte, error) {
 	d := &decoder{b: req}
 	name, off, n := string(d.bytes()), d.uvarint(), d.uvarint()
 	if err := d.end(); err != nil {
 		return nil, err
 	}
-	return m.r.ReadBlock(name, int64(off), int(min(n, maxFetch)))
+	return m.r.ReadBlock(dst, name, int64(off), int(min(n, maxFetch)))
 }
 
 // metaMachine replicates the metadata of metrics and the records. Its state lies in
@@ -199,4 +199,4 @@ func (m *metaMachine) restore(at engine.Mark, data []byte) error {
 	return m.r.Log().Reset(metaStream, at.Applied)
 }
 
-func (*metaMachine) fetch([]byte) ([]byte, error) { return nil, errMessage }
+func (*metaMachine) fetch(_, _ []byte) ([]byte, error) { return nil, errMessage }

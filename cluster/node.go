@@ -51,6 +51,7 @@ type Node struct {
 
 	metrics *metrics
 	fetches *fetches
+	buffers buffers
 
 	started  atomic.Bool // all replicas run that did before
 	draining atomic.Bool

@@ -8,9 +8,9 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"regexp"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -136,26 +136,20 @@ func (n *replayNode) machine(e *traceEvent) error {
 	return nil
 }
 
+var blockName = regexp.MustCompile(`[0-9a-f]{16}\.blk`)
+
 func (n *replayNode) install(e *traceEvent) error {
 	d := &decoder{b: e.Data}
-	d.bytes() // the address to fetch from
-	var asked struct {
-		sync.Mutex
-		names []string // of the leader's blocks, in the order of its manifest
-	}
-	return n.rs.Shard(int(e.Group)).Install(context.Background(), d.b, *e.Mark, func(_ context.Context, name string, off int64, size int) ([]byte, error) {
-		asked.Lock()
-		defer asked.Unlock()
-		i := slices.Index(asked.names, name)
-		if i < 0 {
-			i = len(asked.names)
-			asked.names = append(asked.names, name)
-		}
-		if i >= len(e.Files) {
-			return nil, fmt.Errorf("the trace has no block %s", name)
-		}
-		return e.Files[i][off : off+int64(size)], nil
-	})
+	d.bytes()                                         // the address to fetch from
+	names := blockName.FindAllString(string(d.b), -1) // in the order of the leader's manifest
+	return n.rs.Shard(int(e.Group)).Install(context.Background(), d.b, *e.Mark,
+		func(_ context.Context, name string, off int64, size int, use func([]byte) error) error {
+			i := slices.Index(names, name)
+			if i < 0 || i >= len(e.Files) {
+				return fmt.Errorf("the trace has no block %s", name)
+			}
+			return use(e.Files[i][off : off+int64(size)])
+		})
 }
 
 // end does an operation whose end has come, with the outcome that it had.

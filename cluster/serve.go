@@ -29,7 +29,7 @@ func (n *Node) accept(ctx context.Context, ln net.Listener) {
 
 // serve answers the requests of one connection.
 func (n *Node) serve(ctx context.Context, conn net.Conn) error {
-	w := newWire(conn)
+	w := newWire(conn, &n.buffers)
 	defer w.close()
 	stop := context.AfterFunc(ctx, w.close)
 	defer stop()
@@ -145,7 +145,7 @@ func (n *Node) handleGroup(ctx context.Context, from *wire, m *message, respond 
 		go func() { respond(n.answerCut(ctx, from, m.group, m.data)) }()
 	case kindFetch:
 		n.extend(m.group)
-		go func() { respond(g.machine.fetch(m.data)) }()
+		go n.answerFetch(from, m.id, g, m.data, respond)
 	case kindOffer:
 		go func() { respond(n.answerOffer(m.group)) }()
 	case kindRelease:

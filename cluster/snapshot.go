@@ -27,8 +27,8 @@ type machine interface {
 	offer() (data []byte, at engine.Mark, release func(), err error)
 	// restore makes the state that of an offer.
 	restore(at engine.Mark, data []byte) error
-	// fetch answers a replica that works on an offer.
-	fetch(req []byte) ([]byte, error)
+	// fetch appends to dst the answer to a replica that works on an offer.
+	fetch(dst, req []byte) ([]byte, error)
 }
 
 // cut is a state on its way to disk.

@@ -27,6 +27,7 @@ const (
 	frameHeader = 8
 	maxFrame    = 256 << 20
 	maxQueued   = 64 << 20              // bytes that wait for a connection
+	maxWhole    = 4 * fetchesAhead      // whole frames that wait for a connection
 	maxSpare    = 4 << 20               // of a buffer that is kept for the next frame
 	lazyWait    = 20 * time.Millisecond // at most
 )
@@ -84,6 +85,7 @@ type message struct {
 	id    uint64
 	group uint64
 	data  []byte
+	frame []byte // what data is a part of, if the receiver may give it to buffers; or nil
 }
 
 // errQueueFull: a peer takes no bytes.
@@ -93,15 +95,19 @@ var errQueueFull = errors.New("the connection takes no more")
 type wire struct {
 	conn net.Conn
 	wake chan struct{} // capacity 1
+	pool *buffers      // for large frames
 	mu   struct {
 		sync.Mutex
 		buf    []byte // the next frame's body behind room for the header
+		whole  []wholeFrame
 		urgent bool
 		closed bool
 	}
 }
 
-func newWire(conn net.Conn) *wire { return &wire{conn: conn, wake: make(chan struct{}, 1)} }
+func newWire(conn net.Conn, pool *buffers) *wire {
+	return &wire{conn: conn, wake: make(chan struct{}, 1), pool: pool}
+}
 
 // send queues a message.
 func (w *wire) send(m *message, lazy bool) error {
@@ -131,6 +137,40 @@ func (w *wire) send(m *message, lazy bool) error {
 		}
 	}
 	return nil
+}
+
+// wholeFrame is a sealed frame, from some byte of a buffer on.
+type wholeFrame struct {
+	buf  []byte
+	from int
+}
+
+// sendWhole queues a frame. On success it is the wire's, which gives it to its pool. Such
+// frames go in order among themselves, not with messages.
+func (w *wire) sendWhole(f wholeFrame) error {
+	w.mu.Lock()
+	if w.mu.closed {
+		w.mu.Unlock()
+		return net.ErrClosed
+	}
+	if len(w.mu.whole) >= maxWhole {
+		w.mu.Unlock()
+		return errQueueFull
+	}
+	w.mu.whole = append(w.mu.whole, f)
+	w.mu.urgent = true
+	w.mu.Unlock()
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
+	return nil
+}
+
+// seal fills in the header of a frame.
+func seal(frame []byte) {
+	binary.LittleEndian.PutUint32(frame, uint32(len(frame)-frameHeader))
+	binary.LittleEndian.PutUint32(frame[4:], crc32.Checksum(frame[frameHeader:], castagnoli))
 }
 
 // write sends what is queued until the connection fails or is closed.
@@ -170,21 +210,23 @@ func (w *wire) write() error {
 			goto again
 		}
 		had = 0
-		frame := w.mu.buf
-		w.mu.buf, w.mu.urgent = spare[:0], false
+		frame, whole := w.mu.buf, w.mu.whole
+		w.mu.buf, w.mu.whole, w.mu.urgent = spare[:0], nil, false
 		w.mu.Unlock()
-		if len(frame) == 0 {
-			spare = frame
-			continue
+		if len(frame) > 0 {
+			seal(frame)
+			if _, err := w.conn.Write(frame); err != nil {
+				return err
+			}
 		}
-		binary.LittleEndian.PutUint32(frame, uint32(len(frame)-frameHeader))
-		binary.LittleEndian.PutUint32(frame[4:], crc32.Checksum(frame[frameHeader:], castagnoli))
-		if _, err := w.conn.Write(frame); err != nil {
-			return err
-		}
-		spare = nil
-		if cap(frame) <= maxSpare {
+		if spare = nil; cap(frame) <= maxSpare {
 			spare = frame
+		}
+		for _, f := range whole {
+			if _, err := w.conn.Write(f.buf[f.from:]); err != nil {
+				return err
+			}
+			w.pool.put(f.buf)
 		}
 	}
 }
@@ -201,7 +243,12 @@ func (w *wire) read(fn func(*message)) error {
 		if n > maxFrame {
 			return fmt.Errorf("%w: a frame of %d bytes", errMessage, n)
 		}
-		body := make([]byte, n) // messages keep parts of it
+		var body []byte // messages keep parts of it
+		if n < largeFrame {
+			body = make([]byte, n)
+		} else {
+			body = w.pool.get(int(n))
+		}
 		if _, err := io.ReadFull(r, body); err != nil {
 			return err
 		}
@@ -222,6 +269,9 @@ func eachMessage(body []byte, fn func(*message)) error {
 		m.data = d.bytes()
 		if d.bad {
 			return errMessage
+		}
+		if len(m.data) >= largeFrame && len(d.b) == 0 {
+			m.frame = body
 		}
 		fn(&m)
 	}

@@ -103,9 +103,9 @@ func (r *Replica) Applied() uint64 { return r.s.Applied() }
 // Offer makes an offer of the durable state, to be released.
 func (r *Replica) Offer() (*Offer, error) { return r.s.Offer() }
 
-// ReadBlock reads a piece of a block that an open offer names.
-func (r *Replica) ReadBlock(name string, off int64, n int) ([]byte, error) {
-	return r.s.ReadBlock(name, off, n)
+// ReadBlock appends to dst a piece of a block that an open offer names.
+func (r *Replica) ReadBlock(dst []byte, name string, off int64, n int) ([]byte, error) {
+	return r.s.ReadBlock(dst, name, off, n)
 }
 
 // Install makes this replica equal to another's offer and lets its log go on behind m.

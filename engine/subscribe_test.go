@@ -326,8 +326,9 @@ func TestFeedTellsOfInstall(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	fetch := func(_ context.Context, name string, off int64, n int) ([]byte, error) {
-		return from.shards[0].ReadBlock(name, off, n)
+	fetch := func(_ context.Context, name string, off int64, n int, use func([]byte) error) error {
+		b, err := from.shards[0].ReadBlock(nil, name, off, n)
+		return errors.Join(err, use(b))
 	}
 	if err := to.shards[0].Install(context.Background(), offer.Data, Mark{Applied: offer.Manifest.Applied, Term: 1}, fetch); err != nil {
 		t.Fatal(err)

@@ -19,25 +19,30 @@ import (
 
 const (
 	// fetchPiece is how many bytes of a block are fetched at a time, fetchAhead how many
-	// pieces of one block are on their way.
-	fetchPiece = 512 << 10
-	fetchAhead = 8
+	// pieces of one block are on their way. Of fetchBlocksAhead blocks one is written to
+	// the disk and verified while the next comes.
+	fetchPiece       = 512 << 10
+	fetchAhead       = 8
+	fetchBlocksAhead = 2
 	// fetchedSuffix marks a block of another replica that is whole, verified and not yet
 	// in use. It is kept when an install breaks off, and over a restart.
 	fetchedSuffix = ".fetched"
 )
 
-// Fetch reads n bytes at off of a block's file at another replica, no fewer. It is
-// called from several goroutines; the bytes are used until the next step only.
-type Fetch func(ctx context.Context, name string, off int64, n int) ([]byte, error)
+// Fetch reads n bytes at off of a block's file at another replica and hands them to use,
+// which must not keep them; its error is returned. It is called from several goroutines.
+type Fetch func(ctx context.Context, name string, off int64, n int, use func([]byte) error) error
 
 // fetchBlocks copies blocks here and makes them durable under names of ours. Those
 // that an earlier attempt has fetched are not fetched again.
 func (s *Shard) fetchBlocks(ctx context.Context, refs []BlockRef, fetch Fetch) ([]BlockRef, error) {
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(fetchBlocksAhead)
 	for _, ref := range refs {
-		if err := s.fetchBlock(ctx, ref, fetch); err != nil {
-			return nil, err
-		}
+		g.Go(func() error { return s.fetchBlock(gctx, ref, fetch) })
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
 	}
 	var added []BlockRef
 	for _, ref := range refs {
@@ -97,15 +102,13 @@ func (s *Shard) copyBlock(ctx context.Context, ref BlockRef, file string, fetch 
 	for off := int64(0); off < ref.Bytes && ctx.Err() == nil; off += fetchPiece {
 		g.Go(func() error {
 			n := int(min(fetchPiece, ref.Bytes-off))
-			b, err := fetch(ctx, ref.Name, off, n)
-			if err != nil {
+			return fetch(ctx, ref.Name, off, n, func(b []byte) error {
+				if len(b) != n {
+					return &model.CorruptionError{Path: ref.Name, Offset: off, Err: errors.New("the block ends early")}
+				}
+				_, err := f.WriteAt(b, off)
 				return err
-			}
-			if len(b) != n {
-				return &model.CorruptionError{Path: ref.Name, Offset: off, Err: errors.New("the block ends early")}
-			}
-			_, err = f.WriteAt(b, off)
-			return err
+			})
 		})
 	}
 	if err := g.Wait(); err != nil {

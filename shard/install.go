@@ -66,9 +66,9 @@ func (o *Offer) Release() error {
 	return o.v.release()
 }
 
-// ReadBlock reads up to n bytes at off of the file of a block that an open offer names.
+// ReadBlock appends to dst up to n bytes at off of the file of a block that an open offer names.
 // Without such an offer it fails with fs.ErrNotExist.
-func (s *Shard) ReadBlock(name string, off int64, n int) (b []byte, err error) {
+func (s *Shard) ReadBlock(dst []byte, name string, off int64, n int) (_ []byte, err error) {
 	v, held := s.offered(name)
 	if held == nil {
 		return nil, fmt.Errorf("block %s: %w", name, fs.ErrNotExist)
@@ -86,9 +86,10 @@ func (s *Shard) ReadBlock(name string, off int64, n int) (b []byte, err error) {
 	if off < 0 || off > size {
 		return nil, fmt.Errorf("block %s: offset %d is outside of %d bytes", name, off, size)
 	}
-	b = make([]byte, min(int64(n), size-off))
-	_, err = f.ReadAt(b, off)
-	return b, err
+	had, n := len(dst), int(min(int64(n), size-off))
+	dst = slices.Grow(dst, n)[:had+n]
+	_, err = f.ReadAt(dst[had:], off)
+	return dst, err
 }
 
 // offered finds a block of an open offer and holds its view.

@@ -36,13 +36,19 @@ func CPU(pid int) (time.Duration, error) {
 }
 
 // Anon returns the anonymous resident memory of a process, in bytes.
-func Anon(pid int) (int64, error) {
+func Anon(pid int) (int64, error) { return memory(pid, "RssAnon:") }
+
+// PeakRSS returns the highest resident memory that a process has had, in bytes.
+func PeakRSS(pid int) (int64, error) { return memory(pid, "VmHWM:") }
+
+// memory returns a figure of /proc/PID/status, in bytes.
+func memory(pid int, name string) (int64, error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return 0, err
 	}
 	for line := range bytes.Lines(b) {
-		if rest, ok := bytes.CutPrefix(line, []byte("RssAnon:")); ok {
+		if rest, ok := bytes.CutPrefix(line, []byte(name)); ok {
 			fields := bytes.Fields(rest)
 			if len(fields) != 2 {
 				break
@@ -51,7 +57,7 @@ func Anon(pid int) (int64, error) {
 			return kb << 10, err
 		}
 	}
-	return 0, fmt.Errorf("%w: no RssAnon for %d", ErrProc, pid)
+	return 0, fmt.Errorf("%w: no %s for %d", ErrProc, name, pid)
 }
 
 // allocated returns the disk space of one file, in bytes: st_blocks is in units of 512 whatever the file system.

@@ -109,6 +109,9 @@ func (p *Process) PID() int { return p.cmd.Process.Pid }
 // PeakAnon returns the highest anonymous memory seen so far, in bytes.
 func (p *Process) PeakAnon() int64 { return p.peak.Load() }
 
+// PeakRSS returns the highest resident memory so far, in bytes, as the kernel keeps it.
+func (p *Process) PeakRSS() (int64, error) { return PeakRSS(p.PID()) }
+
 // CPU returns the CPU time used so far.
 func (p *Process) CPU() (time.Duration, error) { return CPU(p.PID()) }
 
