@@ -93,7 +93,6 @@ bench: build setup ## measure the binary beside victoria-metrics and prometheus 
 
 bench-cluster: build ## measure three nodes: CPU, fsyncs, idle, latency, failing over, catching up
 	go run ./bench cluster
-	go test -run '^$$' -bench CatchUp -benchtime 1x ./cluster
 
 bench-live: build ## measure live queries and dashboards under ingest: latency, memory, CPU
 	go run ./bench live

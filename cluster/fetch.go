@@ -87,11 +87,16 @@ func (n *Node) answerFetch(to *wire, id uint64, g *group, req []byte, respond fu
 		respond(nil, err)
 		return
 	}
+	if err := sendPiece(to, id, frame); err != nil {
+		respond(nil, err)
+	}
+}
+
+// sendPiece answers a request with what lies in frame from answerRoom on.
+func sendPiece(to *wire, id uint64, frame []byte) error {
 	head := putUvarints([]byte{byte(kindAnswer)}, id, 0, uint64(len(frame)-answerRoom))
 	from := answerRoom - len(head) - frameHeader
 	copy(frame[answerRoom-len(head):], head)
 	seal(frame[from:])
-	if err := to.sendWhole(wholeFrame{frame, from}); err != nil {
-		respond(nil, err)
-	}
+	return to.sendWhole(wholeFrame{frame, from})
 }
