@@ -94,7 +94,8 @@ type Watch struct {
 	hasNews  bool
 	news     News
 	matchers []*labels.Matcher
-	series   []uint32 // numbers of those that it watches, or watched before they left
+	series   []uint32 // numbers of those that it watches, and of some that have left
+	living   int      // how many it watches
 }
 
 // watching is what a head knows of its watches.
@@ -207,8 +208,15 @@ func (h *head) markLocked(w *Watch) error {
 func (h *head) watchLocked(x *series, w *Watch) {
 	h.mu.watch.by.add(x.no, w)
 	x.watched = max(x.watched, w.interest())
+	if len(w.series) >= 2*w.living+minWatched { // most have left
+		w.series = slices.DeleteFunc(w.series, func(no uint32) bool { return !h.mu.watch.by.has(no, w) })
+	}
 	w.series = append(w.series, x.no)
+	w.living++
 }
+
+// minWatched is how many numbers of series a watch has before it looks for those that left.
+const minWatched = 64
 
 // watchNewLocked marks a series that was just inserted for whoever it matches.
 func (h *head) watchNewLocked(x *series) {
@@ -286,6 +294,7 @@ func (h *head) releaseLocked() {
 	for _, x := range h.mu.watch.leaving {
 		for i := by.of(x.no); i != 0; i = by.links[i].next {
 			by.links[i].w.sink.Match(-1)
+			by.links[i].w.living--
 		}
 		by.remove(x.no, nil)
 	}
@@ -392,7 +401,7 @@ func (h *head) rewatchLocked() {
 	h.eachWatchLocked(func(w *Watch) {
 		w.forget()
 		w.tell().Reset = true
-		w.series = nil
+		w.series, w.living = nil, 0
 		_ = h.markLocked(w) // an index in memory has no errors
 	})
 }

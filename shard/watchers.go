@@ -24,6 +24,16 @@ func (l *watchers) of(no uint32) uint32 {
 	return l.first[no]
 }
 
+// has tells whether a series has a watch.
+func (l *watchers) has(no uint32, w *Watch) bool {
+	for i := l.of(no); i != 0; i = l.links[i].next {
+		if l.links[i].w == w {
+			return true
+		}
+	}
+	return false
+}
+
 func (l *watchers) add(no uint32, w *Watch) {
 	if more := int(no) + 1 - len(l.first); more > 0 {
 		l.first = append(l.first, make([]uint32, more)...)

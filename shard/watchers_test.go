@@ -2,6 +2,7 @@ package shard
 
 import (
 	"math/rand/v2"
+	"slices"
 	"testing"
 )
 
@@ -48,5 +49,42 @@ func TestWatchers(t *testing.T) {
 	}
 	if len(l.links) > 20*len(all)+1 {
 		t.Errorf("%d links", len(l.links))
+	}
+}
+
+type countingSink struct {
+	Sink
+	n int
+}
+
+func (s *countingSink) Match(n int) bool {
+	s.n += n
+	return true
+}
+
+// TestWatchOfChurn: what a watch knows is as much as lives, however many series come and go.
+func TestWatchOfChurn(t *testing.T) {
+	const living = 100
+	h, sink := &head{}, &countingSink{}
+	w := &Watch{sink: sink}
+	var all []*series
+	for no := range uint32(20_000) {
+		x := &series{no: no}
+		if sink.Match(1) {
+			h.watchLocked(x, w)
+		}
+		if all = append(all, x); len(all) > living {
+			h.unmarkLocked(all[0])
+			h.releaseLocked()
+			all = all[1:]
+		}
+	}
+	if most := 2*living + minWatched + 2; len(w.series) > most || w.living != living || sink.n != living {
+		t.Errorf("it knows %d series, at most %d wanted; %d are watched, %d match", len(w.series), most, w.living, sink.n)
+	}
+	for _, x := range all {
+		if !slices.Contains(w.series, x.no) {
+			t.Errorf("series %d is not known", x.no)
+		}
 	}
 }

@@ -36,8 +36,16 @@ type seriesName struct {
 // buffered is how many samples wait for a run; a run follows a sample at once.
 const buffered = 1 << 16
 
+// namesPerSeries is how many names of series are kept for each that there may be: when there
+// are more, most are of series that are no more.
+const namesPerSeries = 4
+
 // run passes on what has come, and then serves who waits for backfill.
 func (s *sampler) run(ctx context.Context, now time.Time) time.Time {
+	if len(s.names) > namesPerSeries*s.e.hub.opts.MaxSeries && s.feed != nil {
+		s.close()
+		s.owe()
+	}
 	err := s.open(ctx)
 	if err == nil {
 		err = s.pass(now)
@@ -49,6 +57,9 @@ func (s *sampler) run(ctx context.Context, now time.Time) time.Time {
 		err = s.fill(ctx, now)
 	}
 	s.e.opened(err)
+	if s.e.mu.series.crowded() { // it is only changed here
+		s.e.forget(now.UnixMilli())
+	}
 	switch {
 	case err != nil:
 		s.close()

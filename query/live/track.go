@@ -73,6 +73,7 @@ func reachOf(expr parser.Expr, lookback time.Duration) []reach {
 type tracker struct {
 	e     *evaluation
 	feeds []model.Feed // beside the plan's reaches; nil: it has too many series
+	told  int          // series that they have told of
 	batch model.FeedBatch
 }
 
@@ -82,9 +83,10 @@ func (k *tracker) open(ctx context.Context) error {
 	if len(rs) > maxReaches {
 		rs = nil
 	}
+	k.feeds = []model.Feed{} // there may be none
 	for _, r := range rs {
 		feed, err := k.e.hub.feeder.Subscribe(ctx, &model.FeedRequest{
-			Matchers: r.matchers, MaxSeries: k.e.hub.opts.MaxSamples / seriesCost, Buffer: buffered, WakeAt: buffered / 2,
+			Matchers: r.matchers, MaxSeries: k.maxSeries(), Buffer: buffered, WakeAt: buffered / 2,
 			Wake: func() { k.e.hub.sched.kick(k.e) },
 		})
 		switch {
@@ -105,15 +107,23 @@ func (k *tracker) close() {
 			f.Close()
 		}
 	}
-	k.feeds = nil
+	k.feeds, k.told = nil, 0
 }
+
+func (k *tracker) maxSeries() int { return max(k.e.hub.opts.MaxSamples/seriesCost, 1) }
 
 // changed returns the times up to last that what was applied since may have changed.
 // More samples at once than a feed holds are taken to be on time: asking for the whole
 // horizon again would only add to the load.
 func (k *tracker) changed(ctx context.Context, last int64) (span, error) {
+	if k.told > 2*len(k.feeds)*k.maxSeries() { // most are no more, but the feeds know them
+		k.close()
+	}
 	if k.feeds == nil {
-		return none, k.open(ctx)
+		if err := k.open(ctx); err != nil {
+			return none, err
+		}
+		return always, nil // a backfill may have been computed before
 	}
 	changed := none
 	for i, f := range k.feeds {
@@ -132,6 +142,7 @@ func (k *tracker) changed(ctx context.Context, last int64) (span, error) {
 		if k.batch.Reset || k.batch.Cut > math.MinInt64 {
 			changed = always
 		}
+		k.told += len(k.batch.Series)
 		for j := range k.batch.Samples {
 			if t := k.batch.Samples[j].T; t+r.from <= last {
 				changed.add(t+r.from, t+r.to-1)
