@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -37,7 +38,8 @@ var clusterQueries = map[string]float64{
 }
 
 // TestLiveCluster kills and restarts the nodes of a cluster in turn, and one that holds no shards, under
-// writes and under subscribers of all of them, of which some come back to the same node and some go to any.
+// writes and under subscribers of all of them, of which some come back to the same node and some go to any. A
+// soak pauses nodes too, and moves shards.
 // In the end no step is missing to any, none came twice in a revision, and each is what the query API says;
 // in samples mode each stored sample has come, as the last of its series and time, and none came twice in a row.
 func TestLiveCluster(t *testing.T) {
@@ -60,9 +62,16 @@ func TestLiveCluster(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(4, 0))
 	order := rnd.Perm(len(c.bases))
 	for round := range rounds(len(order), 200) {
-		c.strikeLive(t, ctx, order[round%len(order)], time.Duration(rnd.IntN(1000))*time.Millisecond)
+		switch i, wait := order[round%len(order)], time.Duration(rnd.IntN(1000))*time.Millisecond; {
+		case *soak && round%10 == 9:
+			c.rebalance(t, round%20 == 9)
+		case *soak && round%3 == 2:
+			c.pauseLive(t, ctx, i, wait)
+		default:
+			c.killLive(t, ctx, i, wait)
+		}
 	}
-	c.awaitStep(t, time.Now().Add(time.Second), -1)
+	c.awaitStep(t, time.Now().Add(time.Second), all)
 	close(stop)
 	writing.Wait()
 	c.checkSteps(t, ctx, time.Now().Truncate(clusterStep))
@@ -136,18 +145,22 @@ func (c *liveCluster) follow(t *testing.T, ctx context.Context, following *sync.
 	following.Go(func() { r.run(ctx) })
 }
 
-// strikeLive kills a node as soon as a sample that corrects closed steps is acknowledged, and restarts it once
-// steps of after that have come to all who can do without it.
-func (c *liveCluster) strikeLive(t *testing.T, ctx context.Context, i int, wait time.Duration) {
-	t.Helper()
-	c.awaitStep(t, time.Now().Add(wait), -1)
-	c.writers[i%clusterWriters].correct(ctx)
+// node returns one of the four.
+func (c *liveCluster) node(i int) *strandline {
 	if i < len(c.nodes) {
-		c.nodes[i].kill(t)
-	} else {
-		c.last.kill(t)
+		return c.nodes[i]
 	}
-	c.awaitStep(t, time.Now().Add(wait), i)
+	return c.last
+}
+
+// killLive kills a node as soon as a sample that corrects closed steps is acknowledged, and restarts it once
+// steps of after that have come to all who can do without it.
+func (c *liveCluster) killLive(t *testing.T, ctx context.Context, i int, wait time.Duration) {
+	t.Helper()
+	c.awaitStep(t, time.Now().Add(wait), all)
+	c.writers[i%clusterWriters].correct(ctx)
+	c.node(i).kill(t)
+	c.awaitStep(t, time.Now().Add(wait), func(bases []string) bool { return len(bases) > 1 || bases[0] != c.bases[i] })
 	if i < len(c.nodes) {
 		c.launch(t, i)
 		c.await(t, i)
@@ -157,21 +170,63 @@ func (c *liveCluster) strikeLive(t *testing.T, ctx context.Context, i int, wait 
 	awaitReady(t, c.last.child, c.last.base+"/-/ready")
 }
 
-// awaitStep waits until the step at a time has come to all but those of one node.
-func (c *liveCluster) awaitStep(t *testing.T, at time.Time, but int) {
+// pauseLive stops a node until steps have come to those who know only others.
+func (c *liveCluster) pauseLive(t *testing.T, ctx context.Context, i int, wait time.Duration) {
 	t.Helper()
-	var all []*follower
+	c.awaitStep(t, time.Now().Add(wait), all)
+	c.writers[i%clusterWriters].correct(ctx)
+	c.node(i).signal(syscall.SIGSTOP)
+	defer c.node(i).signal(syscall.SIGCONT)
+	c.awaitStep(t, time.Now().Add(3*time.Second+wait), func(bases []string) bool { return len(bases) == 1 && bases[0] != c.bases[i] })
+}
+
+// rebalance gives the fourth node its part of the shards, or takes it away.
+func (c *liveCluster) rebalance(t *testing.T, in bool) {
+	t.Helper()
+	command := "drain"
+	if in {
+		command = "add"
+	}
+	if out, err := clusterCommand(t, c.nodes[0], command, "n4", "--yes"); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	await(t, "the end of the plan", func() error {
+		var s struct {
+			Nodes []struct {
+				Name     string
+				Replicas int
+			}
+			Plan struct{ State string }
+		}
+		if err := getJSON(t.Context(), c.bases[0]+"/api/v1/cluster/status", &s); err != nil {
+			return err
+		}
+		for _, n := range s.Nodes {
+			if n.Name == "n4" && s.Plan.State == "done" && n.Replicas > 0 == in {
+				return nil
+			}
+		}
+		return fmt.Errorf("%+v", s)
+	})
+}
+
+// all is for awaitStep.
+func all([]string) bool { return true }
+
+// awaitStep waits until the step at a time has come to those whose clients know the right nodes.
+func (c *liveCluster) awaitStep(t *testing.T, at time.Time, who func(bases []string) bool) {
+	t.Helper()
+	var these []*follower
 	for _, f := range c.follows {
-		if but < 0 || len(f.bases) > 1 || f.bases[0] != c.bases[but] {
-			all = append(all, f.follower)
+		if who(f.bases) {
+			these = append(these, f.follower)
 		}
 	}
-	awaitStep(t, all, at)
+	awaitStep(t, these, at)
 	for _, f := range c.raw {
-		if but >= 0 && len(f.bases) == 1 && f.bases[0] == c.bases[but] {
-			continue
+		if who(f.bases) {
+			await(t, "steps told as they come", func() error { return f.reached(t, at) })
 		}
-		await(t, "steps told as they come", func() error { return f.reached(t, at) })
 	}
 	for _, f := range c.samples {
 		if err := f.failure(); err != nil {
@@ -183,13 +238,13 @@ func (c *liveCluster) awaitStep(t *testing.T, at time.Time, but int) {
 // checkSteps waits until every step is what the query API says.
 func (c *liveCluster) checkSteps(t *testing.T, ctx context.Context, end time.Time) {
 	t.Helper()
-	c.awaitStep(t, end, -1)
+	c.awaitStep(t, end, all)
 	for q, tolerance := range clusterQueries {
 		first := end.UnixMilli()
-		var all []*follower
+		var these []*follower
 		for _, f := range c.follows {
 			if f.query == q {
-				all = append(all, f.follower)
+				these = append(these, f.follower)
 				first = min(first, f.began())
 			}
 		}
@@ -198,7 +253,7 @@ func (c *liveCluster) checkSteps(t *testing.T, ctx context.Context, end time.Tim
 			if err != nil {
 				return err
 			}
-			for _, f := range all {
+			for _, f := range these {
 				err = errors.Join(err, f.check(end, tolerance, func(ms int64) (map[string]float64, error) { return answers[ms], nil }))
 			}
 			return err
