@@ -80,7 +80,7 @@ const (
 	// gatheredMax is how many of them a head keeps memory for.
 	gatheredMax = 8192
 	// logMax is how many samples wait for patient watches before they are handed over.
-	logMax = 1024
+	logMax = 2048
 )
 
 // Watch is a subscription to what is applied to the series that match. The head's lock

@@ -7,7 +7,7 @@
 // and hands it over at the entry's end, still under its lock, which makes the order exact:
 // what a Select shows, the feed has been given. A feed that need not be woken for many
 // samples is given those of several entries at once: when it is polled, which fetches
-// them first, or when a thousand wait. An entry touches little of what a processor's
+// them first, or when two thousand wait. An entry touches little of what a processor's
 // caches hold, so that handing over a few samples to each of a hundred feeds with every
 // entry costs several times as much as handing over many to each once. Handing over is a copy
 // into the feed's buffer; a buffer that is full counts what it drops, and whoever applies

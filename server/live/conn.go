@@ -121,13 +121,13 @@ func (c *conn) wake() {
 }
 
 // turn sends what there is. own: the goroutine is for this connection alone, and may wait.
-func (c *conn) turn(own bool) {
+func (c *conn) turn(w *work, own bool) {
 	for {
-		more := c.out.pending() >= chunk || c.fill()
+		more := c.out.pending() >= chunk || c.fill(w)
 		if c.isCut() {
 			c.out.discard()
 			more = false
-		} else if !c.flush(own) {
+		} else if !c.flush(w, own) {
 			c.s.wait(c)
 			return
 		}
@@ -147,14 +147,14 @@ func (c *conn) turn(own bool) {
 
 // flush writes what has gathered. own: it waits for the client. Else it never does;
 // false: the client does not take all of it now.
-func (c *conn) flush(own bool) (all bool) {
+func (c *conn) flush(w *work, own bool) (all bool) {
 	var n int
 	var err error
 	if own {
 		n, err = c.out.flush(c.s.opts.WriteTimeout)
 		all = true
 	} else {
-		n, all, err = c.out.try()
+		n, all, err = c.out.try(&w.send)
 	}
 	c.s.metrics.bytes.Add(float64(n))
 	c.writes.Add(1)

@@ -5,6 +5,7 @@ import (
 
 	qlive "github.com/strandline-db/strandline/query/live"
 	"github.com/strandline-db/strandline/server/live/frame"
+	"github.com/strandline-db/strandline/server/socket"
 )
 
 // due is what fill found to do, beside the events.
@@ -38,7 +39,7 @@ func (c *conn) take() (d due, ok bool) {
 
 // fill gathers frames until there are none or enough for one write: then it reports
 // true. It is the writer's.
-func (c *conn) fill() (more bool) {
+func (c *conn) fill(w *work) (more bool) {
 	d, ok := c.take()
 	if !ok {
 		return false
@@ -57,8 +58,7 @@ func (c *conn) fill() (more bool) {
 		c.t.close(d.code, d.reason)
 		return false
 	}
-	w := c.s.scratch()
-	defer c.s.recycle(w)
+	defer w.trim()
 	more = c.events(w, d.subs)
 	if d.beat && !more {
 		w.known = w.known[:0]
@@ -173,24 +173,17 @@ func (c *conn) series(w *work, s *sub, defs []qlive.SeriesDef) (n int) {
 	return n
 }
 
-// work is what a writer needs while it gathers.
+// work is what a writer needs while it gathers and writes.
 type work struct {
 	buf    []byte
 	events []qlive.Event
 	known  []known
+	send   socket.Sender
 }
 
-func (s *Server) scratch() *work {
-	w, ok := s.works.Get().(*work)
-	if !ok {
-		w = &work{}
-	}
-	return w
-}
-
-func (s *Server) recycle(w *work) {
+// trim gives back what one large frame has taken.
+func (w *work) trim() {
 	if cap(w.buf) > 4*chunk {
 		w.buf = nil
 	}
-	s.works.Put(w)
 }

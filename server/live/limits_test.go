@@ -399,3 +399,29 @@ func TestCompression(t *testing.T) {
 		}
 	}
 }
+
+// TestFrameSizes: frames come whole where the length in their head takes another form.
+func TestFrameSizes(t *testing.T) {
+	f := newFixture(t, nil)
+	c := f.dial(PathLive, nil)
+	overhead := 0
+	for i, size := range []int{100, 125, 126, 65535, 65536} {
+		c.send(fmt.Sprintf(`{"op":"subscribe","id":"%d","query":"m%d","mode":"samples"}`, i, i))
+		c.next(frame.Ack)
+		f.put(time.Now(), 1, "__name__", fmt.Sprint("m", i), "l", strings.Repeat("x", size-overhead))
+		raw := c.raw()
+		for !strings.HasPrefix(raw, `{"type":"series"`) {
+			raw = c.raw()
+		}
+		if overhead == 0 {
+			overhead = len(raw) - size
+			continue
+		}
+		if len(raw) != size || strings.Count(raw, "x") != size-overhead {
+			t.Errorf("%d bytes came, want %d", len(raw), size)
+		}
+		if d := c.next(frame.Data); len(d.V) != 1 {
+			t.Errorf("got %+v", d)
+		}
+	}
+}

@@ -44,9 +44,9 @@ type Server struct {
 	ctx     context.Context
 	cancel  context.CancelFunc
 
-	buffers, frames, works sync.Pool
-	writers, own, readers  sync.WaitGroup
-	mu                     struct {
+	buffers, frames       sync.Pool
+	writers, own, readers sync.WaitGroup
+	mu                    struct {
 		sync.Mutex
 		closing bool
 		count   int // of connections that exist or are being made
@@ -82,11 +82,12 @@ func New(hub *qlive.Hub, o *Options) (*Server, error) {
 }
 
 func (s *Server) write() {
+	var w work
 	for {
 		select {
 		case c := <-s.ready:
 			c.state.Store(busy)
-			c.turn(false)
+			c.turn(&w, false)
 		case <-s.ctx.Done():
 			return
 		}
@@ -98,7 +99,7 @@ func (s *Server) wait(c *conn) {
 	s.metrics.slow.Inc()
 	s.own.Go(func() {
 		defer s.metrics.slow.Dec()
-		c.turn(true)
+		c.turn(&work{}, true)
 	})
 }
 

@@ -35,6 +35,7 @@ type gather struct {
 	mu      struct {
 		sync.Mutex
 		out    *[]byte
+		over   bool // the goodbye is among what was written
 		linger bool // the read deadline is set for good
 	}
 }
@@ -68,13 +69,30 @@ func (g *gather) attach(nc net.Conn) error {
 
 // Write implements net.Conn; it never fails.
 func (g *gather) Write(p []byte) (int, error) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.bufferLocked(p)
+	g.join(nil, p)
 	return len(p), nil
 }
 
+// join writes a head and what it is of, with nothing between.
+func (g *gather) join(head, p []byte) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.bufferLocked(head)
+	g.bufferLocked(p)
+}
+
+// last writes a goodbye. Nothing comes after it.
+func (g *gather) last(p []byte) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.bufferLocked(p)
+	g.mu.over = true
+}
+
 func (g *gather) bufferLocked(p []byte) {
+	if g.mu.over || len(p) == 0 {
+		return
+	}
 	if g.mu.out == nil {
 		b, ok := g.pool.Get().(*[]byte)
 		if !ok {
@@ -122,7 +140,7 @@ func (g *gather) wrote(n int) {
 
 // try writes what the socket takes at once, and reports whether that was all. It never
 // waits.
-func (g *gather) try() (n int, all bool, err error) {
+func (g *gather) try(send *socket.Sender) (n int, all bool, err error) {
 	b := g.load()
 	if len(b) == 0 {
 		return 0, true, nil
@@ -132,7 +150,7 @@ func (g *gather) try() (n int, all bool, err error) {
 	}
 	switch {
 	case g.direct:
-		n, err = socket.TryWrite(g.raw, b)
+		n, err = send.TryWrite(g.raw, b)
 	case len(b) <= 2*chunk && socket.Writable(g.raw): // a third of the buffer is free, which the kernel doubled
 		n, err = g.conn.Write(b)
 	}

@@ -2,6 +2,7 @@ package live
 
 import (
 	"bufio"
+	"encoding/binary"
 	"io"
 	"net"
 	"net/http"
@@ -28,12 +29,15 @@ const (
 	// headerProtocol is spelt as net/http does.
 	headerProtocol = "Sec-Websocket-Protocol"
 	writeBuffer    = 1 << 10
+	// The first byte of whole text and close frames.
+	textFrame, closeFrame = 0x80 | websocket.TextMessage, 0x80 | websocket.CloseMessage
 )
 
 // wsTransport is a WebSocket over a gather, so that it writes into memory.
 type wsTransport struct {
-	c  *conn
-	ws *websocket.Conn
+	c     *conn
+	ws    *websocket.Conn
+	plain bool // without compression
 }
 
 // webSocket makes the connection a WebSocket; simple: that speaks the older form.
@@ -61,6 +65,7 @@ func (s *Server) webSocket(rc *fasthttp.RequestCtx, simple bool) {
 	}
 	defer c.abandon(making) // unless it is hijacked
 	c.simple = simple
+	plain := !s.opts.Compression || !strings.Contains(strings.Join(req.Header["Sec-Websocket-Extensions"], ","), "permessage-deflate")
 	u := websocket.Upgrader{
 		ReadBufferSize: readBuffer, WriteBufferSize: writeBuffer, WriteBufferPool: &s.frames,
 		Subprotocols: []string{protocol}, EnableCompression: s.opts.Compression, CheckOrigin: func(*http.Request) bool { return true },
@@ -68,11 +73,11 @@ func (s *Server) webSocket(rc *fasthttp.RequestCtx, simple bool) {
 			fail(rc, code, "bad_data", reason)
 		},
 	}
-	ws, err := u.Upgrade(upgrading{&c.out}, req, nil)
+	ws, err := u.Upgrade(upgrading{&c.out, plain}, req, nil)
 	if err != nil { // it is answered
 		return
 	}
-	t := &wsTransport{c, ws}
+	t := &wsTransport{c, ws, plain}
 	c.t = t
 	ws.SetPingHandler(t.pinged)
 	ws.SetPongHandler(func(string) error { t.expect(); return nil })
@@ -94,7 +99,10 @@ func requestOf(rc *fasthttp.RequestCtx) *http.Request {
 }
 
 // upgrading is what the handshake sees of the connection: its answer is gathered.
-type upgrading struct{ *gather }
+type upgrading struct {
+	*gather
+	plain bool
+}
 
 func (upgrading) Header() http.Header { return http.Header{} }
 
@@ -102,14 +110,48 @@ func (upgrading) WriteHeader(int) {}
 
 // Hijack implements http.Hijacker.
 func (u upgrading) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	return u.gather, bufio.NewReadWriter(bufio.NewReaderSize(u.gather, 16), bufio.NewWriterSize(u.gather, 16)), nil
+	var conn net.Conn = u.gather
+	if u.plain {
+		conn = control{u.gather}
+	}
+	return conn, bufio.NewReadWriter(bufio.NewReaderSize(conn, 16), bufio.NewWriterSize(conn, 16)), nil
+}
+
+// control is what the library has of a connection without compression, whose text frames
+// don't go through it: it writes its answer to the handshake and whole control frames.
+type control struct{ *gather }
+
+// Write implements net.Conn; it never fails.
+func (c control) Write(p []byte) (int, error) {
+	if len(p) > 0 && p[0] == closeFrame { // it may be the reader's, while the writer has more to send
+		c.last(p)
+		return len(p), nil
+	}
+	return c.gather.Write(p)
 }
 
 func (t *wsTransport) name() string { return "websocket" }
 
 func (t *wsTransport) frame(_ string, payload []byte, _ bool) {
+	if t.plain {
+		var head [10]byte
+		t.c.out.join(appendHead(head[:0], len(payload)), payload)
+		return
+	}
 	t.ws.EnableWriteCompression(len(payload) >= compressFrom)
 	_ = t.ws.WriteMessage(websocket.TextMessage, payload) // into memory; it fails when the goodbye is said
+}
+
+// appendHead writes what comes before a text frame of n bytes (RFC 6455, 5.2).
+func appendHead(b []byte, n int) []byte {
+	b = append(b, textFrame)
+	switch {
+	case n < 126:
+		return append(b, byte(n))
+	case n < 1<<16:
+		return binary.BigEndian.AppendUint16(append(b, 126), uint16(n))
+	}
+	return binary.BigEndian.AppendUint64(append(b, 127), uint64(n))
 }
 
 func (t *wsTransport) ping(pong []byte, ping bool) {

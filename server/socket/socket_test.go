@@ -39,6 +39,7 @@ func TestTryWrite(t *testing.T) {
 		t.Fatal(err)
 	}
 	raw := socket.Raw(w)
+	var send socket.Sender
 	chunk := make([]byte, 1<<20)
 	for i := range chunk {
 		chunk[i] = byte(i % 251)
@@ -46,7 +47,7 @@ func TestTryWrite(t *testing.T) {
 	sent := 0
 	full := func() (wrote int) {
 		for none := 0; none < 3; {
-			n, err := socket.TryWrite(raw, chunk[sent%251:])
+			n, err := send.TryWrite(raw, chunk[sent%251:])
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -81,7 +82,7 @@ func TestTryWrite(t *testing.T) {
 	}
 	read(n)
 	_ = w.Close()
-	if _, err := socket.TryWrite(raw, chunk); !errors.Is(err, net.ErrClosed) {
+	if _, err := send.TryWrite(raw, chunk); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("closed: got %v", err)
 	}
 }
@@ -94,7 +95,8 @@ func TestTryWriteToNobody(t *testing.T) {
 	if _, err := io.ReadAll(w); !errors.Is(err, syscall.ECONNRESET) { // the reset has come
 		t.Fatalf("got %v", err)
 	}
-	if n, err := socket.TryWrite(socket.Raw(w), []byte("x")); n != 0 || !errors.Is(err, syscall.EPIPE) {
+	var send socket.Sender
+	if n, err := send.TryWrite(socket.Raw(w), []byte("x")); n != 0 || !errors.Is(err, syscall.EPIPE) {
 		t.Errorf("got %d %v", n, err)
 	}
 }

@@ -23,23 +23,15 @@ func Writable(raw syscall.RawConn) bool {
 	return err == nil && ok
 }
 
-// TryWrite writes what the socket takes at once, perhaps nothing, and never waits. The
-// errors are the system's.
-func TryWrite(raw syscall.RawConn, b []byte) (n int, err error) {
-	failed := raw.Write(func(fd uintptr) bool {
-		for {
-			n, err = unix.Write(int(fd), b)
-			if err != unix.EINTR {
-				return true // also when the socket is full: RawConn would wait
-			}
+// trySend is the system's side of Sender.TryWrite. The errors are the system's.
+func trySend(fd uintptr, b []byte) (n int, err error) {
+	for {
+		if n, err = sendNow(fd, b); err != unix.EINTR {
+			break
 		}
-	})
-	n = max(n, 0)
-	if failed != nil {
-		return n, failed
 	}
 	if err == unix.EAGAIN {
 		err = nil
 	}
-	return n, err
+	return max(n, 0), err
 }

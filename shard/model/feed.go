@@ -29,7 +29,7 @@ type FeedRequest struct {
 	// Wake, if set, is called once WakeAt samples wait (0: one), or when the feed has
 	// lost something or failed; then not again before the next Poll. It runs on the
 	// goroutine that applies, without a lock, and must return at once. Where WakeAt is
-	// large, thousands, it may come as much as a thousand samples of each shard late.
+	// large, thousands, it may come as much as two thousand samples of each shard late.
 	Wake   func()
 	WakeAt int
 }
