@@ -19,11 +19,12 @@ const maxLogged = 256
 // rebinding): a browser then takes this server for the page's own, and the header
 // Host alone tells. It can't be an address, since a page's is a name.
 func (s *Server) addressed(ctx *fasthttp.RequestCtx, path string, r route) bool {
-	if len(s.o.Hosts) == 0 || r.name == routeHealth {
+	hosts := *s.hosts.Load()
+	if len(hosts) == 0 || r.name == routeHealth {
 		return true
 	}
 	host := string(ctx.Host())
-	if answersTo(s.o.Hosts, host) {
+	if answersTo(hosts, host) {
 		return true
 	}
 	s.o.Audit.Warn("denied", "method", string(ctx.Method()), "path", path, "host", host[:min(len(host), maxLogged)], "remote", ctx.RemoteAddr().String())

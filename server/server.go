@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -46,6 +47,7 @@ type Server struct {
 	metrics *metrics
 	mounted atomic.Pointer[handlers]
 	auth    atomic.Pointer[auth.Authenticator] // nil: everyone is admin
+	hosts   atomic.Pointer[[]string]           // Options.Hosts in force
 	exposed atomic.Bool                        // listening beyond loopback, and not allowed to without protection
 }
 
@@ -64,6 +66,7 @@ func New(o *Options) (*Server, error) {
 		return nil, err
 	}
 	s.auth.Store(s.o.Auth)
+	s.SetHosts(s.o.Hosts)
 	s.http = &fasthttp.Server{
 		Handler: s.handle, NoDefaultServerHeader: true, CloseOnShutdown: true,
 		MaxRequestBodySize: s.o.MaxBody, Concurrency: s.o.MaxConns, ReadBufferSize: 16 << 10,
@@ -99,6 +102,12 @@ func (s *Server) SetAuth(a *auth.Authenticator) error {
 	}
 	s.auth.Store(a)
 	return nil
+}
+
+// SetHosts replaces Options.Hosts, for the requests that come. Safe for concurrent use.
+func (s *Server) SetHosts(names []string) {
+	names = slices.Clone(names)
+	s.hosts.Store(&names)
 }
 
 // Permit returns ErrOpenListener when addr is open to others and nothing protects

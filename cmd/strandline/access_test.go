@@ -89,3 +89,51 @@ func TestReloadEndsTheLiveConnectionsOfWhoWasRemoved(t *testing.T) {
 		}
 	}
 }
+
+// TestReloadOfNames: by which names the server may be asked, and whose pages may open live queries, is taken over
+// without a restart.
+func TestReloadOfNames(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "config.yml")
+	put := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put("hosts: [old.example]\nlive-origins: https://old.example\n")
+	p := start(t, t.TempDir(), "--config", file)
+	defer p.stop()
+	ask := func(host, origin string) int {
+		t.Helper()
+		req, err := http.NewRequest(http.MethodGet, p.url+"/api/v1/live/sse?query=", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Host = host
+		req.Header.Set("Origin", origin)
+		res, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = res.Body.Close() // nothing of it is read
+		return res.StatusCode
+	}
+	expect := func(now, other string) {
+		t.Helper()
+		for host, want := range map[string]int{now: http.StatusBadRequest, other: http.StatusMisdirectedRequest} { // the query is empty
+			if got := ask(host, "https://"+now); got != want {
+				t.Errorf("asked as %s: got %d, want %d", host, got, want)
+			}
+		}
+		if got := ask(now, "https://"+other); got != http.StatusForbidden {
+			t.Errorf("a page of %s: got %d", other, got)
+		}
+	}
+	expect("old.example", "new.example")
+	put("hosts: [new.example]\nlive-origins: https://new.example\n")
+	if err := p.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	p.waitFor("config reloaded")
+	expect("new.example", "old.example")
+}

@@ -77,6 +77,7 @@ type node struct {
 	slo        *slo.API
 	groups     []rules.GroupSpec // of the rule files and objectives
 	objectives []slo.Objective
+	origins    []string // of pages that may open live queries
 	opened     bool
 	rules      *ruling
 	live       *living
@@ -105,6 +106,7 @@ func (n *node) run(signals <-chan os.Signal) error {
 			n.opened = true
 			n.rules.manager.Set(n.groups)
 			n.slo.Set(n.objectives)
+			n.live.api.SetOrigins(n.origins)
 			n.server.Mount(n.ingest, n.api, n.rules.handler(), n.rules.alerts, n.dash, n.slo, n.live.api)
 			n.log.Info("ready", "addr", n.addr)
 		case err := <-n.served:
@@ -150,7 +152,7 @@ func (n *node) listen() (err error) {
 	if n.groups, err = loadRules(n.cfg); err != nil {
 		return err
 	}
-	n.objectives = n.cfg.Objectives
+	n.objectives, n.origins = n.cfg.Objectives, n.cfg.LiveOrigins
 	setLevel(&n.level, n.cfg.LogLevel)
 	n.log = slog.New(slog.NewTextHandler(n.out, &slog.HandlerOptions{Level: &n.level}))
 	n.failed, n.served = make(chan error, 1), make(chan error, 1)
@@ -340,8 +342,10 @@ func (n *node) reload() {
 		return
 	}
 	setLevel(&n.level, now.LogLevel)
-	n.groups, n.objectives = groups, now.Objectives
+	n.server.SetHosts(now.Hosts)
+	n.groups, n.objectives, n.origins = groups, now.Objectives, now.LiveOrigins
 	if n.opened {
+		n.live.api.SetOrigins(n.origins)
 		n.live.api.Recheck() // of those whose token or user is no more
 		n.rules.manager.Set(groups)
 		n.slo.Set(n.objectives)

@@ -19,7 +19,7 @@ func livings() []Setting {
 		{Name: "live-delay", Default: "500ms", Help: "how long after its time a step of a live query is evaluated", set: duration(func(c *Config) *time.Duration { return &c.LiveDelay }, true)},
 		{Name: "live-horizon", Default: "1m", Help: "age up to which a step is sent again when late samples change it; 0: never", set: duration(func(c *Config) *time.Duration { return &c.LiveHorizon }, true)},
 		{Name: "live-write-timeout", Default: "10s", Help: "how long a live client may take nothing before it is cut", set: duration(func(c *Config) *time.Duration { return &c.LiveWriteTimeout }, false)},
-		{Name: "live-origins", Help: "origins, besides the server's own, whose pages may open live queries: `https://a.example,https://b.example:8443`, or `*`", set: origins(func(c *Config) *[]string { return &c.LiveOrigins })},
+		{Name: "live-origins", Reloadable: true, Help: "origins, besides the server's own, whose pages may open live queries: `https://a.example,https://b.example:8443`, or `*`", set: origins(func(c *Config) *[]string { return &c.LiveOrigins })},
 		{Name: "live-compression", Default: "true", Help: "compress for live clients that ask for it", Switch: true, set: boolean(func(c *Config) *bool { return &c.LiveCompression })},
 	}
 }

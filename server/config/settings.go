@@ -31,7 +31,7 @@ func serving() []Setting {
 		{Name: "tls-key", Help: "file with the certificate's private key (PEM)", set: text(func(c *Config) *string { return &c.TLSKey }, true)},
 		{Name: "users", Help: "list of name, password-hash (bcrypt) and role (read, write or admin)", Reloadable: true, FileOnly: true},
 		{Name: "tokens", Help: "list of name, sha256 (of the token, in hex) and role", Reloadable: true, FileOnly: true},
-		{Name: "hosts", List: true, Help: "names by which the server may be asked, such as `metrics.example`, besides localhost and addresses (in YAML a list); empty: any", set: texts(func(c *Config) *[]string { return &c.Hosts }, hostName)},
+		{Name: "hosts", List: true, Reloadable: true, Help: "names by which the server may be asked, such as `metrics.example`, besides localhost and addresses (in YAML a list); empty: any", set: texts(func(c *Config) *[]string { return &c.Hosts }, hostName)},
 		{Name: "audit-log", Help: "file for denials and admin actions, in JSON lines; empty: the log", set: text(func(c *Config) *string { return &c.AuditLog }, true)},
 		{Name: "max-body-bytes", Default: "32MiB", Help: "largest request body", set: size(func(c *Config) *int64 { return &c.MaxBodyBytes }, 1)},
 		{Name: "max-connections", Default: "4096", Help: "most connections at a time", set: count(func(c *Config) *int { return &c.MaxConnections }, 1, 1<<20)},

@@ -14,7 +14,7 @@ const maxLogged = 256
 // not, it has answered. Requests that name no origin come from no page.
 func (s *Server) admit(rc *fasthttp.RequestCtx) bool {
 	origin := string(rc.Request.Header.Peek("Origin"))
-	if origin == "" || s.opts.allows(origin, string(rc.Host())) {
+	if origin == "" || allows(*s.origins.Load(), origin, string(rc.Host())) {
 		return true
 	}
 	s.metrics.refused.WithLabelValues("origin").Inc()
@@ -26,11 +26,11 @@ func (s *Server) admit(rc *fasthttp.RequestCtx) bool {
 
 // allows compares host and port with the request's own, since a proxy may speak
 // another scheme, and scheme, host and port with the list.
-func (o *Options) allows(origin, host string) bool {
+func allows(origins []string, origin, host string) bool {
 	if u, err := url.Parse(origin); err == nil && u.Host != "" && strings.EqualFold(u.Host, host) {
 		return true
 	}
-	for _, a := range o.Origins {
+	for _, a := range origins {
 		if a == "*" || strings.EqualFold(strings.TrimSuffix(a, "/"), origin) {
 			return true
 		}

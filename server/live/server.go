@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"net"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/valyala/fasthttp"
@@ -36,6 +38,7 @@ const maxRequests = 32
 type Server struct {
 	hub     *qlive.Hub
 	opts    *Options
+	origins atomic.Pointer[[]string] // Options.Origins in force
 	metrics *metrics
 	ready   chan *conn // connections with something to send; never full
 	working chan struct{}
@@ -56,6 +59,12 @@ type Server struct {
 	}
 }
 
+// SetOrigins replaces Options.Origins, for the connections that come. Safe for concurrent use.
+func (s *Server) SetOrigins(origins []string) {
+	origins = slices.Clone(origins)
+	s.origins.Store(&origins)
+}
+
 // New returns a Server over hub, which stays the caller's. The options are completed
 // in place.
 func New(hub *qlive.Hub, o *Options) (*Server, error) {
@@ -69,6 +78,7 @@ func New(hub *qlive.Hub, o *Options) (*Server, error) {
 	}
 	s := &Server{hub: hub, opts: o, metrics: m, ready: make(chan *conn, o.MaxConns), working: make(chan struct{}, maxRequests),
 		waits: make(chan struct{}, maxWaiting), first: make(chan struct{}, 1)}
+	s.SetOrigins(o.Origins)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.mu.empty = make(chan struct{})
 	for i := range s.mu.buckets {
