@@ -35,6 +35,9 @@ type route struct {
 	post   bool // POST is allowed beside GET
 	noGet  bool // GET is not allowed
 	reads  bool // stored data
+	// only are the parameters that there are, where one that is not known is refused. Where
+	// Prometheus has the path it is not, as there; nil.
+	only []string
 }
 
 // New returns an API over r and q. The options are completed in place; options
@@ -55,14 +58,17 @@ func New(r model.Reader, q *query.Engine, opts *Options) *API {
 		"status/config":      {handle: a.config},
 		"status/flags":       {handle: a.flags},
 		"status/runtimeinfo": {handle: a.runtimeInfo},
-		"cluster/status":     {handle: a.cluster, post: true},
-		"admin/cluster/hash": {handle: a.hashes, post: true, reads: true},
+		"cluster/status":     {handle: a.cluster, post: true, only: []string{}},
+		"admin/cluster/hash": {handle: a.hashes, post: true, reads: true, only: []string{"consistency", "max_staleness", "partial"}},
+		"admin/cluster/plan": {handle: a.administer("plan"), post: true, only: []string{"node", "drained"}},
+		"admin/backup":       {handle: a.backup, post: true, noGet: true, only: []string{"name"}},
 	}
-	a.routes["admin/backup"] = route{handle: a.backup, post: true, noGet: true}
-	for _, what := range []string{"move", "rebalance", "drain", "add", "remove", "transfer-leader", "pause", "resume", "cancel"} {
-		a.routes["admin/cluster/"+what] = route{handle: a.administer(what), post: true, noGet: true}
+	for what, params := range map[string][]string{
+		"move": {"shard", "from", "to"}, "transfer-leader": {"shard", "node"}, "rebalance": {"plan"}, "drain": {"node", "plan"}, "add": {"node", "plan"},
+		"remove": {"node", "force"}, "pause": {}, "resume": {}, "cancel": {},
+	} {
+		a.routes["admin/cluster/"+what] = route{handle: a.administer(what), post: true, noGet: true, only: params}
 	}
-	a.routes["admin/cluster/plan"] = route{handle: a.administer("plan"), post: true}
 	if a.opts.TSDB != nil {
 		a.routes["status/tsdb"] = route{handle: a.tsdb}
 	}
@@ -126,8 +132,8 @@ func (a *API) serve(rc *fasthttp.RequestCtx, f *form, rt route) {
 	defer cancel(nil)
 	defer unwatch()
 	var ans *answer
-	var err error
-	if rt.reads {
+	err := f.known(rt.only)
+	if err == nil && rt.reads {
 		ctx, err = a.sync(ctx, f)
 	}
 	if err == nil {

@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	prommodel "github.com/prometheus/common/model"
@@ -49,6 +51,29 @@ func (f *form) all(name string) []string {
 	}
 	add(f.rc.QueryArgs().PeekMulti(name))
 	return out
+}
+
+// known refuses parameters that are not among names, if these are not nil: one that is
+// misspelt must not be as if it was not there.
+func (f *form) known(names []string) error {
+	if names == nil {
+		return nil
+	}
+	lists := []*fasthttp.Args{f.rc.QueryArgs()}
+	if f.rc.IsPost() {
+		lists = append(lists, f.rc.PostArgs())
+	}
+	for _, args := range lists {
+		for name := range args.All() {
+			switch {
+			case len(names) == 0:
+				return badData(fmt.Errorf("unknown parameter %.100q: this path takes none", name))
+			case !slices.Contains(names, string(name)):
+				return badData(fmt.Errorf("unknown parameter %.100q: known are %s", name, strings.Join(names, ", ")))
+			}
+		}
+	}
+	return nil
 }
 
 func (f *form) header(name string) string { return string(f.rc.Request.Header.Peek(name)) }

@@ -151,7 +151,7 @@ type answer struct {
 type point struct {
 	Timestamp time.Time
 	Value     any
-	Partial   bool
+	Open      bool
 	Histogram *struct{ Count, Sum float64 }
 }
 
@@ -170,10 +170,10 @@ func TestHistorical(t *testing.T) {
 	for _, age := range []int{10, 40, 70, 100, 130} { // at second 20 and 50 of each minute
 		f.add(t, "m", time.Duration(age)*time.Second, float64(age), nil)
 	}
-	code, body := f.get(dash.PathHistorical, "metric", "m", "period", "3m", "granularity", "1m", "partial", "true")
+	code, body := f.get(dash.PathHistorical, "metric", "m", "period", "3m", "granularity", "1m", "open", "true")
 	want := `{"metric":"m","agg":"avg","reduce":"sum","granularity_seconds":60,` +
-		`"data":[{"timestamp":"2026-03-04T11:59:00.000Z","value":115},{"timestamp":"2026-03-04T12:00:00.000Z","value":55},{"timestamp":"2026-03-04T12:00:30.000Z","value":10,"partial":true}],` +
-		`"series":[{"labels":{},"data":[{"timestamp":"2026-03-04T11:59:00.000Z","value":115},{"timestamp":"2026-03-04T12:00:00.000Z","value":55},{"timestamp":"2026-03-04T12:00:30.000Z","value":10,"partial":true}]}]}`
+		`"data":[{"timestamp":"2026-03-04T11:59:00.000Z","value":115},{"timestamp":"2026-03-04T12:00:00.000Z","value":55},{"timestamp":"2026-03-04T12:00:30.000Z","value":10,"open":true}],` +
+		`"series":[{"labels":{},"data":[{"timestamp":"2026-03-04T11:59:00.000Z","value":115},{"timestamp":"2026-03-04T12:00:00.000Z","value":55},{"timestamp":"2026-03-04T12:00:30.000Z","value":10,"open":true}]}]}`
 	if code != 200 || body != want {
 		t.Errorf("%d\n got %s\nwant %s", code, body, want)
 	}
@@ -225,11 +225,11 @@ func TestHistoricalHistograms(t *testing.T) {
 	f := newFixture(t, nil)
 	f.add(t, "h", 40*time.Second, 0, &histogram.Histogram{Count: 3, Sum: 1.5, ZeroCount: 3, Schema: 1})
 	f.add(t, "h", 5*time.Second, 0, &histogram.Histogram{Count: 4, Sum: 2.5, ZeroCount: 4, Schema: 1})
-	a := f.history(t, "metric", "h", "period", "1m", "granularity", "1m", "partial", "1")
+	a := f.history(t, "metric", "h", "period", "1m", "granularity", "1m", "open", "1")
 	if len(a.Data) != 0 || len(a.Series) != 1 || len(a.Series[0].Data) != 2 {
 		t.Fatalf("%+v", a)
 	}
-	if d := a.Series[0].Data; d[0].Value != nil || d[0].Histogram.Count != 3 || d[1].Histogram.Sum != 2.5 || !d[1].Partial {
+	if d := a.Series[0].Data; d[0].Value != nil || d[0].Histogram.Count != 3 || d[1].Histogram.Sum != 2.5 || !d[1].Open {
 		t.Errorf("%+v", d)
 	}
 }
@@ -264,7 +264,7 @@ func TestFaults(t *testing.T) {
 		{400, "bad_data", "11000 points", dash.PathHistorical, []string{"metric", "a", "granularity", "1s"}},
 		{400, "bad_data", `\"p99\" is none of`, dash.PathHistorical, []string{"metric", "a", "agg", "p99"}},
 		{400, "bad_data", "RFC 3339", dash.PathHistorical, []string{"metric", "a", "end", "today"}},
-		{400, "bad_data", "not true or false", dash.PathHistorical, []string{"metric", "a", "partial", "half"}},
+		{400, "bad_data", "not true or false", dash.PathHistorical, []string{"metric", "a", "open", "half"}},
 		{422, "execution", "dashboard-max-series", dash.PathHistorical, []string{"metric", "wide", "period", "1m", "granularity", "1s"}},
 		{422, "execution", "1000 response bytes", dash.PathHistorical, []string{"metric", "long", "period", "1m", "granularity", "1s"}},
 	} {
@@ -363,7 +363,7 @@ func TestOptions(t *testing.T) {
 // FuzzRequests: whatever is asked, the answer is JSON with a status that fits.
 func FuzzRequests(f *testing.F) {
 	f.Add(true, `a,b{c="x,y"},'d'`, "sum")
-	f.Add(false, `m{i="1"}`, "period=1h&granularity=1m&agg=rate&partial=1&end=1772625630")
+	f.Add(false, `m{i="1"}`, "period=1h&granularity=1m&agg=rate&open=1&end=1772625630")
 	f.Add(false, "m", "period=1e300&granularity=-1&end=NaN")
 	s := querytest.New()
 	key := model.AppendKey(nil, labels.FromStrings("__name__", "m", "i", "1"))

@@ -120,7 +120,7 @@ type pointWriter struct {
 	n int
 }
 
-func (w *pointWriter) write(t int64, v float64, h *histogram.FloatHistogram, partial bool) error {
+func (w *pointWriter) write(t int64, v float64, h *histogram.FloatHistogram, open bool) error {
 	sep := `,{`
 	if w.n == 0 {
 		sep = `[{`
@@ -128,8 +128,8 @@ func (w *pointWriter) write(t int64, v float64, h *histogram.FloatHistogram, par
 	w.n++
 	w.e.raw(sep)
 	w.e.point(t, v, h)
-	if partial {
-		w.e.raw(`,"partial":true`)
+	if open {
+		w.e.raw(`,"open":true`)
 	}
 	w.e.raw(`}`)
 	return w.e.check()

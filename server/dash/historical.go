@@ -31,7 +31,7 @@ type span struct {
 	granularity         time.Duration
 	points              int
 	end                 time.Time // zero: the present
-	partial             bool
+	open                bool      // the window that has not ended too
 	selector            *parser.VectorSelector
 }
 
@@ -66,12 +66,12 @@ func (d *Dash) historical(args *fasthttp.Args) (*request, error) {
 			return nil, api.BadParam("end", err)
 		}
 	}
-	if v := string(args.Peek("partial")); v != "" {
-		if s.partial, err = strconv.ParseBool(v); err != nil {
-			return nil, api.BadParam("partial", fmt.Errorf("%q is not true or false", v))
+	if v := string(args.Peek("open")); v != "" {
+		if s.open, err = strconv.ParseBool(v); err != nil {
+			return nil, api.BadParam("open", fmt.Errorf("%q is not true or false", v))
 		}
 	}
-	key := newKey(PathHistorical, s.metric, s.agg, s.reduce, period.String(), s.granularity.String(), s.end.String(), strconv.FormatBool(s.partial))
+	key := newKey(PathHistorical, s.metric, s.agg, s.reduce, period.String(), s.granularity.String(), s.end.String(), strconv.FormatBool(s.open), string(args.Peek("partial")))
 	return &request{key: key, compute: func(ctx context.Context, e *encoder) ([]string, error) { return d.history(ctx, e, s) }}, nil
 }
 
@@ -148,7 +148,7 @@ func (d *Dash) history(ctx context.Context, e *encoder, s *span) (warnings []str
 		return nil, &model.LimitError{What: "series", Limit: int64(d.o.MaxSeries), Flag: "dashboard-max-series"}
 	}
 	h := &history{span: s, start: start, end: end, until: until.UnixMilli(), series: m}
-	if s.partial && h.until > end {
+	if s.open && h.until > end {
 		part, err := d.q.Instant(ctx, s.expr(time.Duration(h.until-end)*time.Millisecond), until, query.QueryOptions{Limit: d.o.MaxSeries + 1, Client: "dashboard"})
 		if err != nil {
 			return nil, err

@@ -81,7 +81,7 @@ func TestAdminOfOneNode(t *testing.T) {
 			token string
 			adminCase
 		}{
-			{"for-admin", adminCase{http.MethodPost, path, "name=x&shard=0", http.StatusBadRequest, text}},
+			{"for-admin", adminCase{http.MethodPost, path, "", http.StatusBadRequest, text}},
 			{"for-admin", adminCase{http.MethodGet, path, "", http.StatusMethodNotAllowed, ""}},
 			{"for-read", adminCase{http.MethodPost, path, "", http.StatusForbidden, "admin"}},
 			{"for-write", adminCase{http.MethodPost, path, "", http.StatusForbidden, "admin"}},
@@ -115,6 +115,9 @@ func TestAdminOfCluster(t *testing.T) {
 	for _, n := range c.nodes {
 		for _, a := range []*adminCase{
 			post("admin/cluster/move", "", 400, "shard"),
+			post("admin/cluster/move", "shard=0&form=n1&to=n2", 400, "known are shard, from, to"),
+			post("admin/cluster/pause", "node=n1", 400, "takes none"),
+			{http.MethodGet, "cluster/status?verbose=1", "", 400, "takes none"},
 			post("admin/cluster/move", "shard=x&from=n1&to=n2", 400, "shard"),
 			post("admin/cluster/move", "shard=99&from=n1&to=n2", 422, "no shard 99"),
 			post("admin/cluster/move", "shard=-1&from=n1&to=n2", 422, "no shard -1"),
