@@ -39,7 +39,7 @@ func TestServeDashboardsAndObjectives(t *testing.T) {
 	}
 	get("/api/v1/metrics/realtime?metrics=all_total,good_total", 200, `"status":"ok"`, `"value":300,`, `"value":294,`)
 	get("/api/v1/metrics/realtime?metrics=a,b,c,d", 400, "dashboard-max-metrics")
-	get("/api/v1/metrics/historical?metric=all_total&period=1d&granularity=1d&agg=max&partial=true", 200, `"metric":"all_total"`, `"value":300,"partial":true`)
+	get("/api/v1/metrics/historical?metric=all_total&period=1d&granularity=1d&agg=max&open=true", 200, `"metric":"all_total"`, `"value":300,"open":true`)
 	get("/api/v1/slo", 200, `"name":"first"`, `"state":"ticket"`, `"ratio":0.98`)
 	get("/api/v1/rules", 200, `slo:burn_rate:ratio_rate30d`, "SLOErrorBudgetBurn")
 	get("/metrics", 200, `strandline_answer_cache_hit_ratio{cache="dashboard"}`)
