@@ -44,7 +44,7 @@ func (n *Node) CopyElsewhere(ctx context.Context, shard int, copy func(data []by
 
 func (n *Node) copyFrom(ctx context.Context, name string, shard uint64, copy func(data []byte, fetch engine.Fetch) error) error {
 	l, id := n.bulk(name), rand.Uint64()|1
-	b, err := l.call(ctx, kindCut, shard, putUvarints(nil, id), false)
+	b, err := l.call(ctx, kindCut, shard, putUvarints(nil, id))
 	if b, err = l.awaitWork(ctx, id, b, err); err != nil {
 		return err
 	}
@@ -54,7 +54,7 @@ func (n *Node) copyFrom(ctx context.Context, name string, shard uint64, copy fun
 	if d.bad {
 		return errMessage
 	}
-	defer l.start(kindRelease, shard, putUvarints(nil, offer), false, func([]byte, error) {})
+	defer l.start(kindRelease, shard, putUvarints(nil, offer), func([]byte, error) {})
 	return copy(d.b, n.fetcher(shard, name))
 }
 

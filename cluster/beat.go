@@ -105,6 +105,12 @@ func (t *told) commit(to raft.ServerAddress, index uint64) {
 	t.change(to, func(f *toldOne) { f.committed = max(f.committed, index) })
 }
 
+// knows tells whether a follower has been told this commit index.
+func (t *told) knows(to raft.ServerAddress, index uint64) (knows bool) {
+	t.change(to, func(f *toldOne) { knows = f.committed >= index })
+	return knows
+}
+
 // rests tells whether this commit index is that of the last heartbeat, and a follower has
 // not been told it, which it then has.
 func (t *told) rests(to raft.ServerAddress, index uint64) (news bool) {

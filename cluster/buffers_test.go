@@ -38,7 +38,7 @@ func TestWholeFrames(t *testing.T) {
 		if err := sendPiece(from, id+1, frame); err != nil {
 			t.Fatal(err)
 		}
-		if err := from.send(&message{kind: kindAnswer, id: id, data: bytes.Repeat([]byte{byte(id)}, int(id))}, false); err != nil {
+		if err := from.send(&message{kind: kindAnswer, id: id, data: bytes.Repeat([]byte{byte(id)}, int(id))}); err != nil {
 			t.Fatal(err)
 		}
 		seen[<-got], seen[<-got] = true, true

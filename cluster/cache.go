@@ -6,14 +6,15 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// cacheBytes bounds the entries of one group that are kept in memory for its
-// followers and its own state machine. What is older is read from the log.
-const cacheBytes = 8 << 20
+// cacheBytes bounds the entries that a node keeps in memory for followers and its own state
+// machines: its groups have equal shares. What is older is read from the log.
+const cacheBytes = 16 << 20
 
 // cachedStore is a logStore with its newest entries in memory.
 type cachedStore struct {
 	*logStore
-	mu struct {
+	share func() int // of cacheBytes, for this group
+	mu    struct {
 		sync.Mutex
 		entries map[uint64]*raft.Log
 		first   uint64 // of entries; those from first to last are all there
@@ -22,8 +23,8 @@ type cachedStore struct {
 	}
 }
 
-func newCachedStore(s *logStore) *cachedStore {
-	c := &cachedStore{logStore: s}
+func newCachedStore(s *logStore, share func() int) *cachedStore {
+	c := &cachedStore{logStore: s, share: share}
 	c.clearLocked()
 	return c
 }
@@ -63,7 +64,7 @@ func (c *cachedStore) StoreLogs(ls []*raft.Log) error {
 		c.mu.entries[l.Index], c.mu.last = l, l.Index
 		c.mu.bytes += len(l.Data)
 	}
-	for c.mu.bytes > cacheBytes && c.mu.first < c.mu.last {
+	for share := c.share(); c.mu.bytes > share && c.mu.first < c.mu.last; {
 		c.mu.bytes -= len(c.mu.entries[c.mu.first].Data)
 		delete(c.mu.entries, c.mu.first)
 		c.mu.first++

@@ -20,6 +20,14 @@ func putBytes[T ~[]byte | ~string](dst []byte, b T) []byte {
 	return append(binary.AppendUvarint(dst, uint64(len(b))), b...)
 }
 
+// room makes room for n more bytes; a large buffer grows twofold, in few steps.
+func room(dst []byte, n int) []byte {
+	if cap(dst)-len(dst) >= n {
+		return dst
+	}
+	return slices.Grow(dst, max(n, cap(dst)))
+}
+
 func putBool(dst []byte, b bool) []byte {
 	if b {
 		return append(dst, 1)
@@ -93,7 +101,7 @@ func putAppend(dst []byte, r *raft.AppendEntriesRequest) []byte {
 	for _, e := range r.Entries {
 		size += len(e.Data) + 4*binary.MaxVarintLen64
 	}
-	dst = slices.Grow(dst, size)
+	dst = room(dst, size)
 	dst = putUvarints(putHeader(dst, &r.RPCHeader), r.Term, r.PrevLogEntry, r.PrevLogTerm, r.LeaderCommitIndex, uint64(len(r.Entries)))
 	for _, e := range r.Entries {
 		dst = append(putUvarints(dst, e.Index, e.Term), byte(e.Type))

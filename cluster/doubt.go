@@ -113,7 +113,7 @@ func (n *Node) hearTails(ctx context.Context, mine *tails, heard map[raft.Server
 	}
 	for addr := range ask {
 		cctx, cancel := context.WithTimeout(ctx, attemptWait)
-		b, err := n.link(string(addr)).call(cctx, kindTails, 0, nil, false)
+		b, err := n.link(string(addr)).call(cctx, kindTails, 0, nil)
 		cancel()
 		if err != nil {
 			continue

@@ -43,7 +43,7 @@ func (n *Node) enter(ctx context.Context, me *self, at string) (waits []string, 
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*n.opts.CommitTimeout)
 	defer cancel()
-	b, err := n.link(at).call(ctx, kindEnter, 0, req, false)
+	b, err := n.link(at).call(ctx, kindEnter, 0, req)
 	if errors.Is(err, ErrIdentity) {
 		return nil, err
 	}

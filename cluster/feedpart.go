@@ -41,7 +41,7 @@ func (j *joinedFeed) open(ctx context.Context, name string, shards []int, first 
 	}
 	cctx, cancel := context.WithTimeout(ctx, j.n.opts.CommitTimeout)
 	defer cancel()
-	b, err := x.link.call(cctx, kindFeed, 0, req, false)
+	b, err := x.link.call(cctx, kindFeed, 0, req)
 	if err != nil {
 		x.leave()
 		return err
@@ -85,7 +85,7 @@ func (x *remotePart) run() {
 func (x *remotePart) fetch() error {
 	var batch model.FeedBatch
 	for {
-		b, err := x.link.call(x.ctx, kindFeedPoll, 0, putUvarints(nil, x.id), false)
+		b, err := x.link.call(x.ctx, kindFeedPoll, 0, putUvarints(nil, x.id))
 		if err != nil {
 			return err
 		}
@@ -112,7 +112,7 @@ func (x *remotePart) fetch() error {
 
 // leave tells the node that nobody listens any more.
 func (x *remotePart) leave() {
-	x.link.start(kindFeedClose, 0, putUvarints(nil, x.id), false, func([]byte, error) {})
+	x.link.start(kindFeedClose, 0, putUvarints(nil, x.id), func([]byte, error) {})
 }
 
 // ended tells whether the part brings nothing more.
@@ -125,7 +125,7 @@ func (x *remotePart) flush(ctx context.Context) error {
 	x.mu.nudge++
 	nudge := x.mu.nudge
 	x.mu.Unlock()
-	x.link.start(kindFeedNudge, 0, putUvarints(nil, x.id, nudge), false, func([]byte, error) {})
+	x.link.start(kindFeedNudge, 0, putUvarints(nil, x.id, nudge), func([]byte, error) {})
 	for {
 		x.mu.Lock()
 		seen, next := x.mu.seen, x.mu.next

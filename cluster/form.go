@@ -98,7 +98,7 @@ func (n *Node) become(members map[string]string) error {
 func (n *Node) hello(ctx context.Context, to string) (s helloAnswer, err error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	b, err := n.link(to).call(ctx, kindHello, 0, nil, false)
+	b, err := n.link(to).call(ctx, kindHello, 0, nil)
 	if err != nil {
 		return s, err
 	}

@@ -69,7 +69,7 @@ func newGroup(n *Node, id uint64, m machine, log *wal.Log) *group {
 	g.fsm = newFSM(m, n.fail)
 	g.fsm.marked = g.marked
 	g.store = &logStore{log: log, id: wal.StreamID(id), fail: n.fail, tap: n.opts.tap, early: g.early}
-	g.cached = newCachedStore(g.store)
+	g.cached = newCachedStore(g.store, func() int { return cacheBytes / max(1, len(n.ordered())) })
 	g.snaps = &snapshots{m: m, log: g.store}
 	g.trans = &transport{node: n, ctx: g.ctx, group: id, rpcs: make(chan raft.RPC, rpcQueue), consumed: g.fsm.consumed, covers: g.covers, durable: g.store.late.wait,
 		committed: g.committed, announce: g.announceOwn}
@@ -84,7 +84,7 @@ func (g *group) start(first *raft.Configuration, joining bool) error {
 	c := raft.DefaultConfig()
 	c.LocalID = g.node.raftID
 	c.HeartbeatTimeout, c.ElectionTimeout, c.LeaderLeaseTimeout = o.Heartbeat, o.Heartbeat, o.Heartbeat
-	c.CommitTimeout = 4 * o.Heartbeat // announce is quicker
+	c.CommitTimeout = 4 * o.Heartbeat // announcements are quicker
 	c.BatchApplyCh = true
 	c.NoSnapshotRestoreOnStart = true
 	c.TrailingLogs = o.TrailingLogs
@@ -218,25 +218,7 @@ func (g *group) settleEntry(e *entry) {
 		}
 		p.done(e.future.Index(), r, nil)
 	}
-	g.announce(e.future.Index(), a.term, "", true)
-}
-
-// announce tells the followers, or the named one, that an entry of ours is
-// committed. Raft does so with
-// the next entry or after its CommitTimeout, which would have to be short, and many
-// messages, for followers to show a write soon. The message is an ordinary one of the
-// protocol: in the entry's term we were the leader, and a follower that has the entry
-// has all before it.
-func (g *group) announce(index, term uint64, to string, lazy bool) {
-	req := &raft.AppendEntriesRequest{
-		RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(g.node.raftID), Addr: []byte(g.node.name)},
-		Term:      term, PrevLogEntry: index, PrevLogTerm: term, LeaderCommitIndex: index,
-	}
-	for _, s := range g.voters() {
-		if name := string(s.Address); s.ID != g.node.raftID && (to == "" || to == name) {
-			g.node.link(name).start(kindAppend, g.id, putAppend(forMember(s.ID), req), lazy, func([]byte, error) {})
-		}
-	}
+	g.node.announcements.add(g, place{a.term, e.future.Index()})
 }
 
 // committed returns the group's commit index as far as this node knows.
@@ -245,17 +227,6 @@ func (g *group) committed() uint64 {
 		return r.CommitIndex()
 	}
 	return 0
-}
-
-// announceOwn announces a committed entry to a follower, if this node made it as the
-// leader that it is.
-func (g *group) announceOwn(index uint64, to raft.ServerAddress) {
-	var l raft.Log
-	r := g.started.Load()
-	if r.State() != raft.Leader || g.cached.GetLog(index, &l) != nil || l.Term != r.CurrentTerm() {
-		return
-	}
-	g.announce(index, l.Term, string(to), true)
 }
 
 // raftError is Raft's error as ours. All of them may mean that the entry is in the

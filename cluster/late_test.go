@@ -36,7 +36,7 @@ func TestLateInstall(t *testing.T) {
 	req := &raft.InstallSnapshotRequest{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(g.node.raftID), Addr: []byte(g.node.name)},
 		SnapshotVersion: 1, Term: g.raft.CurrentTerm(), LastLogIndex: m.Index, LastLogTerm: m.Term,
 		Configuration: raft.EncodeConfiguration(m.Configuration), ConfigurationIndex: m.ConfigurationIndex, Size: int64(len(data))}
-	if _, err := g.node.link(f.name).call(t.Context(), kindInstall, 0, putInstall(forMember(f.raftID), req, data), false); err != nil {
+	if _, err := g.node.link(f.name).call(t.Context(), kindInstall, 0, putInstall(forMember(f.raftID), req, data)); err != nil {
 		t.Fatal(err)
 	}
 	if now := f.replicas.Log().Last(0); now < last {

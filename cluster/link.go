@@ -184,13 +184,13 @@ func remoteError(text string) error {
 }
 
 // start sends a request; done is called once, from another goroutine or this one.
-func (l *link) start(k kind, group uint64, data []byte, lazy bool, done func([]byte, error)) (id uint64) {
-	return l.startFor(nil, k, group, data, lazy, done)
+func (l *link) start(k kind, group uint64, data []byte, done func([]byte, error)) (id uint64) {
+	return l.send(&message{kind: k, group: group, data: data}, nil, done)
 }
 
-// startFor is start, and puts the frame of the answer, if it may be given to buffers, where
-// frame points before it calls done.
-func (l *link) startFor(frame *[]byte, k kind, group uint64, data []byte, lazy bool, done func([]byte, error)) (id uint64) {
+// send is start for a message whose number it sets. If frame is not nil it puts the frame of
+// the answer, if that may be given to buffers, where frame points before it calls done.
+func (l *link) send(m *message, frame *[]byte, done func([]byte, error)) (id uint64) {
 	l.mu.Lock()
 	w := l.mu.w
 	if w == nil {
@@ -202,13 +202,13 @@ func (l *link) startFor(frame *[]byte, k kind, group uint64, data []byte, lazy b
 		l.mu.heard = time.Now()
 	}
 	l.mu.next++
-	id = l.mu.next
+	m.id, id = l.mu.next, l.mu.next
 	l.mu.pending[id] = done
 	if frame != nil {
 		l.mu.frames[id] = frame
 	}
 	l.mu.Unlock()
-	if err := w.send(&message{kind: k, id: id, group: group, data: data}, lazy); err != nil {
+	if err := w.send(m); err != nil {
 		if l.forget(id) {
 			done(nil, fmt.Errorf("%w: %w", model.ErrUnavailable, err))
 		}
@@ -232,18 +232,18 @@ type reply struct {
 }
 
 // call sends a request and waits for the answer, or for ctx.
-func (l *link) call(ctx context.Context, k kind, group uint64, data []byte, lazy bool) ([]byte, error) {
-	return l.callFor(ctx, nil, k, group, data, lazy)
+func (l *link) call(ctx context.Context, k kind, group uint64, data []byte) ([]byte, error) {
+	return l.callFor(ctx, nil, k, group, data)
 }
 
-// callFor is call, with frame as in startFor.
-func (l *link) callFor(ctx context.Context, frame *[]byte, k kind, group uint64, data []byte, lazy bool) ([]byte, error) {
+// callFor is call, with frame as in send.
+func (l *link) callFor(ctx context.Context, frame *[]byte, k kind, group uint64, data []byte) ([]byte, error) {
 	select {
 	case <-l.tried: // a new link is given the time to connect
 	case <-ctx.Done():
 	}
 	ch := make(chan reply, 1)
-	id := l.startFor(frame, k, group, data, lazy, func(b []byte, err error) { ch <- reply{b, err} })
+	id := l.send(&message{kind: k, group: group, data: data}, frame, func(b []byte, err error) { ch <- reply{b, err} })
 	select {
 	case r := <-ch:
 		return r.data, r.err

@@ -53,10 +53,11 @@ type Node struct {
 	fetches *fetches
 	buffers buffers
 
-	started  atomic.Bool // all replicas run that did before
-	draining atomic.Bool
-	hosting  sync.Mutex     // held by the one that starts or stops a group
-	queue    chan *proposal // for groups that this node leads
+	started       atomic.Bool // all replicas run that did before
+	draining      atomic.Bool
+	hosting       sync.Mutex     // held by the one that starts or stops a group
+	queue         chan *proposal // for groups that this node leads
+	announcements *announcements
 
 	mu struct {
 		sync.Mutex
@@ -77,7 +78,7 @@ var _ engine.Committer = (*Node)(nil)
 // groups run, which may take as long as the other nodes do. Pass it, bound to its
 // options, as the engine's Replicate.
 func Start(ctx context.Context, o *Options, r *engine.Replicas) (_ *Node, err error) {
-	n := &Node{opts: *o, replicas: r, queue: make(chan *proposal, maxProposals)}
+	n := &Node{opts: *o, replicas: r, queue: make(chan *proposal, maxProposals), announcements: newAnnouncements()}
 	n.selections = newOpened("selections", maxSelections, (*selection).close)
 	n.served = newOpened("feeds", maxServedFeeds, (*servedFeed).close)
 	n.works = newOpened("requests to work", maxWorks, (*work).close)
@@ -140,6 +141,7 @@ func Start(ctx context.Context, o *Options, r *engine.Replicas) (_ *Node, err er
 	for _, run := range []func(){n.climb, n.repairs, n.rounds, n.watchDisk, n.balance, n.host, n.coordinate, n.feel} {
 		n.wg.Go(run)
 	}
+	n.wg.Go(func() { n.announcements.run(n.ctx) })
 	return n, nil
 }
 

@@ -144,7 +144,7 @@ func (n *Node) askReadIndexes(ctx context.Context, leader string, groups []*grou
 	for _, g := range groups {
 		req = putUvarints(req, g.id)
 	}
-	b, err := n.link(leader).call(ctx, kindReadIndex, 0, req, false)
+	b, err := n.link(leader).call(ctx, kindReadIndex, 0, req)
 	if err != nil {
 		return nil
 	}
@@ -176,7 +176,7 @@ func (n *Node) answerReadIndexes(ctx context.Context, data []byte) ([]byte, erro
 	indexes, terms := n.readIndexes(ctx, groups, level)
 	for i, g := range groups {
 		if indexes[i] != 0 {
-			g.announce(indexes[i], terms[i], from, false)
+			g.announceTo(place{terms[i], indexes[i]}, from)
 		}
 	}
 	return putUvarints(nil, indexes...), nil
@@ -282,7 +282,7 @@ func (n *Node) answerTerms(data []byte) ([]byte, error) {
 
 // askTerms asks a node how far it is in each of the groups.
 func (n *Node) askTerms(ctx context.Context, name string, groups ...uint64) ([]progress, error) {
-	b, err := n.link(name).call(ctx, kindTerms, 0, putUvarints(nil, groups...), false)
+	b, err := n.link(name).call(ctx, kindTerms, 0, putUvarints(nil, groups...))
 	if err != nil {
 		return nil, err
 	}

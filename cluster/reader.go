@@ -317,7 +317,7 @@ func (p *reading) askSync(ctx context.Context, name string, shards []int) (time.
 	for _, s := range shards {
 		req = putUvarints(req, uint64(s))
 	}
-	b, err := n.link(name).call(ctx, kindSync, 0, req, false)
+	b, err := n.link(name).call(ctx, kindSync, 0, req)
 	if err != nil {
 		return 0, err
 	}
@@ -443,7 +443,7 @@ func (r *clusterReader) names(ctx context.Context, what uint64, name string, req
 		}
 		return err
 	}, func(ctx context.Context, at synced, shards []int) error {
-		b, err := n.bulk(at.name).call(ctx, kindNames, 0, append(putBytes(putUvarints(nil, at.life, what), name), putSelect(nil, shards, req)...), false)
+		b, err := n.bulk(at.name).call(ctx, kindNames, 0, append(putBytes(putUvarints(nil, at.life, what), name), putSelect(nil, shards, req)...))
 		if err != nil {
 			return err
 		}

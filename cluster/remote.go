@@ -40,7 +40,7 @@ type remoteSelection struct {
 func (n *Node) selectAt(ctx context.Context, at synced, shards []int, req *model.SelectRequest) (*model.Selection, error) {
 	r := &remoteSelection{link: n.bulk(at.name), asking: make(chan struct{}, 1)}
 	r.mu.pieces = map[int][]byte{}
-	b, err := r.link.call(ctx, kindSelect, 0, putSelect(putUvarints(nil, at.life), shards, req), false)
+	b, err := r.link.call(ctx, kindSelect, 0, putSelect(putUvarints(nil, at.life), shards, req))
 	if err != nil {
 		return nil, err
 	}
@@ -61,14 +61,14 @@ func (n *Node) selectAt(ctx context.Context, at synced, shards []int, req *model
 
 // close ends the other end's selection.
 func (r *remoteSelection) close() {
-	r.link.start(kindClose, 0, putUvarints(nil, r.id), false, func([]byte, error) {})
+	r.link.start(kindClose, 0, putUvarints(nil, r.id), func([]byte, error) {})
 }
 
 // keys makes the selection's series, whose keys come in pieces.
 func (r *remoteSelection) keys(sel *model.Selection, d *decoder, total int) error {
 	for !d.bad && len(sel.Series) < total {
 		if len(d.b) == 0 {
-			b, err := r.link.call(r.ctx, kindRead, 0, putUvarints(putBool(putUvarints(nil, r.id), true), uint64(len(sel.Series)), 0, 0), false)
+			b, err := r.link.call(r.ctx, kindRead, 0, putUvarints(putBool(putUvarints(nil, r.id), true), uint64(len(sel.Series)), 0, 0))
 			if err != nil {
 				return err
 			}
@@ -108,7 +108,7 @@ func (s *remoteSeries) Read(dst *model.Columns) error {
 	floats, hists := len(dst.T), len(dst.Hist)
 	for {
 		req := putUvarints(putBool(putUvarints(nil, r.id), false), uint64(s.i), uint64(len(dst.T)-floats), uint64(len(dst.Hist)-hists))
-		b, err := r.link.call(r.ctx, kindRead, 0, req, false)
+		b, err := r.link.call(r.ctx, kindRead, 0, req)
 		if err != nil {
 			return err
 		}

@@ -66,7 +66,7 @@ func (n *Node) repairFrom(g *group, block, addr string) error {
 	defer cancel()
 	ask, done := context.WithTimeout(ctx, appendWait)
 	defer done()
-	b, err := n.link(addr).call(ask, kindOffer, g.id, nil, false)
+	b, err := n.link(addr).call(ask, kindOffer, g.id, nil)
 	if err != nil {
 		return err
 	}
@@ -75,7 +75,7 @@ func (n *Node) repairFrom(g *group, block, addr string) error {
 	if d.bad {
 		return errMessage
 	}
-	defer n.link(addr).start(kindRelease, g.id, putUvarints(nil, id), false, func([]byte, error) {})
+	defer n.link(addr).start(kindRelease, g.id, putUvarints(nil, id), func([]byte, error) {})
 	if err := g.fsm.wait(ask, applied, 0); err != nil {
 		return err
 	}

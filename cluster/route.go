@@ -71,7 +71,7 @@ func (n *Node) leaderOf(ctx context.Context, id uint64) (string, error) {
 	answers := make(chan string, len(names))
 	for _, name := range names {
 		go func() {
-			b, err := n.link(name).call(ctx, kindLeader, id, nil, false)
+			b, err := n.link(name).call(ctx, kindLeader, id, nil)
 			if err != nil {
 				b = nil
 			}
@@ -104,7 +104,7 @@ func (n *Node) callLeader(ctx context.Context, k kind, id uint64, data []byte) (
 // call asks a node, which may be this one.
 func (n *Node) call(ctx context.Context, name string, k kind, id uint64, data []byte) ([]byte, error) {
 	if name != n.name {
-		return n.link(name).call(ctx, k, id, data, false)
+		return n.link(name).call(ctx, k, id, data)
 	}
 	ch := make(chan reply, 1)
 	n.handle(ctx, nil, &message{kind: k, group: id, data: data}, func(b []byte, err error) { ch <- reply{b, err} })
@@ -142,7 +142,7 @@ func (n *Node) send(id uint64, p *proposal) {
 
 // forward sends a proposal to another node.
 func (n *Node) forward(to string, id uint64, p *proposal) {
-	n.link(to).start(kindPropose, id, p.op, false, func(b []byte, err error) {
+	n.link(to).start(kindPropose, id, p.op, func(b []byte, err error) {
 		var index uint64
 		var r engine.Result
 		if err == nil {

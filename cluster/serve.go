@@ -50,7 +50,7 @@ func (n *Node) serve(ctx context.Context, conn net.Conn) error {
 			if err != nil {
 				a.kind, a.data = kindError, []byte(err.Error())
 			}
-			_ = w.send(&a, false) // a connection that has ended needs no answer
+			_ = w.send(&a) // a connection that has ended needs no answer
 		}
 		if m.kind == kindHello {
 			respond(n.answerHello())

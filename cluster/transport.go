@@ -71,7 +71,7 @@ func (t *transport) call(target raft.ServerAddress, wait time.Duration, k kind, 
 	}
 	ctx, cancel := context.WithTimeout(t.ctx, wait)
 	defer cancel()
-	b, err := t.node.link(string(target)).call(ctx, k, t.group, data, false)
+	b, err := t.node.link(string(target)).call(ctx, k, t.group, data)
 	return &decoder{b: b}, err
 }
 
@@ -136,7 +136,7 @@ func (t *transport) InstallSnapshot(id raft.ServerID, target raft.ServerAddress,
 	if err != nil {
 		return err
 	}
-	b, err := t.node.link(string(target)).call(t.ctx, kindInstall, t.group, putInstall(forMember(id), args, body), false)
+	b, err := t.node.link(string(target)).call(t.ctx, kindInstall, t.group, putInstall(forMember(id), args, body))
 	if err != nil {
 		return err
 	}
@@ -285,7 +285,8 @@ func (p *pipeline) AppendEntries(args *raft.AppendEntriesRequest, resp *raft.App
 		return f, nil
 	}
 	p.trans.told.commit(p.target, args.LeaderCommitIndex)
-	p.link.start(kindAppend, p.group, putAppend(forMember(p.id), args), len(args.Entries) == 0, func(b []byte, err error) {
+	put := func(dst []byte) []byte { return putAppend(putBytes(dst, p.id), args) }
+	p.link.send(&message{kind: kindAppend, group: p.group, put: put}, nil, func(b []byte, err error) {
 		if err == nil {
 			d := &decoder{b: b}
 			d.appendResponse(resp)

@@ -10,7 +10,6 @@ import (
 	"net"
 	"runtime"
 	"sync"
-	"time"
 )
 
 // On a connection, in both directions, after the preface (see hello.go):
@@ -21,15 +20,13 @@ import (
 //
 // Integers are little-endian. Requests go one way and answers the other; a pair of
 // nodes has two connections. A frame is what had gathered when the writer came
-// round, so that many groups share a system call; lazy messages (announced commits) wait a
-// little for company.
+// round, so that many groups share a system call.
 const (
 	frameHeader = 8
 	maxFrame    = 256 << 20
-	maxQueued   = 64 << 20              // bytes that wait for a connection
-	maxWhole    = 4 * fetchesAhead      // whole frames that wait for a connection
-	maxSpare    = 4 << 20               // of a buffer that is kept for the next frame
-	lazyWait    = 20 * time.Millisecond // at most
+	maxQueued   = 64 << 20         // bytes that wait for a connection
+	maxWhole    = 4 * fetchesAhead // whole frames that wait for a connection
+	maxSpare    = 4 << 20          // of a buffer that is kept for the next frame
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -85,8 +82,28 @@ type message struct {
 	id    uint64
 	group uint64
 	data  []byte
-	frame []byte // what data is a part of, if the receiver may give it to buffers; or nil
+	frame []byte              // what data is a part of, if the receiver may give it to buffers; or nil
+	put   func([]byte) []byte // if not nil, appends the data, to be sent without a copy of it
 }
+
+// append encodes the message. The length of what put brings is known too late for it to
+// take no more bytes than it must: it takes putLength.
+func (m *message) append(b []byte) []byte {
+	b = putUvarints(append(b, byte(m.kind)), m.id, m.group)
+	if m.put == nil {
+		return putBytes(room(b, len(m.data)+binary.MaxVarintLen64), m.data)
+	}
+	at := len(b)
+	b = m.put(append(b, make([]byte, putLength)...))
+	n := len(b) - at - putLength
+	for i := range putLength - 1 {
+		b[at+i] = byte(n>>(7*i)) | 0x80
+	}
+	b[at+putLength-1] = byte(n >> (7 * (putLength - 1)))
+	return b
+}
+
+const putLength = 5 // holds 34 bits, and maxFrame has 28
 
 // errQueueFull: a peer takes no bytes.
 var errQueueFull = errors.New("the connection takes no more")
@@ -100,7 +117,6 @@ type wire struct {
 		sync.Mutex
 		buf    []byte // the next frame's body behind room for the header
 		whole  []wholeFrame
-		urgent bool
 		closed bool
 	}
 }
@@ -110,7 +126,7 @@ func newWire(conn net.Conn, pool *buffers) *wire {
 }
 
 // send queues a message.
-func (w *wire) send(m *message, lazy bool) error {
+func (w *wire) send(m *message) error {
 	w.mu.Lock()
 	if w.mu.closed {
 		w.mu.Unlock()
@@ -120,17 +136,13 @@ func (w *wire) send(m *message, lazy bool) error {
 		w.mu.Unlock()
 		return errQueueFull
 	}
-	wake := !lazy && !w.mu.urgent
-	if len(w.mu.buf) == 0 {
+	first := len(w.mu.buf) == 0
+	if first {
 		w.mu.buf = append(w.mu.buf, make([]byte, frameHeader)...)
-		wake = true
 	}
-	b := append(w.mu.buf, byte(m.kind))
-	b = putUvarints(b, m.id, m.group)
-	w.mu.buf = putBytes(b, m.data)
-	w.mu.urgent = w.mu.urgent || !lazy
+	w.mu.buf = m.append(w.mu.buf)
 	w.mu.Unlock()
-	if wake {
+	if first {
 		select {
 		case w.wake <- struct{}{}:
 		default:
@@ -158,7 +170,6 @@ func (w *wire) sendWhole(f wholeFrame) error {
 		return errQueueFull
 	}
 	w.mu.whole = append(w.mu.whole, f)
-	w.mu.urgent = true
 	w.mu.Unlock()
 	select {
 	case w.wake <- struct{}{}:
@@ -176,33 +187,15 @@ func seal(frame []byte) {
 // write sends what is queued until the connection fails or is closed.
 func (w *wire) write() error {
 	var spare []byte
-	lazy := time.NewTimer(0)
-	defer lazy.Stop()
-	<-lazy.C
-	waiting, had := false, 0
+	had := 0
 	for {
-		if waiting {
-			select {
-			case <-w.wake:
-				lazy.Stop()
-			case <-lazy.C:
-			}
-		} else {
-			<-w.wake
-		}
+		<-w.wake
 	again:
 		w.mu.Lock()
 		if w.mu.closed {
 			w.mu.Unlock()
 			return net.ErrClosed
 		}
-		if !w.mu.urgent && !waiting && len(w.mu.buf) > 0 { // only lazy ones yet
-			w.mu.Unlock()
-			waiting = true
-			lazy.Reset(lazyWait)
-			continue
-		}
-		waiting = false
 		if n := len(w.mu.buf); n != had { // let others add to the frame for as long as they do
 			had = n
 			w.mu.Unlock()
@@ -211,7 +204,7 @@ func (w *wire) write() error {
 		}
 		had = 0
 		frame, whole := w.mu.buf, w.mu.whole
-		w.mu.buf, w.mu.whole, w.mu.urgent = spare[:0], nil, false
+		w.mu.buf, w.mu.whole = spare[:0], nil
 		w.mu.Unlock()
 		if len(frame) > 0 {
 			seal(frame)

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"bytes"
 	"math"
 	"reflect"
 	"testing"
@@ -133,6 +134,25 @@ func TestRendezvous(t *testing.T) {
 	for _, x := range []struct{ nodes, voters int }{{1, 1}, {2, 1}, {3, 3}, {4, 3}, {5, 5}, {9, 5}} {
 		if got := metaVoters(x.nodes); got != x.voters {
 			t.Errorf("%d nodes have %d voters", x.nodes, got)
+		}
+	}
+}
+
+// TestPutMessage: a message that is encoded into the frame reads as one that is copied.
+func TestPutMessage(t *testing.T) {
+	for _, n := range []int{0, 1, 127, 128, 1 << 14, 1 << 21} {
+		data := bytes.Repeat([]byte{0xa5}, n)
+		frame := (&message{kind: kindAppend, id: 7, group: 300, put: func(b []byte) []byte { return append(b, data...) }}).append(nil)
+		frame = (&message{kind: kindAnswer, id: 8, data: data}).append(frame)
+		var got []message
+		if err := eachMessage(frame, func(m *message) { got = append(got, *m) }); err != nil || len(got) != 2 {
+			t.Fatalf("%d bytes: %d messages, %v", n, len(got), err)
+		}
+		if m := &got[0]; m.kind != kindAppend || m.id != 7 || m.group != 300 || !bytes.Equal(m.data, data) {
+			t.Errorf("%d bytes come as %d, message %d to group %d", n, len(m.data), m.id, m.group)
+		}
+		if m := &got[1]; m.kind != kindAnswer || !bytes.Equal(m.data, data) {
+			t.Errorf("what follows %d bytes does not come", n)
 		}
 	}
 }

@@ -116,7 +116,7 @@ func (n *Node) workAt(ctx context.Context, at synced, shards []int, request []by
 	if t, ok := ctx.Deadline(); ok {
 		left = max(1, time.Until(t))
 	}
-	b, err := l.call(ctx, kindWork, 0, putWork(&workRequest{id, at.life, left, shards, request}), false)
+	b, err := l.call(ctx, kindWork, 0, putWork(&workRequest{id, at.life, left, shards, request}))
 	return l.awaitWork(ctx, id, b, err)
 }
 
@@ -128,10 +128,10 @@ func (l *link) awaitWork(ctx context.Context, id uint64, b []byte, err error) ([
 			return d.b, nil
 		}
 		if err = d.end(); err == nil {
-			b, err = l.call(ctx, kindWorkPoll, 0, putUvarints(nil, id), false)
+			b, err = l.call(ctx, kindWorkPoll, 0, putUvarints(nil, id))
 		}
 	}
-	l.start(kindWorkEnd, 0, putUvarints(nil, id), false, func([]byte, error) {})
+	l.start(kindWorkEnd, 0, putUvarints(nil, id), func([]byte, error) {})
 	return nil, err
 }
 

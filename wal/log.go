@@ -154,6 +154,9 @@ func (l *Log) Begin(entries []Entry) (Pending, error) {
 			}
 			next[e.Stream] = e.Index
 		}
+		if cap(b.buf)-len(b.buf) < size { // twofold, in few steps
+			b.buf = slices.Grow(b.buf, max(size, cap(b.buf)))
+		}
 		for i := range entries {
 			b.buf = appendEntry(b.buf, &entries[i])
 		}
