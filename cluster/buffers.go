@@ -4,7 +4,7 @@ import "sync"
 
 const (
 	largeBuffer = 516 << 10 // for a piece of a block and what is around it
-	largeFrame  = 64 << 10  // in bytes; from there on a frame is read into one of buffers
+	largeFrame  = 64 << 10  // in bytes; from there on a frame of a bulk link is read into one of buffers
 )
 
 // buffers lends large buffers, which would else be cleared and collected one after another

@@ -15,6 +15,7 @@ func TestWholeFrames(t *testing.T) {
 	a, b := net.Pipe()
 	var pool buffers
 	from, to := newWire(a, &pool), newWire(b, &pool)
+	to.lends = true
 	wrote, read := make(chan error, 1), make(chan error, 1)
 	go func() { wrote <- from.write() }()
 	got := make(chan uint64)

@@ -28,6 +28,7 @@ type link struct {
 	node  *Node
 	to    string        // a node's name, or an address
 	gone  bool          // nobody listens there; run's own
+	bulk  bool          // for what is large, in frames of lent buffers
 	tried chan struct{} // closed when the first attempt to connect has ended
 	mu    struct {
 		sync.Mutex
@@ -39,8 +40,8 @@ type link struct {
 	}
 }
 
-func newLink(n *Node, to string) *link {
-	l := &link{node: n, to: to, tried: make(chan struct{})}
+func newLink(n *Node, to string, bulk bool) *link {
+	l := &link{node: n, to: to, bulk: bulk, tried: make(chan struct{})}
 	l.mu.pending, l.mu.frames = map[uint64]func([]byte, error){}, map[uint64]*[]byte{}
 	return l
 }
@@ -80,6 +81,7 @@ func (l *link) session(ctx context.Context, tried func()) error {
 		return err
 	}
 	w := newWire(conn, &l.node.buffers)
+	w.lends = l.bulk
 	defer w.close()
 	if err := l.node.identity.greet(conn, l.node.addr, name); err != nil {
 		return err

@@ -159,17 +159,17 @@ func (n *Node) ordered() []*group {
 }
 
 // link returns the link to a node, or to an address, which it makes if there is none.
-func (n *Node) link(to string) *link { return n.linkIn(n.mu.links, to) }
+func (n *Node) link(to string) *link { return n.linkIn(n.mu.links, to, false) }
 
 // bulk is link's second connection.
-func (n *Node) bulk(to string) *link { return n.linkIn(n.mu.bulks, to) }
+func (n *Node) bulk(to string) *link { return n.linkIn(n.mu.bulks, to, true) }
 
-func (n *Node) linkIn(links map[string]*link, to string) *link {
+func (n *Node) linkIn(links map[string]*link, to string, bulk bool) *link {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	l := links[to]
 	if l == nil {
-		l = newLink(n, to)
+		l = newLink(n, to, bulk)
 		links[to] = l
 		if n.ctx.Err() == nil {
 			n.wg.Go(func() { l.run(n.ctx) })

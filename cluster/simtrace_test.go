@@ -68,7 +68,7 @@ func (x *trace) delivered(from, to string, frame []byte) {
 		return
 	}
 	text := "from " + from + ":"
-	_ = eachMessage(frame[frameHeader:], func(m *message) { // the receiver says if it can't be read
+	_ = eachMessage(frame[frameHeader:], false, func(m *message) { // the receiver says if it can't be read
 		text += fmt.Sprintf(" %d/%d/%d(%d)", m.kind, m.group, m.id, len(m.data))
 	})
 	x.add(traceEvent{Node: to, Kind: "message", Text: text})

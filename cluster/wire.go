@@ -113,7 +113,10 @@ type wire struct {
 	conn net.Conn
 	wake chan struct{} // capacity 1
 	pool *buffers      // for large frames
-	mu   struct {
+	// lends: large frames are read into buffers of the pool. Otherwise each has a buffer of
+	// its own, as small as can be: a group keeps the entries in it for long.
+	lends bool
+	mu    struct {
 		sync.Mutex
 		buf    []byte // the next frame's body behind room for the header
 		whole  []wholeFrame
@@ -237,10 +240,10 @@ func (w *wire) read(fn func(*message)) error {
 			return fmt.Errorf("%w: a frame of %d bytes", errMessage, n)
 		}
 		var body []byte // messages keep parts of it
-		if n < largeFrame {
-			body = make([]byte, n)
-		} else {
+		if w.lends && n >= largeFrame {
 			body = w.pool.get(int(n))
+		} else {
+			body = make([]byte, n)
 		}
 		if _, err := io.ReadFull(r, body); err != nil {
 			return err
@@ -248,13 +251,13 @@ func (w *wire) read(fn func(*message)) error {
 		if crc32.Checksum(body, castagnoli) != binary.LittleEndian.Uint32(head[4:]) {
 			return fmt.Errorf("%w: checksum mismatch", errMessage)
 		}
-		if err := eachMessage(body, fn); err != nil {
+		if err := eachMessage(body, w.lends, fn); err != nil {
 			return err
 		}
 	}
 }
 
-func eachMessage(body []byte, fn func(*message)) error {
+func eachMessage(body []byte, lent bool, fn func(*message)) error {
 	for d := (decoder{b: body}); len(d.b) > 0; {
 		m := message{kind: kind(d.b[0])}
 		d.b = d.b[1:]
@@ -263,7 +266,7 @@ func eachMessage(body []byte, fn func(*message)) error {
 		if d.bad {
 			return errMessage
 		}
-		if len(m.data) >= largeFrame && len(d.b) == 0 {
+		if lent && len(m.data) >= largeFrame && len(d.b) == 0 {
 			m.frame = body
 		}
 		fn(&m)

@@ -145,7 +145,7 @@ func TestPutMessage(t *testing.T) {
 		frame := (&message{kind: kindAppend, id: 7, group: 300, put: func(b []byte) []byte { return append(b, data...) }}).append(nil)
 		frame = (&message{kind: kindAnswer, id: 8, data: data}).append(frame)
 		var got []message
-		if err := eachMessage(frame, func(m *message) { got = append(got, *m) }); err != nil || len(got) != 2 {
+		if err := eachMessage(frame, false, func(m *message) { got = append(got, *m) }); err != nil || len(got) != 2 {
 			t.Fatalf("%d bytes: %d messages, %v", n, len(got), err)
 		}
 		if m := &got[0]; m.kind != kindAppend || m.id != 7 || m.group != 300 || !bytes.Equal(m.data, data) {
