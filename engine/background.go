@@ -9,6 +9,7 @@ import (
 
 	"github.com/strandline-db/strandline/shard"
 	"github.com/strandline-db/strandline/shard/model"
+	"github.com/strandline-db/strandline/shard/model/pair"
 )
 
 const (
@@ -110,8 +111,8 @@ func (db *DB) Maintain(ctx context.Context) error {
 	return nil
 }
 
-// proposeUpkeep puts into the log what changes the shards' contents: retention cuts
-// and the dropping of idle series.
+// proposeUpkeep puts into the log what changes the shards' contents: retention cuts,
+// choices among senders, and the dropping of idle series.
 func (db *DB) proposeUpkeep(ctx context.Context) error {
 	if db.writable() != nil {
 		return nil
@@ -127,6 +128,9 @@ func (db *DB) proposeUpkeep(ctx context.Context) error {
 			op = shard.AppendCutOp(nil, horizon)
 			ops = append(ops, Op{Shard: i, Bytes: op})
 		}
+		if t, due := s.DueChoice(db.opts.Clock.Now(), db.chooseLabel()); due {
+			ops = append(ops, Op{Shard: i, Bytes: shard.AppendChooseOp(nil, t, db.pairLabel)})
+		}
 		if idle := s.Idle(idleFlushes); len(idle) > 0 {
 			slices.Sort(idle)
 			ops = append(ops, Op{Shard: i, Bytes: shard.AppendDropOp(nil, idle)})
@@ -136,6 +140,15 @@ func (db *DB) proposeUpkeep(ctx context.Context) error {
 		return nil
 	}
 	return db.committer.Commit(ctx, ops)
+}
+
+// chooseLabel returns the label by which shards choose among senders, "" if they don't: it
+// must be set, and be the one without which the folder places series.
+func (db *DB) chooseLabel() string {
+	if db.opts.PairLabel != db.pairLabel {
+		return ""
+	}
+	return db.pairLabel
 }
 
 // horizon returns the time before which samples are to go, in milliseconds. It
@@ -176,7 +189,8 @@ func (db *DB) horizonBySize() int64 {
 		if total <= db.opts.RetentionBytes {
 			break
 		}
-		h, total = b.MaxT+1, total-b.Bytes
+		// Whole buckets go, as those of choices: see shard.Choice.
+		h, total = (b.MaxT/pair.Bucket+1)*pair.Bucket, total-b.Bytes
 	}
 	return h
 }

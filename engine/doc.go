@@ -14,6 +14,10 @@
 // operation, while the bounds of time are checked before it is encoded and, against
 // the retention cut, in apply.
 //
+// With Options.PairLabel the series of a pair of senders lie in one shard, and once a week
+// the upkeep has each shard choose among them for the time that is old enough; see
+// shard.Choice.
+//
 // A failed write, fsync or change of files ends the engine: everything answers
 // model.ErrFailed and Options.OnFailure is called once. All methods are safe for
 // concurrent use; a batch belongs to Append until it returns.

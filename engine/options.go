@@ -24,7 +24,8 @@ type Options struct {
 	Shards int
 	// PairLabel is the label by which a pair of senders of the same series is told apart.
 	// A new data folder leaves it out when it places series, and so keeps what belongs
-	// together in one shard; a folder that exists keeps its own. Empty: no label is special.
+	// together in one shard; a folder that exists keeps its own. If that is the same, what is
+	// older than WarmAfter is stored once, as package pair chooses. Empty: no label is special.
 	PairLabel string
 	// Retention is how long samples are kept. Default: 395 days. Negative: for ever.
 	Retention time.Duration

@@ -32,11 +32,12 @@ func (s *Shard) maintainLocked(ctx context.Context, now time.Time) error {
 	if err := s.dropOld(); err != nil {
 		return err
 	}
-	for _, m := range []move{
-		{into: Cold, after: s.opts.ColdAfter, window: s.opts.ColdWindow},
-		{into: Warm, after: s.opts.WarmAfter, window: s.opts.WarmWindow},
-		{into: Hot, window: s.opts.HotWindow},
-	} {
+	for _, m := range s.moves() {
+		if m.into == Hot {
+			if err := s.doChoices(ctx); err != nil {
+				return err
+			}
+		}
 		for {
 			group, start := s.due(m, now)
 			if len(group) == 0 {
@@ -77,6 +78,17 @@ type move struct {
 	window time.Duration
 }
 
+// moves returns all, from the tier that holds the oldest data on.
+func (s *Shard) moves() [3]move {
+	return [...]move{
+		{into: Cold, after: s.opts.ColdAfter, window: s.opts.ColdWindow},
+		{into: Warm, after: s.opts.WarmAfter, window: s.opts.WarmWindow},
+		{into: Hot, window: s.opts.HotWindow},
+	}
+}
+
+func (s *Shard) moveInto(t Tier) move { return s.moves()[Cold-t] }
+
 // due returns the blocks of one window that should be merged into m.into now,
 // oldest in the log first; none when there is nothing to do.
 func (s *Shard) due(m move, now time.Time) ([]BlockRef, int64) {
@@ -99,6 +111,9 @@ func (s *Shard) due(m move, now time.Time) ([]BlockRef, int64) {
 		if slices.ContainsFunc(group, func(b BlockRef) bool { return bad[b.Name] }) {
 			continue
 		}
+		if s.mustWait(group, m.into) {
+			continue
+		}
 		if m.into == Hot {
 			if len(group) >= s.opts.MergeAt || (len(group) > 1 && end < now.Add(-m.window).UnixMilli()) {
 				return group, start
@@ -111,6 +126,18 @@ func (s *Shard) due(m move, now time.Time) ([]BlockRef, int64) {
 		}
 	}
 	return nil, 0
+}
+
+// mustWait tells whether a group can't be merged into a tier because a choice must look at
+// blocks outside of it first, or is done on its own.
+func (s *Shard) mustWait(group []BlockRef, into Tier) bool {
+	return slices.ContainsFunc(group, func(b BlockRef) bool {
+		if !b.pending(s.manifest.Choices) {
+			return false
+		}
+		whole, _, _ := s.closeGroup(&b)
+		return into == Hot || whole > into
+	})
 }
 
 // merge writes a group of blocks as one block of the move's tier.
@@ -132,6 +159,12 @@ func (s *Shard) mergeFrom(ctx context.Context, v *view, m move, group []BlockRef
 			src.cursors = append(src.cursors, &cursor{b: b})
 			removed[b.ref.Name] = true
 			plan.from, plan.to = min(plan.from, b.ref.FromIndex), max(plan.to, b.ref.ToIndex)
+		}
+	}
+	plan.chosen = lastChoice(s.manifest)
+	if slices.ContainsFunc(group, func(b BlockRef) bool { return b.pending(s.manifest.Choices) }) {
+		if err := src.findPairs(s.manifest.Choices, s.manifest.Cut); err != nil {
+			return err
 		}
 	}
 	if err := src.start(); err != nil {
@@ -177,6 +210,8 @@ type blockSource struct {
 	s       *Shard
 	cursors []*cursor
 	current []*cursor // at the current key
+	key     string
+	pairs   map[string]*selected // series of which not all is kept; nil without a choice
 	r       seriesReader
 	err     error // of next
 }
@@ -218,10 +253,18 @@ func (f *blockSource) next() (string, uint32, bool) {
 		return "", 0, false
 	}
 	last := f.current[len(f.current)-1]
-	return strings.Clone(string(last.key)), uint32(last.no), true
+	f.key = strings.Clone(string(last.key))
+	return f.key, uint32(last.no), true
 }
 
 func (f *blockSource) read(m *merger, ex []blob) ([]blob, error) {
+	if x := f.pairs[f.key]; x != nil {
+		if err := x.gatherChosen(&f.r); err != nil {
+			return ex, err
+		}
+		*m, f.r.m = f.r.m, *m
+		return append(ex, f.r.ex...), nil
+	}
 	f.r.m.reset()
 	f.r.ex = f.r.ex[:0]
 	for _, c := range f.current {

@@ -21,6 +21,10 @@
 //   - Select reads an immutable view of the blocks together with a copy of the
 //     head's part (select.go, view.go, merge.go).
 //
+// Where two senders bring the same series, told apart by a label, a log entry says up to
+// when the samples that package pair does not choose are gone. Merges drop them, and until
+// then Select leaves them out (choose.go, CHOICES.md).
+//
 // At one timestamp the sample with the highest log index wins. Blocks of one
 // window are ordered by log index, the head comes after them, and inside the head
 // a late sample comes after what was in order: merger keeps the last.

@@ -20,12 +20,14 @@ type frozenSeries struct {
 	key string
 	no  uint32
 	s   *store
+	to  uint64 // the last entry that it may hold
 }
 
 // Cut is the state of the head at one log index, taken by Freeze.
 type Cut struct {
 	applied    uint64 // the last entry that changed the head
 	horizon    int64  // samples before it are gone
+	choices    []Choice
 	epoch      uint64 // of the head
 	nextNo     uint32
 	table      []tableEntry // live series, by number
@@ -39,86 +41,50 @@ type Cut struct {
 func (h *head) freeze() *Cut {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	c := &Cut{applied: h.mu.applied, epoch: h.mu.epoch, horizon: h.mu.cut, nextNo: h.mu.nextNo, samples: h.mu.samples, bytes: h.mem.bytes, minT: h.mu.minT, maxT: h.mu.maxT}
+	c := &Cut{applied: h.mu.applied, epoch: h.mu.epoch, horizon: h.mu.cut, choices: h.mu.choices, nextNo: h.mu.nextNo,
+		samples: h.mu.samples, bytes: h.mem.bytes, minT: h.mu.minT, maxT: h.mu.maxT}
 	c.table = make([]tableEntry, 0, h.mu.byNo.live)
 	for s := range h.mu.byNo.all {
 		c.table = append(c.table, tableEntry{no: s.no, key: s.key})
 	}
 	for no, s := range h.mu.held {
-		if !s.active.any() {
+		if s.active.any() {
+			s.endGeneration(c.applied)
+		} else if s.older == nil {
 			s.idle = min(s.idle, math.MaxUint8-1) + 1
-			continue
 		}
-		frozen := s.active
-		s.frozen, s.active = &frozen, store{}
-		c.series = append(c.series, frozenSeries{key: s.key, no: no, s: s.frozen})
+		for g := s.older; g != nil; g = g.next {
+			c.series = append(c.series, frozenSeries{key: s.key, no: no, s: &g.store, to: g.to})
+		}
 	}
 	h.mu.samples, h.mem.bytes = 0, 0
 	h.mu.minT, h.mu.maxT = math.MaxInt64, math.MinInt64
 	return c
 }
 
-// unfreeze brings a cut that was not written back into the active generation: what
-// has come since is stored again behind it, in the order that its kinds have.
+// unfreeze gives up a cut that was not written: its generations stay, for the next.
 func (h *head) unfreeze(c *Cut) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if c.epoch != h.mu.epoch {
 		return
 	}
-	var m merger
-	for _, f := range c.series {
-		s := h.mu.held[f.no]
-		newer := s.active
-		s.active, s.frozen = *s.frozen, nil
-		m.reset()
-		if err := newer.read(&h.mem.dec, &m); err != nil {
-			panic(fmt.Sprintf("shard: a chunk of the head does not decode: %v", err)) // memory is damaged
-		}
-		for i, t := range m.cols.T {
-			st := int64(0)
-			if i < len(m.cols.ST) {
-				st = m.cols.ST[i]
-			}
-			s.active.dropHist(t)
-			s.active.widen(t)
-			s.active.late = append(s.active.late, sample{t: t, v: m.cols.V[i], st: st})
-		}
-		if newer.tail != nil {
-			h.mem.tails.put(newer.tail)
-		}
-		if newer.more != nil {
-			s.active.putBack(newer.more)
-		}
-	}
 	h.mu.samples += c.samples
 	h.mem.bytes += c.bytes
 	h.mu.minT, h.mu.maxT = min(h.mu.minT, c.minT), max(h.mu.maxT, c.maxT)
 }
 
-// putBack appends newer histograms and exemplars.
-func (a *store) putBack(newer *blobs) {
-	for _, b := range slices.Concat(newer.hist, newer.exemplars) {
-		a.widen(b.t)
-	}
-	if a.more == nil {
-		a.more = newer
-		return
-	}
-	a.more.hist = slices.Concat(a.more.hist, newer.hist)
-	a.more.exemplars = slices.Concat(a.more.exemplars, newer.exemplars)
-	a.more.histMaxT = max(a.more.histMaxT, newer.histMaxT)
-}
-
-// thawLocked drops the frozen generation after its blocks are live.
+// thawLocked drops the frozen generations after their blocks are live.
 func (h *head) thawLocked(c *Cut) {
 	numbers := make([]uint32, 0, len(c.series))
 	for _, f := range c.series {
 		s := h.mu.held[f.no]
-		if t := s.frozen.tail; t != nil {
-			h.mem.tails.put(t)
+		for s.older != nil && s.older.to <= c.applied {
+			if t := s.older.tail; t != nil {
+				h.mem.tails.put(t)
+			}
+			s.older = s.older.next
 		}
-		s.frozen = nil
 		numbers = append(numbers, f.no)
 	}
 	h.purgeLocked(numbers)
@@ -183,7 +149,7 @@ func (s *Shard) persistLocked(ctx context.Context, c *Cut, m Mark) error {
 
 func (s *Shard) flushCut(ctx context.Context, c *Cut, m Mark) error {
 	slices.SortFunc(c.series, func(a, b frozenSeries) int {
-		return cmp.Or(cmp.Compare(a.key, b.key), cmp.Compare(a.no, b.no))
+		return cmp.Or(cmp.Compare(a.key, b.key), cmp.Compare(a.no, b.no), cmp.Compare(a.to, b.to))
 	})
 	s.fail("flush-start")
 	added, err := s.writeFrozen(ctx, c)
@@ -196,7 +162,7 @@ func (s *Shard) flushCut(ctx context.Context, c *Cut, m Mark) error {
 	}
 	s.fail("flush-before-manifest")
 	next := *s.manifest
-	next.NextNo, next.Table, next.Cut = c.nextNo, table, c.horizon
+	next.NextNo, next.Table, next.Cut, next.Choices = c.nextNo, table, c.horizon, c.choices
 	next.Applied, next.Term, next.Configuration, next.ConfigurationIndex = m.Applied, m.Term, m.Configuration, m.ConfigurationIndex
 	next.Installed = false
 	err = s.commit(&next, added, nil, func() { s.head.thawLocked(c) })
@@ -246,13 +212,36 @@ func (f *frozenSource) read(m *merger, ex []blob) ([]blob, error) {
 const windowsAtOnce = 32
 
 // writeFrozen writes the cut's series into one block for each time window they
-// touch. Late data may touch many windows; they are written in groups.
+// touch. Late data may touch many windows; they are written in groups. What came before a
+// choice and what came behind it go into blocks of their own.
 func (s *Shard) writeFrozen(ctx context.Context, c *Cut) ([]BlockRef, error) {
-	if len(c.series) == 0 {
-		return nil, nil
-	}
-	touched := map[int64]bool{}
+	parts := make([][]frozenSeries, len(c.choices)+1)
 	for _, f := range c.series {
+		k := stage(c.choices, f.to, 0)
+		parts[k] = append(parts[k], f)
+	}
+	from := s.manifest.Applied + 1
+	var out []BlockRef
+	for k, part := range parts {
+		if len(part) == 0 {
+			continue
+		}
+		to := c.applied
+		if k < len(c.choices) {
+			to = c.choices[k].Index
+		}
+		refs, err := s.writeFrozenPart(ctx, part, blockPlan{tier: Hot, window: s.opts.HotWindow, horizon: c.horizon, from: min(from, to), to: to})
+		if err != nil {
+			return nil, err
+		}
+		out, from = append(out, refs...), to+1
+	}
+	return out, nil
+}
+
+func (s *Shard) writeFrozenPart(ctx context.Context, series []frozenSeries, plan blockPlan) ([]BlockRef, error) {
+	touched := map[int64]bool{}
+	for _, f := range series {
 		if err := s.touch(touched, f.s); err != nil {
 			return nil, err
 		}
@@ -262,12 +251,10 @@ func (s *Shard) writeFrozen(ctx context.Context, c *Cut) ([]BlockRef, error) {
 		starts = append(starts, w)
 	}
 	slices.Sort(starts)
-	from := s.manifest.Applied + 1
 	var out []BlockRef
 	for group := range slices.Chunk(starts, windowsAtOnce) {
-		refs, _, err := s.writeBlocks(ctx, &frozenSource{series: c.series}, blockPlan{
-			tier: Hot, window: s.opts.HotWindow, starts: group, horizon: c.horizon, from: min(from, c.applied), to: c.applied,
-		})
+		plan.starts = group
+		refs, _, err := s.writeBlocks(ctx, &frozenSource{series: series}, plan)
 		if err != nil {
 			return nil, err
 		}
@@ -318,6 +305,7 @@ type blockPlan struct {
 	starts   []int64 // window starts, sorted: what lies outside them is left out
 	horizon  int64   // samples before it are left out
 	from, to uint64  // log indexes covered
+	chosen   Choice  // the last that is done
 }
 
 // writeBlocks writes a source into a block for each window and syncs the folder.
@@ -375,7 +363,7 @@ func (s *Shard) finishBlocks(ws []*blockWriter, p blockPlan) ([]BlockRef, error)
 		}
 		out = append(out, BlockRef{
 			Name: w.name, Tier: p.tier, MinT: meta.MinT, MaxT: meta.MaxT, Samples: meta.Samples, Bytes: meta.Bytes,
-			FromIndex: p.from, ToIndex: p.to,
+			FromIndex: p.from, ToIndex: p.to, Chosen: p.chosen.Index, ChosenT: p.chosen.T,
 		})
 	}
 	if len(out) == 0 {

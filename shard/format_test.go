@@ -126,6 +126,7 @@ func TestNumbersAreNeverUsedAgain(t *testing.T) {
 
 func FuzzPayload(f *testing.F) {
 	f.Add(samplePayload())
+	f.Add(AppendChooseOp(samplePayload(), 1_000_000, "__replica__"))
 	f.Fuzz(func(_ *testing.T, b []byte) {
 		_, _ = newHead().apply(1, b)
 	})

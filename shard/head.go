@@ -61,11 +61,12 @@ type head struct {
 		held     map[uint32]*series // what reads see: byNo, and dropped series until they are flushed
 		postings *index.Mem
 		nextNo   uint32
-		epoch    uint64 // grows when another replica's state replaces this one
-		applied  uint64 // index of the last applied log entry
-		cut      int64  // samples before it are gone
-		samples  int64  // in the active generation
-		minT     int64  // of the active generation
+		epoch    uint64   // grows when another replica's state replaces this one
+		applied  uint64   // index of the last applied log entry
+		cut      int64    // samples before it are gone
+		choices  []Choice // in order of their entries; replaced, never changed
+		samples  int64    // not being flushed
+		minT     int64    // of these
 		maxT     int64
 		counts   Counts
 		watch    watching
@@ -94,7 +95,7 @@ func (h *head) clearLocked() {
 	h.mu.held = map[uint32]*series{}
 	h.mu.postings = index.NewMem()
 	h.mu.nextNo = 1
-	h.mu.cut = math.MinInt64
+	h.mu.cut, h.mu.choices = math.MinInt64, nil
 	h.mu.samples, h.mem.bytes = 0, 0
 	h.mu.minT, h.mu.maxT = math.MaxInt64, math.MinInt64
 }
@@ -103,7 +104,7 @@ func (h *head) clearLocked() {
 func (h *head) setLocked(m *Manifest, table []tableEntry) {
 	h.clearLocked()
 	h.mu.epoch++
-	h.mu.applied, h.mu.cut = m.Applied, m.Cut
+	h.mu.applied, h.mu.cut, h.mu.choices = m.Applied, m.Cut, slices.Clip(m.Choices)
 	for _, e := range table {
 		h.insertLocked(e.no, e.key)
 	}
@@ -171,7 +172,7 @@ func (h *head) purgeLocked(numbers []uint32) {
 	gone := make([]uint32, 0, len(numbers))
 	for _, no := range numbers {
 		s := h.mu.held[no]
-		if s == nil || h.mu.byNo.get(no) != nil || s.active.any() || s.frozen != nil {
+		if s == nil || h.mu.byNo.get(no) != nil || s.active.any() || s.older != nil {
 			continue
 		}
 		delete(h.mu.held, no)
@@ -216,6 +217,7 @@ func (h *head) applyLocked(idx uint64, payload []byte) ([]Result, error) {
 		return nil, r.err
 	}
 	var out []Result
+	var choices []Choice
 	for len(r.b) > 0 && r.err == nil {
 		switch r.byte() {
 		case opWrite:
@@ -231,9 +233,15 @@ func (h *head) applyLocked(idx uint64, payload []byte) ([]Result, error) {
 			}
 			h.removeLocked(numbers)
 			out = append(out, Result{})
+		case opChoose:
+			choices = append(choices, Choice{Index: idx, T: r.varint(), Label: string(r.bytes())})
+			out = append(out, Result{})
 		default:
 			r.fail()
 		}
+	}
+	for _, c := range choices {
+		h.chooseLocked(c)
 	}
 	h.mu.applied = idx
 	return out, r.err

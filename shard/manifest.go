@@ -47,6 +47,10 @@ type BlockRef struct {
 	Bytes     int64  `json:"bytes"`
 	FromIndex uint64 `json:"fromIndex"`
 	ToIndex   uint64 `json:"toIndex"`
+	// Chosen is the entry of the last choice that is done in the block, and ChosenT what
+	// it reached; 0 if none is.
+	Chosen  uint64 `json:"chosen,omitempty"`
+	ChosenT int64  `json:"chosenT,omitempty"`
 }
 
 // TableRef names the file that holds the series table.
@@ -66,6 +70,8 @@ type Manifest struct {
 	NextBlock uint64     `json:"nextBlock"`
 	Table     *TableRef  `json:"table,omitempty"`
 	Blocks    []BlockRef `json:"blocks"`
+	// Choices are those made up to Applied which a block may still have to hear of, and the last.
+	Choices []Choice `json:"choices,omitempty"`
 	// Configuration is the Raft configuration at Applied and ConfigurationIndex that of
 	// its entry; empty on a single node.
 	Configuration      []byte `json:"configuration,omitempty"`

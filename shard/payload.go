@@ -18,13 +18,16 @@ import (
 //	           if blobs: uvarint count, count times: varint t delta, varint st, uvarint length, bytes
 //	           if exemplars: the same
 //	op cut:    'C' varint t: samples before t are gone
+//	op choose: 'P' varint t, uvarint length, label: of series that differ in the label only, what is
+//	           not chosen of the time before t is gone; see Choice
 //	op drop:   'D' uvarint n, n uvarint series numbers: idle series leave the head
 const payloadVersion = 1
 
 const (
-	opWrite = 'W'
-	opCut   = 'C'
-	opDrop  = 'D'
+	opWrite  = 'W'
+	opCut    = 'C'
+	opDrop   = 'D'
+	opChoose = 'P'
 )
 
 // writeOp builds one write operation. Its buffers are reused.

@@ -100,11 +100,9 @@ func (s *Shard) Repair(ctx context.Context, name string, data []byte, fetch Fetc
 	case from.Applied < broken.ToIndex || s.Applied() < from.Applied:
 		return fmt.Errorf("%w: entry %d was offered, the block reaches %d, this replica %d", ErrBehind, from.Applied, broken.ToIndex, s.Applied())
 	}
-	var want []BlockRef
-	for _, b := range from.Blocks {
-		if b.MaxT >= broken.MinT && b.MinT <= broken.MaxT {
-			want = append(want, b)
-		}
+	want, removed, err := s.exchange(broken, from)
+	if err != nil {
+		return err
 	}
 	added, err := s.fetchBlocks(ctx, want, fetch)
 	if err != nil {
@@ -113,13 +111,51 @@ func (s *Shard) Repair(ctx context.Context, name string, data []byte, fetch Fetc
 	s.fail("repair-before-manifest")
 	next := *s.manifest
 	var wake []Sink
-	if err := s.commit(&next, added, map[string]bool{name: true}, func() { s.head.resetWatchesLocked(); wake = s.head.showLocked() }); err != nil {
+	if err := s.commit(&next, added, removed, func() { s.head.resetWatchesLocked(); wake = s.head.showLocked() }); err != nil {
 		s.failed = fmt.Errorf("shard %d: repair: %w", s.opts.ID, err)
 		return s.failed
 	}
 	wakeAll(wake)
 	s.opts.Logger.Info("repaired a damaged block from another replica", "shard", s.opts.ID, "block", name, "blocks", len(added))
 	return s.dropFetched()
+}
+
+// exchange says which of another replica's blocks replace which of these, so that the
+// damaged one goes.
+//
+// Where choices have been made, what one replica still has another may have dropped, and
+// to add the two up would bring it back. So both must have come to the same choice, and of
+// the time that is repaired, which is made as long as all blocks that touch it, everything
+// up to the offer's index is replaced.
+func (s *Shard) exchange(broken *BlockRef, from *Manifest) (want []BlockRef, removed map[string]bool, err error) {
+	minT, maxT := broken.MinT, broken.MaxT
+	inside := func(b *BlockRef) bool { return b.MaxT >= minT && b.MinT <= maxT }
+	removed = map[string]bool{broken.Name: true}
+	choices := len(s.manifest.Choices)+len(from.Choices) > 0
+	if choices && lastChoice(s.manifest) != lastChoice(from) {
+		return nil, nil, fmt.Errorf("%w: the last choice among senders is entry %d here and %d there", ErrBehind, lastChoice(s.manifest).Index, lastChoice(from).Index)
+	}
+	for grown := choices; grown; {
+		grown = false
+		for _, list := range [][]BlockRef{s.manifest.Blocks, from.Blocks} {
+			for i := range list {
+				if b := &list[i]; inside(b) && (b.MinT < minT || b.MaxT > maxT) {
+					minT, maxT, grown = min(minT, b.MinT), max(maxT, b.MaxT), true
+				}
+			}
+		}
+	}
+	for i := range s.manifest.Blocks {
+		if b := &s.manifest.Blocks[i]; choices && inside(b) && b.ToIndex <= from.Applied {
+			removed[b.Name] = true
+		}
+	}
+	for i := range from.Blocks {
+		if b := &from.Blocks[i]; inside(b) {
+			want = append(want, *b)
+		}
+	}
+	return want, removed, nil
 }
 
 // damagedSuffix marks the files of a shard whose manifest or table was damaged. They

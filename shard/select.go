@@ -3,6 +3,7 @@ package shard
 import (
 	"context"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -21,8 +22,16 @@ type selected struct {
 	key    string
 	labels labels.Labels
 	blocks []blockPart
-	heads  []*store
+	heads  []headPart
 	sel    *Selection
+	wanted bool       // it matches, and has something in the selection's range
+	group  *pairGroup // set if choices are to be worked out
+}
+
+// headPart is a generation of the head.
+type headPart struct {
+	*store
+	to uint64 // the last entry that it may hold
 }
 
 type blockPart struct {
@@ -34,7 +43,11 @@ type blockPart struct {
 type Selection struct {
 	Series     []model.Series // sorted by labels
 	minT, maxT int64          // already clipped to the retention cut
-	applied    uint64         // the last entry that it shows
+	choices    []Choice       // that may touch the range; nil: none
+	lo, hi     int64          // what is looked at: the range, or the whole buckets round it
+	matchers   []*labels.Matcher
+	sender     []*labels.Matcher // that only say which senders' series are wanted
+	applied    uint64            // the last entry that it shows
 	s          *Shard
 	v          *view
 	readers    sync.Pool
@@ -60,7 +73,7 @@ func (s *Shard) selectKinds(ctx context.Context, req *model.SelectRequest, sampl
 // beginSelect fixes what a selection shows, quickly; finish, to be called once, reads
 // the blocks' indexes.
 func (s *Shard) beginSelect(req *model.SelectRequest, samples bool) (finish func(context.Context) (*Selection, error), _ error) {
-	sel := &Selection{s: s, minT: req.MinT, maxT: req.MaxT}
+	sel := &Selection{s: s, minT: req.MinT, maxT: req.MaxT, matchers: req.Matchers}
 	sel.readers.New = func() any { return &seriesReader{} }
 	byKey := map[string]*selected{}
 	if err := s.selectHead(sel, req, byKey, samples); err != nil {
@@ -77,23 +90,28 @@ func (s *Shard) finishSelect(ctx context.Context, sel *Selection, req *model.Sel
 		}
 	}()
 	for _, b := range sel.v.blocks {
-		if b.ref.MaxT < sel.minT || b.ref.MinT > sel.maxT {
+		if b.ref.MaxT < sel.lo || b.ref.MinT > sel.hi {
 			continue
 		}
 		if b.r == nil {
 			return nil, *b.bad.Load()
 		}
-		if err := selectBlock(ctx, sel, b, req, byKey); err != nil {
+		if err := selectBlock(ctx, sel, b, byKey); err != nil {
 			return nil, s.suspect(b, err)
 		}
-		if req.MaxSeries > 0 && len(byKey) > req.MaxSeries {
+		if req.MaxSeries > 0 && sel.sender == nil && len(byKey) > req.MaxSeries {
 			return nil, tooManySeries(req.MaxSeries)
 		}
 	}
+	sel.workOut(byKey)
 	sel.Series = make([]model.Series, 0, len(byKey))
 	for _, x := range byKey {
-		x.labels = model.KeyLabels([]byte(x.key))
-		sel.Series = append(sel.Series, x)
+		if x.labels = model.KeyLabels([]byte(x.key)); x.wanted && matchAll(x.labels, sel.sender) {
+			sel.Series = append(sel.Series, x)
+		}
+	}
+	if req.MaxSeries > 0 && len(sel.Series) > req.MaxSeries {
+		return nil, tooManySeries(req.MaxSeries)
 	}
 	slices.SortFunc(sel.Series, func(a, b model.Series) int { return labels.Compare(a.Labels(), b.Labels()) })
 	return sel, nil
@@ -110,35 +128,44 @@ func (s *Shard) selectHead(sel *Selection, req *model.SelectRequest, byKey map[s
 	h.mu.RLock()
 	defer h.mu.RUnlock()
 	sel.minT, sel.applied = max(sel.minT, h.mu.cut), h.mu.applied
-	ids, err := index.Select(h.mu.postings, req.Matchers)
+	if sel.lo, sel.hi = sel.minT, sel.maxT; samples {
+		sel.heed(h.mu.choices, h.mu.cut)
+	}
+	ids, err := index.Select(h.mu.postings, sel.matchers)
 	if err != nil {
 		return err
 	}
 	for _, id := range ids {
 		x := h.mu.held[id]
-		for _, st := range []*store{x.frozen, &x.active} {
-			if st == nil || !st.any() || st.maxT < sel.minT || st.minT > sel.maxT {
-				continue
-			}
-			y := byKey[x.key]
-			if y == nil {
-				if req.MaxSeries > 0 && len(byKey) >= req.MaxSeries {
-					return tooManySeries(req.MaxSeries)
-				}
-				y = &selected{key: x.key, sel: sel}
-				byKey[x.key] = y
-			}
-			if samples {
-				y.heads = append(y.heads, st.snapshot())
-			}
+		for g := x.older; g != nil; g = g.next {
+			sel.addHead(byKey, x, headPart{&g.store, g.to}, samples)
+		}
+		sel.addHead(byKey, x, headPart{&x.active, math.MaxUint64}, samples)
+		if req.MaxSeries > 0 && sel.sender == nil && len(byKey) > req.MaxSeries {
+			return tooManySeries(req.MaxSeries)
 		}
 	}
 	sel.v = s.live.acquire()
 	return nil
 }
 
-func selectBlock(ctx context.Context, sel *Selection, b *liveBlock, req *model.SelectRequest, byKey map[string]*selected) error {
-	ords, err := b.r.Select(ctx, req.Matchers)
+func (sel *Selection) addHead(byKey map[string]*selected, x *series, p headPart, samples bool) {
+	if !p.any() || p.maxT < sel.lo || p.minT > sel.hi {
+		return
+	}
+	y := byKey[x.key]
+	if y == nil {
+		y = &selected{key: x.key, sel: sel}
+		byKey[x.key] = y
+	}
+	y.wanted = y.wanted || p.maxT >= sel.minT && p.minT <= sel.maxT
+	if samples {
+		y.heads = append(y.heads, headPart{p.snapshot(), p.to})
+	}
+}
+
+func selectBlock(ctx context.Context, sel *Selection, b *liveBlock, byKey map[string]*selected) error {
+	ords, err := b.r.Select(ctx, sel.matchers)
 	if err != nil {
 		return err
 	}
@@ -148,7 +175,7 @@ func selectBlock(ctx context.Context, sel *Selection, b *liveBlock, req *model.S
 		if key, _, metas, err = b.r.Series(ord, key[:0], metas[:0]); err != nil {
 			return err
 		}
-		if !slices.ContainsFunc(metas, func(m block.ChunkMeta) bool { return m.MaxT >= sel.minT && m.MinT <= sel.maxT }) {
+		if !anyChunk(metas, sel.lo, sel.hi) {
 			continue
 		}
 		x := byKey[string(key)]
@@ -157,8 +184,13 @@ func selectBlock(ctx context.Context, sel *Selection, b *liveBlock, req *model.S
 			byKey[x.key] = x
 		}
 		x.blocks = append(x.blocks, blockPart{b: b, ord: ord})
+		x.wanted = x.wanted || anyChunk(metas, sel.minT, sel.maxT)
 	}
 	return nil
+}
+
+func anyChunk(metas []block.ChunkMeta, minT, maxT int64) bool {
+	return slices.ContainsFunc(metas, func(m block.ChunkMeta) bool { return m.MaxT >= minT && m.MinT <= maxT })
 }
 
 // Labels implements model.Series.
@@ -175,6 +207,7 @@ type seriesReader struct {
 	ts    []int64
 	st    []int64
 	blobs [][]byte
+	group groupScratch
 }
 
 // Read implements model.Series.
@@ -206,6 +239,14 @@ func (x *selected) Read(dst *model.Columns) error {
 
 // gather merges all that the series' parts say in the selection's range.
 func (x *selected) gather(r *seriesReader) error {
+	if x.group != nil {
+		if err := x.gatherChosen(r); err != nil {
+			return err
+		}
+		r.m.clip(x.sel.minT, x.sel.maxT)
+		r.ex = clipBlobs(r.ex, x.sel.minT, x.sel.maxT)
+		return nil
+	}
 	r.m.reset()
 	r.ex = r.ex[:0]
 	for _, p := range x.blocks {
@@ -213,7 +254,8 @@ func (x *selected) gather(r *seriesReader) error {
 			return x.sel.s.suspect(p.b, err)
 		}
 	}
-	for _, st := range x.heads {
+	for _, p := range x.heads {
+		st := p.store
 		if err := st.read(&r.dec, &r.m); err != nil {
 			return err
 		}

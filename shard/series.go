@@ -89,12 +89,29 @@ type series struct {
 	hidden  bool     // a histogram has replaced the float at lastT
 	watched interest // whether someone wants to hear of its samples
 	active  store
-	frozen  *store // being flushed; nil between flushes
+	older   *generation // ended and not yet in live blocks, oldest first; usually nil
 	key     string
 }
 
 func newSeries(no uint32, key string) *series {
 	return &series{no: no, key: key, lastT: math.MinInt64}
+}
+
+// generation is what a series has gathered up to one log entry.
+type generation struct {
+	store
+	to   uint64      // the entry: nothing behind it is here
+	next *generation // the one after it
+}
+
+// endGeneration makes what is active a generation that ends with an entry.
+func (s *series) endGeneration(to uint64) {
+	at := &s.older
+	for *at != nil {
+		at = &(*at).next
+	}
+	*at = &generation{store: s.active, to: to}
+	s.active = store{}
 }
 
 // outcome of storing one float.

@@ -202,6 +202,7 @@ func (s *Shard) commit(next *Manifest, added []BlockRef, removed map[string]bool
 	}
 	next.Blocks = append(next.Blocks, added...)
 	next.NextBlock = s.manifest.NextBlock
+	next.Choices = next.choicesLeft()
 	slices.SortStableFunc(next.Blocks, func(a, b BlockRef) int {
 		switch {
 		case a.ToIndex < b.ToIndex:

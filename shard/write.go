@@ -224,7 +224,7 @@ func (s *Shard) Idle(n int) []uint32 {
 	defer h.mu.RUnlock()
 	var out []uint32
 	for x := range h.mu.byNo.all {
-		if int(x.idle) >= n && !x.active.any() && x.frozen == nil {
+		if int(x.idle) >= n && !x.active.any() && x.older == nil {
 			out = append(out, x.no)
 		}
 	}

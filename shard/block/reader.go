@@ -255,6 +255,12 @@ func (r *Reader) Select(ctx context.Context, ms []*labels.Matcher) ([]uint32, er
 	return index.Select(r, ms)
 }
 
+// HasName tells whether a series has a label of the name.
+func (r *Reader) HasName(name string) bool {
+	_, ok := slices.BinarySearch(r.names, name)
+	return ok
+}
+
 // Names implements index.Source.
 func (r *Reader) Names() ([]string, error) { return slices.Clone(r.names), nil }
 

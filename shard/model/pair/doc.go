@@ -6,7 +6,8 @@
 // choice looks at timestamps alone (and at whether a sample is a stale marker), inside
 // one aligned bucket of time at a time. So it is the same on every replica of a shard,
 // in whatever pieces the samples are read, and choosing again from what was chosen
-// changes nothing: a merge of blocks may drop the rest.
+// changes nothing: the rest may be dropped. When it is dropped does matter to what comes
+// late, and so is for the log to say: see shard.Choice.
 //
 // # The rule
 //
