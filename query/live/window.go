@@ -78,7 +78,8 @@ func (w *window) load(c *model.Columns) {
 // trim drops the samples before t, now or once they are worth moving the others for,
 // and returns how many are left.
 func (w *window) trim(t int64) int {
-	if i, _ := slices.BinarySearch(w.ts, t); i > len(w.ts)/2 {
+	if half := len(w.ts) / 2; half < len(w.ts) && w.ts[half] < t { // no other place is looked at before that
+		i := upTo(w.ts, t-1)
 		w.ts, w.vs = append(w.ts[:0], w.ts[i:]...), append(w.vs[:0], w.vs[i:]...)
 		if len(w.ts) == 0 {
 			w.ts, w.vs, w.stale = nil, nil, 0
@@ -93,12 +94,21 @@ func (w *window) trim(t int64) int {
 
 // between returns the positions in ts of the samples in (from, to].
 func (w *window) between(from, to int64) (i, j int) {
-	j = len(w.ts)
-	if j > 0 && w.ts[j-1] > to {
-		j, _ = slices.BinarySearch(w.ts, to+1)
+	j = upTo(w.ts, to)
+	return upTo(w.ts[:j], from), j
+}
+
+// upTo returns how many of ts are at most t. It searches from the end, where the new ones
+// are: of the others hardly any are in the processor's caches from one step to the next.
+func upTo(ts []int64, t int64) int {
+	to, step := len(ts), 1
+	for to > 0 && ts[max(to-step, 0)] > t {
+		to = max(to-step, 0)
+		step *= 2
 	}
-	i, _ = slices.BinarySearch(w.ts[:j], from+1)
-	return i, j
+	from := max(to-step, 0)
+	i, _ := slices.BinarySearch(ts[from:to], t+1)
+	return from + i
 }
 
 // histIn tells whether there is a histogram in (from, to].

@@ -32,8 +32,10 @@ func (c *conn) take() (d due, ok bool) {
 		bye: c.mu.closing, code: c.mu.code, reason: c.mu.reason}
 	c.mu.gone, c.mu.replies, c.mu.pong, c.mu.beat, c.mu.ping = nil, nil, nil, false, false
 	c.mu.said, c.mu.bye = d.bye, d.bye
-	c.mu.queued = 0
-	c.roomLocked()
+	if c.mu.queued > 0 || d.bye {
+		c.mu.queued = 0
+		c.roomLocked()
+	}
 	return d, true
 }
 
