@@ -21,7 +21,7 @@ type liveOptions struct {
 	binary, work, only, serveArgs, save string
 	series                              int
 	interval, length, warm, showLength  time.Duration
-	conns, fanout, subscribers          int
+	conns, fanout, subscribers, rounds  int
 	queries                             int
 	rate                                float64
 
@@ -88,6 +88,7 @@ func liveBench(ctx context.Context, args []string) (err error) {
 	fs.Float64Var(&o.rate, "rate", 6000, "requests a second that they make together")
 	fs.IntVar(&o.fanout, "fanout", 10_000, "connections on one query")
 	fs.IntVar(&o.subscribers, "subscribers", 1000, "subscribers in the other measurements")
+	fs.IntVar(&o.rounds, "rounds", 2, "how often cpu measures with and without subscribers")
 	fs.IntVar(&o.queries, "queries", 100, "distinct queries that they share")
 	if err := fs.Parse(args); err != nil {
 		return err
@@ -100,6 +101,9 @@ func liveBench(ctx context.Context, args []string) (err error) {
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(o.dir)) }()
 	wanted := strings.Split(o.only, ",")
+	if o.rounds < 1 {
+		return fmt.Errorf("rounds must be positive, got %d", o.rounds)
+	}
 	for _, w := range wanted {
 		if !slices.Contains(names, w) {
 			return fmt.Errorf("no measurement %q: want some of %s", w, strings.Join(names, ", "))
