@@ -41,7 +41,7 @@ cluster: build ## build, then run three nodes on ./data/n1 to n3, at 127.0.0.1:9
 
 setup: ## fetch the programs that the tests run beside us, where that is possible
 	@mkdir -p $(CACHE)/bin
-	@missing=; for p in prometheus-node-exporter ip:iproute2 strace mkfs.ext4:e2fsprogs losetup:mount; do \
+	@missing=; for p in prometheus-node-exporter chromium ip:iproute2 strace mkfs.ext4:e2fsprogs losetup:mount; do \
 		command -v $${p%:*} >/dev/null || missing+=" $${p#*:}"; done; \
 	if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 		(apt-get update -q && apt-get install -qy --no-install-recommends $$missing) || true; fi

@@ -97,16 +97,21 @@ func (t *sseTransport) head(origin string) {
 }
 
 // streamOf reads the subscriptions from the request's arguments: query as often as
-// wanted; step, backfill and mode once, or once for each query.
+// wanted; step, backfill and mode once, or once for each query; last_event_id once, in the
+// place of the header, which a page can't set on an EventSource that it opens anew.
 func streamOf(rc *fasthttp.RequestCtx) ([]frame.Sub, error) {
 	args := map[string][]string{}
 	for k, v := range rc.QueryArgs().All() {
 		args[string(k)] = append(args[string(k)], string(v))
 	}
-	if err := onlyKnown(args, "query", "step", "backfill", "mode", "applied"); err != nil {
+	if err := onlyKnown(args, "query", "step", "backfill", "mode", "applied", "last_event_id"); err != nil {
 		return nil, err
 	}
-	return parseStream(args, string(rc.Request.Header.Peek("Last-Event-ID")))
+	lastID := string(rc.Request.Header.Peek("Last-Event-ID"))
+	if given := args["last_event_id"]; lastID == "" && len(given) > 0 {
+		lastID = given[0]
+	}
+	return parseStream(args, lastID)
 }
 
 func parseStream(args map[string][]string, lastID string) ([]frame.Sub, error) {

@@ -85,7 +85,7 @@ func TestSimpleSelectors(t *testing.T) {
 func TestUnknownParameters(t *testing.T) {
 	f := newFixture(t, nil)
 	for path, want := range map[string]string{
-		PathSSE + "?query=m&setp=1s":   `bad parameter \"setp\": known are query, step, backfill, mode, applied`,
+		PathSSE + "?query=m&setp=1s":   `bad parameter \"setp\": known are query, step, backfill, mode, applied, last_event_id`,
 		PathSSE + "?qurey=m":           `bad parameter \"qurey\": known are`,
 		PathSSE + "?query=m&step=fast": `bad parameter \"step\": \"fast\" is no duration`,
 		PathSSE + "?query=m&mode=fast": `bad parameter: \"mode\" must be left out or \"samples\"`,
