@@ -379,6 +379,23 @@ func TestIsolated(t *testing.T) {
 	}
 }
 
+// TestPairApart: two nodes without a link between them, which the third has to both, take
+// writes for each other's shards by way of it.
+func TestPairApart(t *testing.T) {
+	c := newTrio(t, Options{CommitTimeout: 30 * time.Second})
+	c.mustWrite("n1", 0, 10)
+	at := int64(10)
+	for _, pair := range [][2]string{{"n1", "n2"}, {"n2", "n3"}, {"n3", "n1"}} {
+		c.net.part(c.peers[pair[0]], c.peers[pair[1]], true)
+		for name := range c.peers {
+			c.mustWrite(name, at, 10)
+			at += 10
+		}
+		c.net.part(c.peers[pair[0]], c.peers[pair[1]], false)
+	}
+	c.checkAll()
+}
+
 // TestHungDisk: a leader whose disk hangs loses its groups to the others, and comes
 // back when the disk does.
 func TestHungDisk(t *testing.T) {

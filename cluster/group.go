@@ -253,13 +253,17 @@ var errNotLeader = fmt.Errorf("%w: this node does not lead the group", model.Err
 
 // proposeFor takes another node's proposal.
 func (g *group) proposeFor(op []byte, respond func([]byte, error)) {
-	g.submit(&proposal{op: op, done: func(index uint64, r engine.Result, err error) {
+	g.submit(proposalFor(op, respond))
+}
+
+func proposalFor(op []byte, respond func([]byte, error)) *proposal {
+	return &proposal{op: op, done: func(index uint64, r engine.Result, err error) {
 		if err != nil {
 			respond(nil, err)
 			return
 		}
 		respond(putOutcome(nil, index, &r), nil)
-	}})
+	}}
 }
 
 // send brings a proposal to the group's leader, wherever it is.

@@ -19,6 +19,9 @@ var errPeer = errors.New("peer")
 // errDown: there is no connection to the peer.
 var errDown = fmt.Errorf("%w: no connection to the node", model.ErrUnavailable)
 
+// errSilent: the peer has not answered for some time.
+var errSilent = fmt.Errorf("%w: the node does not answer", model.ErrUnavailable)
+
 // silence is how long a peer may answer nothing while requests wait.
 const silence = 3 * time.Second
 
@@ -34,15 +37,21 @@ type link struct {
 		sync.Mutex
 		w       *wire // nil: not connected
 		next    uint64
-		pending map[uint64]func([]byte, error)
-		frames  map[uint64]*[]byte // where a request wants the frame of its answer, see fetch
-		heard   time.Time          // when the last answer came, or when something began to wait for one
+		pending map[uint64]request
+		heard   time.Time // when the last answer came, or when something began to wait for one
 	}
+}
+
+// request waits for an answer.
+type request struct {
+	kind  kind
+	done  func([]byte, error)
+	frame *[]byte // see startFor
 }
 
 func newLink(n *Node, to string, bulk bool) *link {
 	l := &link{node: n, to: to, bulk: bulk, tried: make(chan struct{})}
-	l.mu.pending, l.mu.frames = map[uint64]func([]byte, error){}, map[uint64]*[]byte{}
+	l.mu.pending = map[uint64]request{}
 	return l
 }
 
@@ -104,10 +113,10 @@ func (l *link) session(ctx context.Context, tried func()) error {
 	l.mu.Lock()
 	l.mu.w = nil
 	lost := l.mu.pending
-	l.mu.pending, l.mu.frames = map[uint64]func([]byte, error){}, map[uint64]*[]byte{}
+	l.mu.pending = map[uint64]request{}
 	l.mu.Unlock()
-	for _, done := range lost {
-		done(nil, errDown)
+	for _, r := range lost {
+		r.done(nil, errDown)
 	}
 	return errors.Join(err, <-wrote)
 }
@@ -159,19 +168,18 @@ func (l *link) watch(w *wire, ended <-chan struct{}) {
 func (l *link) answer(m *message) {
 	l.mu.Lock()
 	l.mu.heard = time.Now()
-	done := l.mu.pending[m.id]
+	r := l.mu.pending[m.id]
 	delete(l.mu.pending, m.id)
-	if frame := l.mu.frames[m.id]; frame != nil {
-		*frame = m.frame
-		delete(l.mu.frames, m.id)
+	if r.frame != nil {
+		*r.frame = m.frame
 	}
 	l.mu.Unlock()
 	switch {
-	case done == nil: // given up meanwhile
+	case r.done == nil: // given up meanwhile
 	case m.kind == kindError:
-		done(nil, remoteError(string(m.data)))
+		r.done(nil, remoteError(string(m.data)))
 	default:
-		done(m.data, nil)
+		r.done(m.data, nil)
 	}
 }
 
@@ -205,10 +213,7 @@ func (l *link) send(m *message, frame *[]byte, done func([]byte, error)) (id uin
 	}
 	l.mu.next++
 	m.id, id = l.mu.next, l.mu.next
-	l.mu.pending[id] = done
-	if frame != nil {
-		l.mu.frames[id] = frame
-	}
+	l.mu.pending[id] = request{m.kind, done, frame}
 	l.mu.Unlock()
 	if err := w.send(m); err != nil {
 		if l.forget(id) {
@@ -224,7 +229,6 @@ func (l *link) forget(id uint64) bool {
 	defer l.mu.Unlock()
 	_, waiting := l.mu.pending[id]
 	delete(l.mu.pending, id)
-	delete(l.mu.frames, id)
 	return waiting
 }
 
@@ -252,6 +256,34 @@ func (l *link) callFor(ctx context.Context, frame *[]byte, k kind, group uint64,
 	case <-ctx.Done():
 		l.forget(id)
 		return nil, fmt.Errorf("%w: no answer from %s: %w", model.ErrUnavailable, l.to, context.Cause(ctx))
+	}
+}
+
+// silent tells whether there is no connection, or one on which nothing has come for some
+// time although something waits.
+func (l *link) silent(wait time.Duration) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.mu.w == nil || len(l.mu.pending) > 0 && time.Since(l.mu.heard) > wait
+}
+
+// giveUpWrites ends the writes that wait for a peer that has been silent for some time:
+// they can be sent elsewhere.
+func (l *link) giveUpWrites(wait time.Duration) {
+	if !l.silent(wait) {
+		return
+	}
+	l.mu.Lock()
+	var lost []request
+	for id, r := range l.mu.pending {
+		if r.kind == kindPropose || r.kind == kindRelay {
+			delete(l.mu.pending, id)
+			lost = append(lost, r)
+		}
+	}
+	l.mu.Unlock()
+	for _, r := range lost {
+		r.done(nil, errSilent)
 	}
 }
 

@@ -15,7 +15,8 @@ type memNetwork struct {
 		sync.Mutex
 		listeners map[string]*memListener
 		conns     map[*memConn]struct{}
-		cut       map[string]bool // addresses that are alone
+		cut       map[string]bool    // addresses that are alone
+		apart     map[[2]string]bool // pairs of addresses without a link, either way round
 	}
 }
 
@@ -23,7 +24,7 @@ func newMemNetwork() *memNetwork {
 	n := &memNetwork{}
 	n.mu.listeners = map[string]*memListener{}
 	n.mu.conns = map[*memConn]struct{}{}
-	n.mu.cut = map[string]bool{}
+	n.mu.cut, n.mu.apart = map[string]bool{}, map[[2]string]bool{}
 	return n
 }
 
@@ -99,7 +100,7 @@ func (h memHost) Listen(addr string) (net.Listener, error) {
 
 func (h memHost) Dial(ctx context.Context, _, addr string) (net.Conn, error) {
 	h.n.mu.Lock()
-	l, cut := h.n.mu.listeners[addr], h.n.mu.cut[addr] || h.n.mu.cut[h.addr]
+	l, cut := h.n.mu.listeners[addr], h.n.mu.cut[addr] || h.n.mu.cut[h.addr] || h.n.mu.apart[[2]string{addr, h.addr}]
 	h.n.mu.Unlock()
 	if l == nil || cut {
 		return nil, errors.New("connection refused")
@@ -123,9 +124,28 @@ func (h memHost) Dial(ctx context.Context, _, addr string) (net.Conn, error) {
 func (n *memNetwork) isolate(addr string, cut bool) {
 	n.mu.Lock()
 	n.mu.cut[addr] = cut
+	n.mu.Unlock()
+	if cut {
+		n.end(func(from, to string) bool { return from == addr || to == addr })
+	}
+}
+
+// part cuts or heals the link between two addresses.
+func (n *memNetwork) part(a, b string, cut bool) {
+	n.mu.Lock()
+	n.mu.apart[[2]string{a, b}], n.mu.apart[[2]string{b, a}] = cut, cut
+	n.mu.Unlock()
+	if cut {
+		n.end(func(from, to string) bool { return from == a && to == b || from == b && to == a })
+	}
+}
+
+// end ends connections.
+func (n *memNetwork) end(which func(from, to string) bool) {
+	n.mu.Lock()
 	var ended []*memConn
 	for c := range n.mu.conns {
-		if cut && (c.from == addr || c.to == addr) {
+		if which(c.from, c.to) {
 			ended = append(ended, c)
 		}
 	}

@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -14,7 +15,9 @@ import (
 // a sound node does while one is elected. So while it has groups without a leader, or
 // something here has waited for longer than a commit takes, it asks the other nodes for
 // a sign of life; what waits for a group of which no majority gives one is told so, long
-// before its time is over, and goes to another node.
+// before its time is over, and goes to another node. What was sent to a node that has
+// fallen silent is sent anew, by another node if that one is the leader still: one-way
+// partitions leave some pairs of nodes without a connection while all others have theirs.
 
 // errCutOff: this node reaches no majority of a group.
 var errCutOff = fmt.Errorf("%w: no majority of the nodes that hold the data answers this node", model.ErrUnavailable)
@@ -89,6 +92,9 @@ func (n *Node) feel() {
 		wait := n.patience()
 		if n.askAll(n.leaderless()) {
 			wait /= 4
+			for _, l := range n.peerLinks() {
+				l.giveUpWrites(n.patience() / 2)
+			}
 		}
 		next.Reset(wait)
 		for w := range n.reach.waiters() {
@@ -102,6 +108,13 @@ func (n *Node) feel() {
 // leaderless tells whether a group here has no leader that this node knows of.
 func (n *Node) leaderless() bool {
 	return slices.ContainsFunc(n.ordered(), func(g *group) bool { return n.localLeader(g.id) == "" })
+}
+
+// peerLinks returns the links on which requests go.
+func (n *Node) peerLinks() []*link {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.Collect(maps.Values(n.mu.links))
 }
 
 func (r *reach) waiters() map[*waiter]struct{} {

@@ -140,9 +140,46 @@ func (n *Node) send(id uint64, p *proposal) {
 	}()
 }
 
-// forward sends a proposal to another node.
-func (n *Node) forward(to string, id uint64, p *proposal) {
-	n.link(to).start(kindPropose, id, p.op, func(b []byte, err error) {
+// forward sends a proposal to a group's leader, by another node if that one is silent. Into
+// silence nothing is sent: there would be no answer, and there may soon be another leader.
+func (n *Node) forward(leader string, id uint64, p *proposal) {
+	if !n.silent(leader) {
+		n.forwardTo(leader, kindPropose, id, p)
+		return
+	}
+	for _, via := range n.currentMap().members(stateMember, stateDraining) {
+		if via != n.name && via != leader && !n.silent(via) {
+			n.forwardTo(via, kindRelay, id, p)
+			return
+		}
+	}
+	n.leaders.set(id, "")
+	p.done(0, engine.Result{}, errSilent)
+}
+
+// silent tells whether a node does not answer this one, so that writes go around it.
+func (n *Node) silent(name string) bool { return n.link(name).silent(n.patience() / 2) }
+
+// relay proposes, or sends to the leader, what comes from a node that can't reach it.
+func (n *Node) relay(id uint64, op []byte, respond func([]byte, error)) {
+	p := proposalFor(op, respond)
+	if g := n.group(id); g != nil && g.leads() {
+		g.submit(p)
+		return
+	}
+	leader := n.localLeader(id)
+	if leader == "" {
+		leader = n.leaders.get(id)
+	}
+	if leader == "" || leader == n.name || n.silent(leader) {
+		respond(nil, errNotLeader)
+		return
+	}
+	n.forwardTo(leader, kindPropose, id, p)
+}
+
+func (n *Node) forwardTo(to string, k kind, id uint64, p *proposal) {
+	n.link(to).start(k, id, p.op, func(b []byte, err error) {
 		var index uint64
 		var r engine.Result
 		if err == nil {

@@ -97,6 +97,8 @@ func (n *Node) handleHere(ctx context.Context, from *wire, m *message, respond f
 		go func() { respond(n.answerRead(from, m.data)) }()
 	case kindNames:
 		go func() { respond(n.answerNames(ctx, m.data)) }()
+	case kindRelay:
+		n.relay(m.group, m.data, respond)
 	case kindSync:
 		go func() { respond(n.answerSync(ctx, m.data)) }()
 	case kindClose:

@@ -73,7 +73,8 @@ const (
 	kindWork // begins work on shards; see work.go
 	kindWorkPoll
 	kindWorkEnd
-	kindCut // begins to flush a shard and offer it; the rest is as of kindWork
+	kindCut   // begins to flush a shard and offer it; the rest is as of kindWork
+	kindRelay // as kindPropose, for a node that can't reach the leader
 )
 
 // message is one message; its data is the receiver's to keep.

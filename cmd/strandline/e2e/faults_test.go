@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math/rand/v2"
@@ -16,6 +17,9 @@ import (
 
 // faultSeries is how many series each writer has while a cluster suffers.
 const faultSeries = 10
+
+// longest is how many of the longest gaps are named.
+const longest = 10
 
 // clientPatience is how long a writer waits for a node before it turns to another.
 const clientPatience = 2 * time.Second
@@ -45,8 +49,15 @@ type gaps struct {
 		sync.Mutex
 		last  time.Time
 		worst time.Duration
-		all   []time.Duration
+		what  string
+		all   []gap
 	}
+}
+
+// gap is the longest time without an acknowledgement in a round.
+type gap struct {
+	time.Duration
+	what string // the round and its fault
 }
 
 func (g *gaps) acknowledged() {
@@ -60,12 +71,12 @@ func (g *gaps) acknowledged() {
 	g.mu.last = now
 }
 
-// next ends a round; the first is that before any fault.
-func (g *gaps) next() {
+// next ends a round and begins another; the first is that before any fault.
+func (g *gaps) next(what string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.mu.all = append(g.mu.all, g.mu.worst)
-	g.mu.worst = 0
+	g.mu.all = append(g.mu.all, gap{g.mu.worst, g.mu.what})
+	g.mu.worst, g.mu.what = 0, what
 }
 
 func (g *gaps) String() string {
@@ -74,9 +85,13 @@ func (g *gaps) String() string {
 	if len(g.mu.all) < 2 {
 		return "no rounds"
 	}
-	all := slices.Sorted(slices.Values(g.mu.all[1:]))
+	all := slices.SortedFunc(slices.Values(g.mu.all[1:]), func(a, b gap) int { return cmp.Compare(a.Duration, b.Duration) })
 	at := func(q int) time.Duration { return all[min(len(all)-1, len(all)*q/100)].Round(time.Millisecond) }
-	return fmt.Sprintf("write gap p50 %v, p99 %v, worst %v", at(50), at(99), all[len(all)-1].Round(time.Millisecond))
+	s := fmt.Sprintf("write gap p50 %v, p99 %v, worst %v", at(50), at(99), at(100))
+	for _, x := range all[max(0, len(all)-longest):] {
+		s += fmt.Sprintf("\n%6.2f s in %s", x.Seconds(), x.what)
+	}
+	return s
 }
 
 // writeToAny sends requests until ctx ends: each to the node that took the last, and
@@ -149,13 +164,13 @@ func (c *trio) suffer(t *testing.T, seed uint64, n int, faults []fault) {
 		c.strike(t, f, rnd.IntN(len(c.nodes)), fmt.Sprintf("round %d, %s", round, f.name), func(what string) {
 			t.Helper()
 			progress(what)
-			if strings.HasPrefix(what, "before") {
-				g.next()
+			if before, ok := strings.CutPrefix(what, "before "); ok {
+				g.next(before)
 			}
 		})
 	}
 	progress("after all faults")
-	g.next()
+	g.next("")
 	cancel()
 	writers.Wait()
 	next := first
