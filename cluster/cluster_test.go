@@ -37,6 +37,7 @@ type trio struct {
 	net     *memNetwork
 	peers   map[string]string
 	joining map[string]string // nodes that enter, and at which address
+	alone   bool              // no node has others on its list
 	opts    Options
 	engine  func(name string, o *engine.Options) // nil: nothing to change
 	disk    func(name string) vfs.FS             // nil: the machine's
@@ -110,6 +111,9 @@ func (c *trio) open(name string) (*member, error) {
 	o.Name, o.Listen, o.Dir = name, c.peers[name], filepath.Join(c.dir, name)
 	if o.Join = c.joining[name]; o.Join == "" {
 		o.Peers = map[string]string{"n1": c.peers["n1"], "n2": c.peers["n2"], "n3": c.peers["n3"]}
+	}
+	if c.alone {
+		o.Peers = map[string]string{name: c.peers[name]}
 	}
 	if o.Network == nil {
 		o.Network = memHost{c.net, c.peers[name]}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"path"
 	"slices"
 	"time"
 
@@ -26,6 +27,9 @@ import (
 //   - a floor: the furthest end of a log among them. A node whose log ends before the
 //     floor gets no vote from this one, this one itself included. So it votes as if it
 //     had that log, which holds whatever of its own is missing.
+//
+// It makes no difference how much is missing: of a log damaged in its midst what lies
+// behind the damage is put aside (wal.Options.PutAside), and deleted when the node goes on.
 //
 // Once its own log has come to the floors they are forgotten. Three nodes that lost
 // power at once and all doubt their logs answer each other too: then all that there
@@ -72,8 +76,20 @@ func (n *Node) reassure(ctx context.Context) error {
 		return err
 	}
 	n.opts.Logger.Error("cluster: this node's log may lack acknowledged entries; asking the others what it must not vote against", "why", why)
+	if err := n.alignMeta(); err != nil {
+		return err
+	}
 	mine, err := n.readTails()
 	if err != nil {
+		return err
+	}
+	for id, g := range mine.groups {
+		if n.outgrown(id, &g) {
+			g.members = nil // to be asked for
+			mine.groups[id] = g
+		}
+	}
+	if err := n.mayGoOn(mine); err != nil {
 		return err
 	}
 	n.setTails(mine)
@@ -106,8 +122,9 @@ func (n *Node) hearTails(ctx context.Context, mine *tails, heard map[raft.Server
 			ask[s.Address] = true
 		}
 	}
+	unknown := slices.ContainsFunc(slices.Collect(maps.Keys(mine.groups)), func(id uint64) bool { return len(votersOf(id, mine, heard)) == 0 })
 	for name := range n.currentMap().nodes {
-		if len(heard) == 0 && name != n.name { // in case not even the members are known any more
+		if unknown && name != n.name { // not even the members of a group are known any more
 			ask[raft.ServerAddress(name)] = true
 		}
 	}
@@ -162,6 +179,10 @@ func unheard(mine *tails, heard map[raft.ServerID]*tails) (missing []string) {
 		if len(voters) == 0 && len(heard) == 0 {
 			return []string{"any member"}
 		}
+		if len(voters) == 0 {
+			missing = append(missing, "any member of "+groupName(id))
+			continue
+		}
 		sure, silent := 0, []string(nil)
 		for _, s := range voters {
 			t := heard[s.ID]
@@ -204,7 +225,48 @@ func (n *Node) goOn(mine *tails, heard map[raft.ServerID]*tails) error {
 		return err
 	}
 	n.opts.Logger.Info("cluster: taking part again", "groups_behind", len(floors))
+	if err := log.DropAside(); err != nil {
+		return err
+	}
 	return log.ClearDoubt()
+}
+
+// alignMeta lets the metadata's log go on behind its state, as that of a shard does, which
+// is durable and may be ahead of a log that has lost its end.
+func (n *Node) alignMeta() error {
+	at, ok := n.machine(uint64(metaStream)).mark()
+	if log := n.replicas.Log(); ok && at.Applied > log.Last(metaStream) {
+		return log.Reset(metaStream, at.Applied)
+	}
+	return nil
+}
+
+// outgrown tells whether the members that the log gives a group are this node alone, as it
+// once was, while the map has others.
+func (n *Node) outgrown(id uint64, t *tail) bool {
+	m := n.currentMap()
+	if len(t.members) == 0 || id != uint64(metaStream) && id >= uint64(len(m.shards)) {
+		return false
+	}
+	return !slices.ContainsFunc(raft.DecodeConfiguration(t.members).Servers, func(s raft.Server) bool { return s.ID != n.raftID }) &&
+		slices.ContainsFunc(n.holders(id), func(name string) bool { return name != n.name })
+}
+
+// mayGoOn fails if part of the log lies aside and no other node can have it.
+func (n *Node) mayGoOn(mine *tails) error {
+	aside, err := n.replicas.Log().Aside()
+	if err != nil || !aside {
+		return err
+	}
+	me := n.identity.get()
+	for id := range mine.groups {
+		voters := votersOf(id, mine, nil)
+		if len(voters) == 1 && voters[0].ID == n.raftID || me.Grown && !me.Started {
+			return fmt.Errorf("the log is damaged, and no other node has %s: bring back the data folder from a backup, or delete the files in %s that end in .damaged to go on without what they hold",
+				groupName(id), path.Join(n.opts.Dir, "wal"))
+		}
+	}
+	return nil
 }
 
 // furthest joins floors.

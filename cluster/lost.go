@@ -10,24 +10,26 @@ import (
 )
 
 // A shard whose manifest or table was damaged begins empty, while its log goes on
-// behind what the manifest covered. Its vote must not change: the end of its log
-// becomes a floor (see reassure). Then the log is dropped, so that Raft installs the
-// leader's state. Until that is here reads of it are answered by other nodes.
+// behind what the manifest covered; and a log that has lost its beginning leaves any
+// group's state behind. Its vote must not change: the end of its log becomes a floor (see
+// reassure). Then the log is dropped, so that Raft brings the leader's entries or state.
+// Until that is here reads of it are answered by other nodes.
 
 // dropLost finds such shards and prepares them. The floors are durable first; done
 // twice it changes nothing.
 func (n *Node) dropLost() error {
 	log := n.replicas.Log()
 	floors, lost := maps.Clone(n.identity.get().Floors), maps.Clone(n.identity.get().Lost)
-	var found []wal.StreamID
-	for i := range n.replicas.Len() {
-		id, stream := uint64(i), wal.StreamID(i)
+	found := map[wal.StreamID]uint64{} // and to where its state goes
+	for id := range n.allGroups() {
+		stream, m := wal.StreamID(id), n.machine(id)
 		base := log.Base(stream)
 		state := n.identity.get().Groups[id]
-		if base <= n.replicas.Shard(i).Manifest().Applied || state == leaving || state == "" { // or its log was about to go
+		at, _ := m.mark()
+		if base <= at.Applied || state == leaving || state == "" { // or its log was about to go
 			continue
 		}
-		t, err := tailOf(log, id, &shardMachine{node: n, id: id, r: n.replicas.Shard(i)})
+		t, err := tailOf(log, id, m)
 		if err != nil {
 			return err
 		}
@@ -45,7 +47,7 @@ func (n *Node) dropLost() error {
 			floors[id] = end
 		}
 		lost[id] = base
-		found = append(found, stream)
+		found[stream] = at.Applied
 	}
 	if len(found) == 0 {
 		return nil
@@ -53,9 +55,9 @@ func (n *Node) dropLost() error {
 	if err := n.identity.change(func(s *self) { s.Floors, s.Lost = floors, lost }); err != nil {
 		return err
 	}
-	for _, stream := range found {
-		n.opts.Logger.Error("cluster: a shard is lost here and will be fetched from another node", "shard", stream)
-		if err := log.Reset(stream, 0); err != nil {
+	for stream, applied := range found {
+		n.opts.Logger.Error("cluster: lost here, to be fetched from another node", "group", groupName(uint64(stream)))
+		if err := log.Reset(stream, applied); err != nil {
 			return err
 		}
 	}
@@ -66,7 +68,7 @@ func (n *Node) dropLost() error {
 func (n *Node) anyLost() error {
 	for id, until := range n.identity.get().Lost {
 		if g := n.group(id); g != nil && g.fsm.consumed() < until {
-			return fmt.Errorf("%w: shard %d is being fetched from another node", model.ErrUnavailable, id)
+			return fmt.Errorf("%w: %s is being fetched from another node", model.ErrUnavailable, groupName(id))
 		}
 	}
 	return nil

@@ -108,7 +108,7 @@ const replicatedPace = 4 * time.Millisecond
 func (db *DB) logOptions(fsys vfs.FS) *wal.Options {
 	o := &wal.Options{FS: fsys, Logger: db.opts.Logger, SegmentSize: db.opts.SegmentBytes, Failpoint: db.opts.Failpoint}
 	if db.opts.Replicate != nil {
-		o.Pace = replicatedPace
+		o.Pace, o.PutAside = replicatedPace, true
 	}
 	return o
 }

@@ -11,7 +11,7 @@
 // number, its place and a CRC32C, so bytes of another place or time are never taken
 // for it. Only one batch is in flight, hence a crash damages at most the last, and
 // only bytes after the last whole batch are cut on start-up. Damage before that is a
-// *CorruptionError. After a failed write or fsync the log answers ErrFailed for ever:
+// *CorruptionError, or, with PutAside, cut too and doubted (aside.go). After a failed write or fsync the log answers ErrFailed for ever:
 // the page cache can't be trusted, and nothing is tried again.
 //
 // All methods are safe for concurrent use. Data given to Append is copied before it

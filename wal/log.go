@@ -46,6 +46,7 @@ type Log struct {
 	spare   []byte
 	scanBuf []byte
 	offline bool // being verified, not opened
+	healing bool // opened once more, after putAside
 
 	writing atomic.Int64 // when the write under way began, in nanoseconds; 0: none is
 
@@ -67,6 +68,7 @@ type Stats struct {
 	Bytes     int64 // written
 	Fsyncs    int64
 	TornTails int64 // cut on start-up: 0 or 1
+	Damaged   int64 // times that damage was put aside on start-up: 0 or 1
 }
 
 // Open opens the log in dir, which it makes if there is none, reads it through and
@@ -90,7 +92,7 @@ func Open(dir string, o *Options) (_ *Log, err error) {
 	if l.lock, err = l.fs.Lock(path.Join(dir, "LOCK")); err != nil {
 		return nil, err
 	}
-	if err := l.recover(); err != nil {
+	if err := l.recoverAround(); err != nil {
 		if l.f != nil {
 			err = errors.Join(err, l.f.Close())
 		}

@@ -18,6 +18,9 @@ type Options struct {
 	// streams that have lately been written together with its own; and while writes come
 	// without end, an fsync begins only each Pace. 0: each writer writes at once.
 	Pace time.Duration
+	// PutAside lets a damaged log be opened without what lies behind the damage, in doubt:
+	// for owners that can get it from elsewhere. Without it Open fails.
+	PutAside bool
 	// Failpoint is called with a name at each step at which a crash is interesting.
 	// Nil outside tests.
 	Failpoint func(name string)

@@ -27,6 +27,9 @@ func (l *Log) recover() error {
 			return err
 		}
 	}
+	if l.healing {
+		return l.heal()
+	}
 	return l.checkWhole(seqs[0])
 }
 

@@ -1,0 +1,96 @@
+package cluster
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/strandline-db/strandline/engine"
+)
+
+// TestDamagedLog: a node whose log is damaged in its midst starts with what lies before
+// that, fetches the rest, and has lost nothing; in the meantime it votes for nobody who lacks
+// what it acknowledged. A whole segment that is missing is the same.
+func TestDamagedLog(t *testing.T) {
+	c := emptyTrio(t, Options{}, nil)
+	c.engine = func(_ string, o *engine.Options) { o.SegmentBytes = 16 << 10 }
+	c.startAll()
+	at := int64(0)
+	for round, name := range []string{"n3", "n1", "n2", "n3"} {
+		for range 20 {
+			c.mustWrite("n1", at, 10)
+			at += 10
+		}
+		c.checkAll()
+		if round%2 == 1 { // so that manifests are ahead of what will be left of the log
+			c.flush(name)
+		}
+		c.mustWrite("n2", at, 10)
+		at += 10
+		c.checkAll()
+		c.stop(name)
+		segments, err := filepath.Glob(filepath.Join(c.dir, name, "wal", "*.wal"))
+		if err != nil || len(segments) < 2 {
+			t.Fatal(segments, err)
+		}
+		slices.Sort(segments)
+		if round == 2 {
+			if err := os.Remove(segments[0]); err != nil {
+				t.Fatal(err)
+			}
+		} else {
+			flipByte(t, segments[(len(segments)-1)*round/3], func(size int64) int64 { return size / 2 })
+		}
+		c.mustWrite(map[string]string{"n1": "n2", "n2": "n3", "n3": "n1"}[name], at, 10)
+		at += 10
+		c.start(name)
+		if n := c.nodes[name].db.Stats().Log.Damaged; n != 1 {
+			t.Fatalf("%s: damage was put aside %d times", name, n)
+		}
+		c.mustWrite(name, at, 10)
+		at += 10
+		c.checkAll()
+		c.await("its log to come to the floors", func() error {
+			if me := c.nodes[name].node.identity.get(); len(me.Floors)+len(me.Lost) > 0 {
+				return fmt.Errorf("not yet: %v %v", me.Floors, me.Lost)
+			}
+			return nil
+		})
+		c.equalHashes()
+		if aside, err := c.nodes[name].node.replicas.Log().Aside(); err != nil || aside {
+			t.Fatalf("parts of the log lie aside still: %v, %v", aside, err)
+		}
+	}
+	c.stop("n1") // the others must count
+	c.mustWrite("n2", at, 10)
+	c.checkAll()
+}
+
+// TestDamagedLogOfOne: nobody else can have what a cluster of one lost: it does not start.
+func TestDamagedLogOfOne(t *testing.T) {
+	c := emptyTrio(t, Options{}, nil)
+	c.engine = func(_ string, o *engine.Options) { o.SegmentBytes = 16 << 10 }
+	c.alone = true
+	c.start("n1")
+	for at := range int64(100) {
+		c.mustWrite("n1", 10*at, 10)
+	}
+	c.stop("n1")
+	segments, err := filepath.Glob(filepath.Join(c.dir, "n1", "wal", "*.wal"))
+	if err != nil || len(segments) < 2 {
+		t.Fatal(segments, err)
+	}
+	slices.Sort(segments)
+	flipByte(t, segments[0], func(size int64) int64 { return size / 2 })
+	for range 2 { // not the second time either
+		if m, err := c.open("n1"); err == nil {
+			c.nodes["n1"] = m
+			t.Fatal("it started")
+		} else if !strings.Contains(err.Error(), "no other node has") {
+			t.Fatal(err)
+		}
+	}
+}
