@@ -69,7 +69,7 @@ func (n *Node) Rebalance(ctx context.Context, id, why string) (*Proposal, error)
 	if id != "" && id != p.ID {
 		return nil, fmt.Errorf("%w: the plan has changed meanwhile, from %s to %s", ErrRefused, id, p.ID)
 	}
-	return p, n.begin(m, p, why)
+	return p, n.begin(ctx, m, p, why)
 }
 
 // MoveShard begins to bring one replica from a node to another.
@@ -89,11 +89,11 @@ func (n *Node) MoveShard(ctx context.Context, shard int, from, to string) error 
 	case from == "" && to == "", to == "" && len(m.shards[shard].Replicas) == 1:
 		return fmt.Errorf("%w: that would leave no replica", ErrRefused)
 	}
-	return n.begin(m, &Proposal{Moves: []Move{{Shard: shard, From: from, To: to, Phase: PhasePlanned}}}, "one move")
+	return n.begin(ctx, m, &Proposal{Moves: []Move{{Shard: shard, From: from, To: to, Phase: PhasePlanned}}}, "one move")
 }
 
 // begin writes a plan down in the place of the last one.
-func (n *Node) begin(m *clusterMap, p *Proposal, why string) error {
+func (n *Node) begin(ctx context.Context, m *clusterMap, p *Proposal, why string) error {
 	if len(p.Moves) == 0 {
 		return nil
 	}
@@ -123,10 +123,19 @@ func (n *Node) begin(m *clusterMap, p *Proposal, why string) error {
 		}
 		return nil
 	})
-	if errors.Is(err, model.ErrConflict) {
-		return fmt.Errorf("%w: %w", ErrRefused, err)
+	return n.unlessDone(ctx, err, func(m *clusterMap) bool { return m.plan != nil && m.plan.Made.Equal(now) })
+}
+
+// unlessDone is the outcome of a change to the map: one that met its own guards, since the
+// answer to its first attempt was lost, is done.
+func (n *Node) unlessDone(ctx context.Context, err error, done func(*clusterMap) bool) error {
+	if !errors.Is(err, model.ErrConflict) {
+		return err
 	}
-	return err
+	if m, merr := n.freshMap(ctx); merr == nil && done(m) {
+		return nil
+	}
+	return fmt.Errorf("%w: %w", ErrRefused, err)
 }
 
 // SetPlan pauses, resumes or cancels the plan under way: the state is PlanPaused,
@@ -146,10 +155,7 @@ func (n *Node) SetPlan(ctx context.Context, state PlanState) error {
 	p := *m.plan
 	p.State = state
 	err = n.changeMap(func(c *model.RecordChange) error { return put(c, planKey, p.rev, &p) })
-	if errors.Is(err, model.ErrConflict) {
-		return fmt.Errorf("%w: %w", ErrRefused, err)
-	}
-	return err
+	return n.unlessDone(ctx, err, func(m *clusterMap) bool { return m.plan != nil && m.plan.ID == p.ID && m.plan.State == state })
 }
 
 // DrainNode marks a node as one that is to hold nothing, and begins to move its replicas
@@ -187,7 +193,8 @@ func (n *Node) setNode(ctx context.Context, name string, state NodeState) error 
 		return nil
 	}
 	x.State = state
-	return n.changeMap(func(c *model.RecordChange) error { return put(c, nodePrefix+name, x.rev, &x) })
+	err = n.changeMap(func(c *model.RecordChange) error { return put(c, nodePrefix+name, x.rev, &x) })
+	return n.unlessDone(ctx, err, func(m *clusterMap) bool { return m.nodes[name].State == state })
 }
 
 // RemoveNode takes a node out of the cluster for good. Without force it must hold
@@ -222,7 +229,7 @@ func (n *Node) RemoveNode(ctx context.Context, name string, force bool) error {
 		}
 	}
 	x.State = stateRemoved
-	return n.changeMap(func(c *model.RecordChange) error {
+	err = n.changeMap(func(c *model.RecordChange) error {
 		for i := range m.shards {
 			s := m.shards[i]
 			if s.on(name) && len(s.Replicas) == 1 {
@@ -240,6 +247,7 @@ func (n *Node) RemoveNode(ctx context.Context, name string, force bool) error {
 		}
 		return put(c, nodePrefix+name, x.rev, &x)
 	})
+	return n.unlessDone(ctx, err, func(m *clusterMap) bool { return m.nodes[name].State == stateRemoved })
 }
 
 // TransferLeader makes a node the one that should lead a shard, or, with "", leaves it
@@ -256,5 +264,6 @@ func (n *Node) TransferLeader(ctx context.Context, shard int, to string) error {
 	}
 	s := m.shards[shard]
 	s.Leader = to
-	return n.changeMap(func(c *model.RecordChange) error { return put(c, shardKey(shard), s.rev, &s) })
+	err = n.changeMap(func(c *model.RecordChange) error { return put(c, shardKey(shard), s.rev, &s) })
+	return n.unlessDone(ctx, err, func(m *clusterMap) bool { return m.shards[shard].Leader == to })
 }

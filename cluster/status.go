@@ -210,7 +210,7 @@ func (g *group) status(now time.Time) GroupStatus {
 const readyAge = 5 * time.Second
 
 // Ready returns nil when every group with a replica here has a leader that this node is
-// not far behind, and the node has the replicas that it should.
+// not far behind, the map is written down, and the node has the replicas that it should.
 func (n *Node) Ready() error {
 	if err := n.anyLost(); err != nil {
 		return err
@@ -228,6 +228,9 @@ func (n *Node) Ready() error {
 		}
 	}
 	m := n.currentMap()
+	if !m.seeded { // nor can anything be asked of the cluster's map before
+		return errForming
+	}
 	for i := range m.shards {
 		if m.shards[i].on(n.name) && !n.holdsShard(i) {
 			return fmt.Errorf("%w: the replica of shard %d is not complete yet", model.ErrUnavailable, i)
