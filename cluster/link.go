@@ -46,7 +46,7 @@ type link struct {
 type request struct {
 	kind  kind
 	done  func([]byte, error)
-	frame *[]byte // see startFor
+	frame *[]byte // see send
 }
 
 func newLink(n *Node, to string, bulk bool) *link {
