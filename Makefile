@@ -44,7 +44,7 @@ setup: ## fetch the programs that the tests run beside us, where that is possibl
 	@missing=; for p in prometheus-node-exporter chromium ip:iproute2 strace mkfs.ext4:e2fsprogs losetup:mount; do \
 		command -v $${p%:*} >/dev/null || missing+=" $${p#*:}"; done; \
 	if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-		(apt-get update -q && apt-get install -qy --no-install-recommends $$missing) || true; fi
+		apt-get update -q && for p in $$missing; do apt-get install -qy --no-install-recommends $$p || true; done || true; fi
 	@[ -x $(CACHE)/bin/prometheus ] || GOBIN=$(CACHE)/bin go install $(PROMETHEUS) || true
 
 # -count=1: the end-to-end tests build the binary themselves, which a cached result would not see.
@@ -53,6 +53,7 @@ test: setup ## run all tests, after fetching what they need, and every fuzz targ
 	@$(MAKE) --no-print-directory fuzz FUZZTIME=5s
 	@missing=; \
 	command -v prometheus-node-exporter >/dev/null || missing+=' prometheus-node-exporter (apt-get install prometheus-node-exporter)'; \
+	command -v chromium >/dev/null || missing+=' chromium (apt-get install chromium)'; \
 	[ -x $(CACHE)/bin/prometheus ] || missing+=' prometheus (GOBIN=$(CACHE)/bin go install $(PROMETHEUS))'; \
 	if [ -n "$$missing" ]; then echo "Left out the tests that need:$$missing"; [ "$${CI:-}" != true ]; fi
 
