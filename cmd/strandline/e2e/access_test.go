@@ -80,7 +80,11 @@ func (g *guarded) ask(method, path, role, origin, body string) int {
 // webhooks to where they must not go. Nothing is let in, all denials are in the log, and
 // no secret is in a log or an answer.
 func TestAccess(t *testing.T) {
-	g := newGuarded(t, "--webhook-allow", "127.0.0.2")
+	password := filepath.Join(t.TempDir(), "password")
+	if err := os.WriteFile(password, []byte(secret("alertmanager")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	g := newGuarded(t, "--webhook-allow", "127.0.0.2", "--alertmanagers", "http://127.0.0.2:1", "--alertmanager-user", "strandline", "--alertmanager-password-file", password)
 	g.roles(t)
 	g.pages(t)
 	g.webhooks(t)
@@ -116,6 +120,19 @@ func (g *guarded) roles(t *testing.T) {
 		{"GET /api/v1/query?query=1", " read admin", 403},
 		{"GET /api/v1/query_range?query=1&start=0&end=1&step=1", " read admin", 403},
 		{"GET /api/v1/series?match[]=m", " read admin", 403},
+		{"GET /api/v1/label/__name__/values", " read admin", 403},
+		{"GET /api/v1/metadata", " read admin", 403},
+		{"GET /api/v1/query_exemplars?query=m&start=0&end=1", " read admin", 403},
+		{"GET /api/v1/format_query?query=m", " read admin", 403},
+		{"GET /api/v1/parse_query?query=m", " read admin", 403},
+		{"GET /api/v1/alertmanagers", " read admin", 403},
+		{"GET /api/v1/cluster/status", " read admin", 403},
+		{"GET /api/v1/status/buildinfo", " read admin", 403},
+		{"GET /api/v1/status/config", " read admin", 403},
+		{"GET /api/v1/status/flags", " read admin", 403},
+		{"GET /api/v1/status/runtimeinfo", " read admin", 403},
+		{"GET /api/v1/status/tsdb", " read admin", 403},
+		{"GET /-/ready", " none read write admin", 0},
 		{"GET /api/v1/labels", " read admin", 403},
 		{"GET /api/v1/rules", " read admin", 403},
 		{"GET /api/v1/alerts", " read admin", 403},
@@ -129,30 +146,40 @@ func (g *guarded) roles(t *testing.T) {
 		{"GET /api/v1/alerts/subscribe", " read admin", 403},
 		{"POST /api/v1/alerts/subscribe", " admin", 403},
 		{"DELETE /api/v1/alerts/subscribe/x", " admin", 403},
-		{"POST /api/v1/admin/backup", " admin", 403},
 		{"GET /api/v1/admin/cluster/hash", " admin", 403},
+		{"GET /api/v1/admin/cluster/plan", " admin", 403},
+		{"GET /debug/pprof/", " admin", 403},
 		{"GET /debug/pprof/cmdline", " admin", 403},
 		{"GET /nothing", " admin", 403},
 		{"GET /api/v1/nothing", " read admin", 403},
 	} {
-		method, path, _ := strings.Cut(c.route, " ")
-		for _, role := range []string{"none", "read", "write", "admin", "other"} {
-			as := role
-			if role == "none" {
-				as = ""
+		g.asEach(t, c.route, c.let, c.others)
+	}
+	for _, path := range adminPosts {
+		g.asEach(t, "POST /api/v1/"+path, " admin", 403)
+	}
+}
+
+// asEach asks as each role.
+func (g *guarded) asEach(t *testing.T, route, let string, others int) {
+	t.Helper()
+	method, path, _ := strings.Cut(route, " ")
+	for _, role := range []string{"none", "read", "write", "admin", "other"} {
+		as := role
+		if role == "none" {
+			as = ""
+		}
+		got := g.ask(method, path, as, "", "")
+		want := others
+		if role == "none" || role == "other" {
+			want = 401
+		}
+		if others == 0 || strings.Contains(let, " "+role) {
+			if got == 401 || got == 403 {
+				t.Errorf("%s as %s: got %d", route, role, got)
 			}
-			got := g.ask(method, path, as, "", "")
-			want := c.others
-			if role == "none" || role == "other" {
-				want = 401
-			}
-			if c.others == 0 || strings.Contains(c.let, " "+role) {
-				if got == 401 || got == 403 {
-					t.Errorf("%s as %s: got %d", c.route, role, got)
-				}
-			} else if got != want {
-				t.Errorf("%s as %s: got %d, want %d", c.route, role, got, want)
-			}
+		} else if got != want {
+			t.Errorf("%s as %s: got %d, want %d", route, role, got, want)
 		}
 	}
 }
