@@ -20,7 +20,7 @@ func main() {
 
 func run(ctx context.Context, args []string) error {
 	if len(args) == 0 {
-		return fmt.Errorf("want a subcommand: ingest, replay, cluster or live")
+		return fmt.Errorf("want a subcommand: ingest, replay, cluster, live or pair")
 	}
 	switch args[0] {
 	case "ingest":
@@ -29,8 +29,10 @@ func run(ctx context.Context, args []string) error {
 		return replay(ctx, args[1:])
 	case "cluster":
 		return clusterBench(ctx, args[1:])
+	case "pair":
+		return pairBench(ctx, args[1:])
 	case "live":
 		return liveBench(ctx, args[1:])
 	}
-	return fmt.Errorf("unknown subcommand %q: want ingest, replay, cluster or live", args[0])
+	return fmt.Errorf("unknown subcommand %q: want ingest, replay, cluster, live or pair", args[0])
 }

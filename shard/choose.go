@@ -352,6 +352,16 @@ func (s *Shard) DueChoice(now time.Time, label string) (t int64, due bool) {
 	return t, due
 }
 
+// lastChoice returns the last choice that was applied.
+func (h *head) lastChoice() Choice {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	if n := len(h.mu.choices); n > 0 {
+		return h.mu.choices[n-1]
+	}
+	return Choice{}
+}
+
 // dueChoice tells whether a choice would be one, and whether the head has reason for it.
 func (h *head) dueChoice(t int64, label string) (wanted, due bool) {
 	h.mu.RLock()

@@ -129,9 +129,14 @@ func (s *Shard) due(m move, now time.Time) ([]BlockRef, int64) {
 }
 
 // mustWait tells whether a group can't be merged into a tier because a choice must look at
-// blocks outside of it first, or is done on its own.
+// blocks outside of it first, or is done on its own; or should not yet, because a choice about
+// it has been made that the manifest will know of with the next flush.
 func (s *Shard) mustWait(group []BlockRef, into Tier) bool {
+	made := s.head.lastChoice()
 	return slices.ContainsFunc(group, func(b BlockRef) bool {
+		if into != Hot && made.Index > s.manifest.Applied && b.MinT < made.T {
+			return true
+		}
 		if !b.pending(s.manifest.Choices) {
 			return false
 		}

@@ -1,12 +1,16 @@
 package workload
 
 import (
+	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/golang/snappy"
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/strandline-db/strandline/shard/model"
 )
 
 // FleetOptions shape a synthetic fleet; zero values mean the defaults.
@@ -16,6 +20,7 @@ type FleetOptions struct {
 	Interval   time.Duration // between samples of a series; default 10 s
 	PerRequest int           // samples a request; default 2,000
 	Lanes      int           // connections; default 4
+	Senders    int           // that scrape by turns, each told by its label __replica__; default none
 	Seed       uint64        // default 1
 	End        time.Time     // the last sample's time; default now, rounded down to Interval
 }
@@ -55,6 +60,10 @@ func Fleet(path string, o FleetOptions) (Info, error) {
 	w.info.Series, w.info.Names = len(all), familyNames()
 	w.info.End = o.End.UnixMilli()
 	w.info.Start = w.info.End - int64(o.Scrapes-1)*o.Interval.Milliseconds()
+	replicas, err := senders(all, o.Senders)
+	if err != nil {
+		return Info{}, errors.Join(err, w.Close())
+	}
 	var raw, comp []byte
 	for i := range o.Scrapes {
 		ts := w.info.Start + int64(i)*o.Interval.Milliseconds()
@@ -62,7 +71,7 @@ func Fleet(path string, o FleetOptions) (Info, error) {
 			part := all[from:min(from+o.PerRequest, len(all))]
 			raw = raw[:0]
 			for j := range part {
-				raw = appendSeries(raw, part[j].labels, part[j].step(), ts)
+				raw = appendSeries(raw, replicas[i%len(replicas)][from+j], part[j].step(), ts)
 			}
 			comp = snappy.Encode(comp[:cap(comp)], raw)
 			if err := w.Add(n%o.Lanes, len(part), comp); err != nil {
@@ -71,6 +80,24 @@ func Fleet(path string, o FleetOptions) (Info, error) {
 		}
 	}
 	return w.info, w.Close()
+}
+
+// senders returns, for each sender, all series' labels as it sends them.
+func senders(all []series, n int) ([][][]byte, error) {
+	out := make([][][]byte, max(1, n))
+	for k := range out {
+		for i := range all {
+			key := all[i].labels
+			if n > 0 {
+				var err error
+				if key, err = model.CanonicalKey(nil, appendLabel(slices.Clone(key), "__replica__", fmt.Sprintf("r%d", k))); err != nil {
+					return nil, err
+				}
+			}
+			out[k] = append(out[k], key)
+		}
+	}
+	return out, nil
 }
 
 // appendSeries appends one timeseries field with one sample, of prometheus.WriteRequest.
