@@ -200,7 +200,7 @@ func (t *transport) receiveHeartbeat(d *decoder, respond func([]byte, error)) {
 		respond(nil, errBusy)
 		return
 	}
-	go func() {
+	t.node.wg.Go(func() { // joined: a new term is saved, which must not meet a closed log
 		answers := make(chan raft.RPCResponse, 1)
 		(*handle)(raft.RPC{Command: req, RespChan: answers})
 		now := echo{t.node.life, uint64(time.Since(t.node.beat.start))}
@@ -213,5 +213,5 @@ func (t *transport) receiveHeartbeat(d *decoder, respond func([]byte, error)) {
 		if ok && a.Success && echoed.life == now.life {
 			t.fresh.heard(t.node.beat.start.Add(time.Duration(echoed.clock)), committed, t.consumed())
 		}
-	}()
+	})
 }

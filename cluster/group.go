@@ -189,6 +189,7 @@ func (g *group) transfer(to raft.Server) error {
 
 // settle is the goroutine that answers entries in the order of the log.
 func (g *group) settle() {
+	defer g.abandon()
 	for {
 		select {
 		case e := <-g.ahead:
@@ -200,8 +201,34 @@ func (g *group) settle() {
 	}
 }
 
+// abandon answers what waits when the replica's life here has ended.
+func (g *group) abandon() {
+	for {
+		select {
+		case e := <-g.ahead:
+			e.fail(errNoReplica)
+			e.settled()
+		default:
+			return
+		}
+	}
+}
+
+// wait returns what became of an entry. What Raft holds when it is shut down it never
+// answers: then that is not known.
+func (e *entry) wait(ctx context.Context) error {
+	done := make(chan error, 1)
+	go func() { done <- e.future.Error() }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return errNoReplica
+	}
+}
+
 func (g *group) settleEntry(e *entry) {
-	if err := e.future.Error(); err != nil {
+	if err := e.wait(g.ctx); err != nil {
 		e.fail(raftError(err))
 		return
 	}

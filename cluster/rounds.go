@@ -82,6 +82,9 @@ func (n *Node) round(first *proposal) (_ <-chan struct{}, pace time.Duration) {
 		e.future = g.raft.Apply(data, roundWait)
 		select {
 		case g.ahead <- e:
+			if g.ctx.Err() != nil { // settle may have ended
+				g.abandon()
+			}
 		default:
 			// Its outcome stays open; the group is stuck, and retries are harmless.
 			e.fail(fmt.Errorf("%w: %s has %d entries on their way", model.ErrOverloaded, g.name(), entriesAhead))
