@@ -2,6 +2,7 @@ package shard
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -120,6 +121,7 @@ type pairWorld struct {
 	chosen   int64
 	sent     []*model.Batch
 	op       Op
+	repairs  int
 }
 
 func newPairWorld(t *testing.T, seed uint64, replicas int) *pairWorld {
@@ -314,7 +316,7 @@ func (w *pairWorld) step() {
 func (w *pairWorld) work(r *pairReplica) {
 	w.t.Helper()
 	ctx := context.Background()
-	switch w.rng.IntN(8) {
+	switch w.rng.IntN(9) {
 	case 0, 1:
 		_, err := r.Flush(ctx)
 		w.must(err)
@@ -326,6 +328,41 @@ func (w *pairWorld) work(r *pairReplica) {
 	case 5:
 		w.must(r.Close())
 		w.open(r)
+	case 6:
+		w.borrow(r, w.replicas[w.rng.IntN(len(w.replicas))])
+	}
+}
+
+// borrow repairs a block of a replica from another, or installs the other's state.
+func (w *pairWorld) borrow(r, from *pairReplica) {
+	w.t.Helper()
+	ctx := context.Background()
+	offer, err := from.Offer()
+	w.must(err)
+	defer func() { w.must(offer.Release()) }()
+	fetch := func(_ context.Context, name string, off int64, n int, use func([]byte) error) error {
+		b, err := from.ReadBlock(nil, name, off, n)
+		if err != nil {
+			return err
+		}
+		return use(b)
+	}
+	blocks := r.Blocks()
+	switch {
+	case r == from:
+	case len(blocks) > 0 && w.rng.IntN(4) > 0:
+		err := r.Repair(ctx, blocks[w.rng.IntN(len(blocks))].Name, offer.Data, fetch)
+		if err == nil {
+			w.repairs++
+		} else if !errors.Is(err, ErrBehind) {
+			w.t.Fatal(err)
+		}
+	case offer.Manifest.Applied >= r.Manifest().Applied:
+		w.must(r.Install(ctx, offer.Data, Mark{Applied: offer.Manifest.Applied, Term: 1}, fetch))
+		for i := r.Applied(); i < uint64(len(w.log)); i++ {
+			_, err := r.Apply(i+1, w.log[i])
+			w.must(err)
+		}
 	}
 }
 
@@ -372,6 +409,7 @@ func (m pairModel) within(key string, minT, maxT int64) *model.Columns {
 // TestChoices: whatever is written in whatever order, and however replicas flush, merge,
 // crash and replay, each holds what the log says at every entry, and all have one hash.
 func TestChoices(t *testing.T) {
+	repairs := 0
 	for seed := range uint64(12) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			w := newPairWorld(t, seed, 2)
@@ -386,7 +424,11 @@ func TestChoices(t *testing.T) {
 				}
 			}
 			w.sameHash()
+			repairs += w.repairs
 		})
+	}
+	if repairs == 0 {
+		t.Error("no block was repaired from another replica")
 	}
 }
 
