@@ -26,11 +26,14 @@ func begin(b []byte, kind string, id []byte) []byte {
 	return b
 }
 
-func quoteID(id string) []byte {
+func quoteID(id string) []byte { return appendID(nil, id) }
+
+// appendID writes an id in JSON; nothing if it is empty.
+func appendID(b []byte, id string) []byte {
 	if id == "" {
-		return nil
+		return b
 	}
-	return promjson.AppendHTML(nil, id)
+	return promjson.AppendHTML(b, id)
 }
 
 // ackFrame answers a request; since is what to resume after if nothing comes: 0: not told.

@@ -13,7 +13,8 @@ import (
 
 // sub is a subscription of a connection.
 type sub struct {
-	id      []byte // in JSON
+	id      []byte   // in JSON, in short if it fits
+	short   [24]byte // beside what else a frame needs
 	want    frame.Sub
 	feed    *qlive.Subscription
 	cursor  int64                    // what to resume after, by the writer alone, as the next
@@ -132,7 +133,8 @@ func (c *conn) feed(ctx context.Context, want *frame.Sub) (*sub, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &sub{id: quoteID(want.ID), want: *want, feed: feed, cursor: feed.Since()}
+	s := &sub{want: *want, feed: feed, cursor: feed.Since()}
+	s.id = appendID(s.short[:0], want.ID)
 	s.reached = s.cursor
 	s.want.Applied = ""
 	if c.simple {
