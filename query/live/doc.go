@@ -56,7 +56,8 @@
 // # Running
 //
 // One goroutine watches the clock for all evaluations and hands those that are due to
-// two small pools, so that what works in memory does not wait behind queries. An
+// two small pools, so that what works in memory does not wait behind queries, nor behind an
+// evaluation that begins or sends backfill of samples, which reads the storage. An
 // evaluation runs on one worker at a time. The feeds' wakes only put it into the queue.
 //
 // In a cluster a Hub stands on cluster.Node's Feeder and FeedReader: windows are what this

@@ -23,6 +23,7 @@ type evaluation struct {
 	held  atomic.Int64 // samples of backfills that are not taken yet
 	known atomic.Int64 // in samples mode: all that was applied by then, Unix ms, has been told
 	how   atomic.Pointer[string]
+	reads atomic.Bool // the next run reads the storage, which may take its time
 
 	pass   *sampler // in samples mode, in place of all that follows
 	src    source
@@ -63,6 +64,8 @@ type source interface {
 	refresh(ctx context.Context, since int64) (span, error)
 	// steps evaluates the query from from to to, both inclusive.
 	steps(ctx context.Context, from, to int64) ([]*Step, error)
+	// cold tells that refresh will read the storage.
+	cold() bool
 	close()
 }
 
@@ -105,6 +108,7 @@ func newEvaluation(h *Hub, key evalKey, p *plan) *evaluation {
 
 // start makes the next step the first one.
 func (e *evaluation) start(now int64) {
+	e.reads.Store(true)
 	if e.key.samples {
 		e.pass = &sampler{e: e}
 		e.setMode(ModeSamples)
@@ -271,14 +275,35 @@ const look = time.Second
 func (e *evaluation) state() *taskState { return &e.task }
 
 func (e *evaluation) class() class {
-	if e.mode() == ModeStepped {
+	if e.mode() == ModeStepped || e.reads.Load() {
 		return heavy
 	}
 	return light
 }
 
+// cold tells that the next run reads the storage.
+func (e *evaluation) cold() bool {
+	if e.pass == nil {
+		return e.src.cold()
+	}
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	return e.pass.feed == nil || e.pass.owed > 0 || len(e.mu.asking) > 0
+}
+
 // run implements task.
 func (e *evaluation) run(ctx context.Context, now time.Time) time.Time {
+	next := e.turn(ctx, now)
+	cold := e.cold()
+	e.reads.Store(cold)
+	if cold && e.task.as == light && !e.over {
+		return now // as a heavy one
+	}
+	return next
+}
+
+// turn does what is due, and returns when to do so again.
+func (e *evaluation) turn(ctx context.Context, now time.Time) time.Time {
 	if e.over {
 		return time.Time{} // kicked by a wake that was under way
 	}

@@ -27,6 +27,7 @@ func (e *evaluation) askFill(s *Subscription) {
 	e.mu.asking = append(e.mu.asking, s)
 	e.mu.Unlock()
 	if e.key.samples {
+		e.reads.Store(true)
 		e.hub.sched.kick(e)
 		return
 	}

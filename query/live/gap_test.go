@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -18,7 +19,9 @@ type gaps struct {
 	model.Feeder
 	model.Reader
 	deaf, blind atomic.Bool
-	lost        chan struct{} // capacity 1: a deaf feed was polled
+	stalled     atomic.Pointer[chan struct{}] // what a read waits for
+	reads       atomic.Int32                  // that wait
+	lost        chan struct{}                 // capacity 1: a deaf feed was polled
 }
 
 func newGaps() *gaps { return &gaps{lost: make(chan struct{}, 1)} }
@@ -33,6 +36,10 @@ func (g *gaps) Subscribe(ctx context.Context, req *model.FeedRequest) (model.Fee
 func (g *gaps) Select(ctx context.Context, req *model.SelectRequest) (*model.Selection, error) {
 	if g.blind.Load() {
 		return nil, model.ErrUnavailable
+	}
+	if wait := g.stalled.Load(); wait != nil {
+		g.reads.Add(1)
+		<-*wait
 	}
 	return g.Reader.Select(ctx, req)
 }
@@ -144,4 +151,45 @@ func TestSamplesGapTooLarge(t *testing.T) {
 	if len(f.drops) != 1 || f.drops[0].Count != 20 || len(f.seen) != 10 || f.seen[key(20)] == 0 {
 		t.Errorf("dropped %v, came %v", f.drops, f.seen)
 	}
+}
+
+// TestStalledReads: while the storage answers no read, as in a cluster that looks for leaders, queries that
+// have what they need go on.
+func TestStalledReads(t *testing.T) {
+	r := newGappyRig(t, live.Options{Delay: -1, Workers: 1, QueryWorkers: 3}, newGaps())
+	samples := &follower{seen: map[string]int{}}
+	samples.join(r, live.Request{})
+	c := r.subscribe(live.Request{Query: "m"})
+	step := func(i int) {
+		t.Helper()
+		at := start.UnixMilli() + int64(i)*1000
+		r.append(gauge("a", at, float64(i)))
+		r.clock.Advance(time.Second)
+		c.until(at)
+	}
+	step(0)
+	wait := make(chan struct{})
+	release := sync.OnceFunc(func() {
+		r.gaps.stalled.Store(nil)
+		close(wait)
+	})
+	t.Cleanup(release) // before the hub closes, which waits for reads
+	r.gaps.stalled.Store(&wait)
+	r.subscribe(live.Request{Query: "sum(m)"})
+	samples.Close()
+	samples.join(r, live.Request{After: start.UnixMilli()})
+	samples.poll() // asks for what was stored meanwhile
+	for deadline := time.Now().Add(30 * time.Second); r.gaps.reads.Load() < 2; {
+		if time.Now().After(deadline) {
+			t.Fatal("there are no two reads")
+		}
+		r.clock.Advance(time.Second)
+		time.Sleep(time.Millisecond) // between two looks
+	}
+	last := int(r.clock.Now().Sub(start) / time.Second)
+	for i := range 20 {
+		step(last + i)
+	}
+	release()
+	samples.until(r, "all has come", func() bool { return len(samples.seen) >= 21 })
 }

@@ -57,6 +57,8 @@ func (s *incremental) clear() {
 	s.total = 0
 }
 
+func (s *incremental) cold() bool { return s.feed == nil }
+
 func (s *incremental) close() {
 	if s.feed != nil {
 		s.feed.Close()

@@ -179,7 +179,7 @@ func valueOf(x *model.FeedSample) Value {
 func (s *sampler) fill(ctx context.Context, now time.Time) error {
 	e := s.e
 	from, ok := e.oldestAsked()
-	if !ok || now.Before(s.hold) || e.held.Load() >= int64(e.hub.opts.MaxSamples) { // who takes what is held wakes us
+	if !ok || now.Before(s.hold) || e.task.as == light || e.held.Load() >= int64(e.hub.opts.MaxSamples) { // who takes what is held wakes us
 		return nil
 	}
 	steps, why, err := s.stored(ctx, from, now)

@@ -34,7 +34,8 @@ type taskState struct {
 	at      int // in the heap, plus one; 0: not there
 	queued  bool
 	running bool
-	again   bool // kicked while it ran
+	again   bool  // kicked while it ran
+	as      class // of the workers that run it; for the run to see
 }
 
 // scheduler runs tasks: one goroutine watches the clock, a few work.
@@ -163,7 +164,7 @@ func (s *scheduler) take(c class) task {
 		s.mu.ready[c] = nil
 	}
 	st := t.state()
-	st.queued, st.running = false, true
+	st.queued, st.running, st.as = false, true, c
 	return t
 }
 

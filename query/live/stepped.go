@@ -23,6 +23,8 @@ func (s *stepped) refresh(ctx context.Context, _ int64) (span, error) {
 	return s.track.changed(ctx, s.e.next-s.e.key.step)
 }
 
+func (s *stepped) cold() bool { return true }
+
 func (s *stepped) close() { s.track.close() }
 
 func (s *stepped) steps(ctx context.Context, from, to int64) ([]*Step, error) {
