@@ -80,7 +80,7 @@ func (g *group) announce(at place, to raft.Server) {
 		RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(g.node.raftID), Addr: []byte(g.node.name)},
 		Term:      at.Term, PrevLogEntry: at.Index, PrevLogTerm: at.Term, LeaderCommitIndex: at.Index,
 	}
-	g.node.link(string(to.Address)).start(kindAppend, g.id, putAppend(forMember(to.ID), req), func([]byte, error) {})
+	g.node.link(string(to.Address)).start(kindAnnounce, g.id, putAppend(forMember(to.ID), req), func([]byte, error) {})
 }
 
 // announceTo announces a committed entry to one node, if that is a follower.

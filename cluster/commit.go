@@ -1,10 +1,12 @@
 package cluster
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/strandline-db/strandline/engine"
@@ -77,10 +79,27 @@ var errSlow = fmt.Errorf("%w: the leader does not answer", model.ErrUnavailable)
 
 func newCommit(n *Node, ops []engine.Op) *commit {
 	c := &commit{n: n, ops: ops, states: make([]attempt, len(ops)), outcomes: make(chan outcome, 4*len(ops))}
-	for i := range ops {
+	c.sendAll()
+	return c
+}
+
+// sendAll sends all operations for the first time: those of groups that others lead, which
+// have the longer way, before those of our own, and a node's in one frame.
+func (c *commit) sendAll() {
+	links := map[*link]int{}
+	var own, others []int
+	for i := range c.ops {
+		if l := c.n.linkTo(uint64(c.ops[i].Shard)); l != nil {
+			links[l]++
+			others = append(others, i)
+		} else {
+			own = append(own, i)
+		}
+	}
+	expect(links)
+	for _, i := range append(others, own...) {
 		c.send(i)
 	}
-	return c
 }
 
 // report never blocks: who answers late must not wait, and what is dropped is asked
@@ -142,7 +161,7 @@ func (n *Node) Describe(ctx context.Context, mds []model.Metadata) error {
 	if err != nil {
 		return err
 	}
-	_, _, err = n.commitMeta(ctx, op)
+	_, err = n.commitMeta(ctx, op)
 	return err
 }
 
@@ -152,45 +171,69 @@ func (n *Node) ChangeRecords(ctx context.Context, c *model.RecordChange) error {
 	if err != nil {
 		return err
 	}
-	index, r, err := n.commitMeta(ctx, op)
+	a, err := n.commitMeta(ctx, op)
 	if err != nil {
-		return err
-	}
-	if err := engine.Conflict(c, &r); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, n.opts.CommitTimeout)
 	defer cancel()
-	return n.meta().fsm.wait(ctx, index, 0)
+	if err := n.meta().fsm.wait(ctx, a.index, 0); err != nil {
+		return err
+	}
+	if err := engine.Conflict(c, &a.r); err != nil && !(a.again && n.stands(c)) {
+		return err
+	}
+	return nil
+}
+
+// stands tells whether the records are as a change would make them.
+func (n *Node) stands(c *model.RecordChange) bool {
+	want := map[string]model.Change{} // the last of each
+	for _, x := range c.Changes {
+		want[x.Key] = x
+	}
+	for key, x := range want {
+		is := slices.ContainsFunc(n.replicas.Records(key), func(r model.Record) bool { return r.Key == key && (x.Delete || bytes.Equal(r.Value, x.Value)) })
+		if is == x.Delete {
+			return false
+		}
+	}
+	return true
+}
+
+// metaAnswer is what became of a proposal of the metadata's group.
+type metaAnswer struct {
+	index uint64
+	r     engine.Result
+	again bool // it was proposed more than once: an earlier attempt may have been done
 }
 
 // commitMeta commits one proposal of the metadata's group. After a refusal it tries
 // again: a change of records whose first attempt was done in silence meets its own
-// guards, so that what has a guard may be told to conflict with itself.
-func (n *Node) commitMeta(ctx context.Context, op []byte) (uint64, engine.Result, error) {
+// guards then; see stands.
+func (n *Node) commitMeta(ctx context.Context, op []byte) (metaAnswer, error) {
 	ctx, cancel := n.whileReached(ctx, n.opts.CommitTimeout, []uint64{uint64(metaStream)})
 	defer cancel()
 	type answer struct {
-		index uint64
-		r     engine.Result
-		err   error
+		metaAnswer
+		err error
 	}
-	for {
+	for again := false; ; again = true {
 		done := make(chan answer, 1)
-		n.send(uint64(metaStream), &proposal{op: op, done: func(index uint64, r engine.Result, err error) { done <- answer{index, r, err} }})
+		n.send(uint64(metaStream), &proposal{op: op, done: func(index uint64, r engine.Result, err error) { done <- answer{metaAnswer{index, r, again}, err} }})
 		select {
 		case a := <-done:
 			if !errors.Is(a.err, model.ErrUnavailable) && !errors.Is(a.err, model.ErrOverloaded) {
-				return a.index, a.r, a.err
+				return a.metaAnswer, a.err
 			}
 		case <-time.After(attemptWait):
 		case <-ctx.Done():
-			return 0, engine.Result{}, fmt.Errorf("%w: the metadata was not confirmed in time", model.ErrUnavailable)
+			return metaAnswer{}, fmt.Errorf("%w: the metadata was not confirmed in time", model.ErrUnavailable)
 		case <-n.ctx.Done():
-			return 0, engine.Result{}, model.ErrClosed
+			return metaAnswer{}, model.ErrClosed
 		}
 		if n.pause(ctx) != nil {
-			return 0, engine.Result{}, fmt.Errorf("%w: the metadata's group has no leader", model.ErrUnavailable)
+			return metaAnswer{}, fmt.Errorf("%w: the metadata's group has no leader", model.ErrUnavailable)
 		}
 	}
 }

@@ -215,12 +215,35 @@ func (l *link) send(m *message, frame *[]byte, done func([]byte, error)) (id uin
 	m.id, id = l.mu.next, l.mu.next
 	l.mu.pending[id] = request{m.kind, done, frame}
 	l.mu.Unlock()
-	if err := w.send(m); err != nil {
+	send := w.send
+	if m.logged() {
+		send = w.sendExpected
+	}
+	if err := send(m); err != nil {
 		if l.forget(id) {
 			done(nil, fmt.Errorf("%w: %w", model.ErrUnavailable, err))
 		}
 	}
 	return id
+}
+
+// expect tells the connection that so many requests with something for the peer's log are
+// about to come, so that they share a frame.
+func (l *link) expect(n int) {
+	l.mu.Lock()
+	w := l.mu.w
+	l.mu.Unlock()
+	if w != nil {
+		w.expect(n)
+	}
+}
+
+func expect(links map[*link]int) {
+	for l, n := range links {
+		if n > 1 {
+			l.expect(n)
+		}
+	}
 }
 
 // forget gives a request up; false if its answer has come.

@@ -73,6 +73,11 @@ func (n *Node) round(first *proposal) (_ <-chan struct{}, pace time.Duration) {
 			close(settled)
 		}
 	}
+	links := map[*link]int{}
+	for g := range entries {
+		g.trans.flowing.count(links)
+	}
+	expect(links)
 	for g, e := range entries {
 		data := make([]byte, 0, e.size)
 		for _, p := range e.proposals {

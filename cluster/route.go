@@ -56,13 +56,27 @@ func (n *Node) localLeader(id uint64) string {
 	return string(leader)
 }
 
+// knownLeader is leaderOf without asking anybody; empty if that would be needed.
+func (n *Node) knownLeader(id uint64) string {
+	if leader := n.localLeader(id); leader != "" {
+		return leader
+	}
+	return n.leaders.get(id)
+}
+
+// linkTo returns the link on which a proposal to a group would go; nil if it stays here, or
+// the leader is not known.
+func (n *Node) linkTo(id uint64) *link {
+	if leader := n.knownLeader(id); leader != "" && leader != n.name {
+		return n.link(leader)
+	}
+	return nil
+}
+
 // leaderOf returns who leads a group: as its replica here knows, as is remembered, or as
 // one of those that have replicas says.
 func (n *Node) leaderOf(ctx context.Context, id uint64) (string, error) {
-	if leader := n.localLeader(id); leader != "" {
-		return leader, nil
-	}
-	if leader := n.leaders.get(id); leader != "" {
+	if leader := n.knownLeader(id); leader != "" {
 		return leader, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, attemptWait)
@@ -167,10 +181,7 @@ func (n *Node) relay(id uint64, op []byte, respond func([]byte, error)) {
 		g.submit(p)
 		return
 	}
-	leader := n.localLeader(id)
-	if leader == "" {
-		leader = n.leaders.get(id)
-	}
+	leader := n.knownLeader(id)
 	if leader == "" || leader == n.name || n.silent(leader) {
 		respond(nil, errNotLeader)
 		return

@@ -44,13 +44,13 @@ func (n *Node) serve(ctx context.Context, conn net.Conn) error {
 	wrote := make(chan error, 1)
 	go func() { wrote <- w.write(); w.close() }()
 	err = w.read(func(m *message) {
-		id := m.id
+		id, with := m.id, m.with
 		respond := func(data []byte, err error) {
 			a := message{kind: kindAnswer, id: id, data: data}
 			if err != nil {
 				a.kind, a.data = kindError, []byte(err.Error())
 			}
-			_ = w.send(&a) // a connection that has ended needs no answer
+			_ = w.answer(&a, with) // a connection that has ended needs no answer
 		}
 		if m.kind == kindHello {
 			respond(n.answerHello())
@@ -139,7 +139,7 @@ func (n *Node) handleGroup(ctx context.Context, from *wire, m *message, respond 
 		return
 	}
 	switch m.kind {
-	case kindAppend, kindHeartbeat, kindVote, kindPreVote, kindInstall, kindTimeoutNow:
+	case kindAppend, kindAnnounce, kindHeartbeat, kindVote, kindPreVote, kindInstall, kindTimeoutNow:
 		g.trans.receive(m, respond)
 	case kindPropose:
 		g.proposeFor(m.data, respond)

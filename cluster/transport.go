@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -35,6 +36,7 @@ type transport struct {
 	// announce tells a follower that an entry is committed, if it is one of this term.
 	announce func(index uint64, to raft.ServerAddress)
 	fresh    freshness
+	flowing  flowing
 	floor    atomic.Pointer[place] // see reassure; nil: none
 }
 
@@ -165,7 +167,7 @@ func (t *transport) receive(m *message, respond func([]byte, error)) {
 	answers := make(chan raft.RPCResponse, 1)
 	rpc := raft.RPC{RespChan: answers}
 	switch m.kind {
-	case kindAppend:
+	case kindAppend, kindAnnounce:
 		rpc.Command = d.appendRequest()
 	case kindHeartbeat:
 		t.receiveHeartbeat(d, respond)
@@ -233,8 +235,38 @@ func (t *transport) settle(answers <-chan raft.RPCResponse, respond func([]byte,
 func (t *transport) AppendEntriesPipeline(id raft.ServerID, target raft.ServerAddress) (raft.AppendPipeline, error) {
 	p := &pipeline{trans: t, target: target, link: t.node.link(string(target)), id: id, group: t.group, flying: make(chan *appendFuture, pipelineCap),
 		ready: make(chan raft.AppendFuture, pipelineCap), closed: make(chan struct{})}
+	t.flowing.add(p)
 	go p.order()
 	return p, nil
+}
+
+// flowing is the pipelines of a group.
+type flowing struct {
+	mu struct {
+		sync.Mutex
+		all []*pipeline
+	}
+}
+
+func (f *flowing) add(p *pipeline) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.mu.all = append(f.mu.all, p)
+}
+
+func (f *flowing) remove(p *pipeline) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.mu.all = slices.DeleteFunc(f.mu.all, func(q *pipeline) bool { return p == q })
+}
+
+// count adds one for each link that the group's next entry will go to.
+func (f *flowing) count(links map[*link]int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, p := range f.mu.all {
+		links[p.link]++
+	}
 }
 
 // pipeline sends appends without waiting for their answers, which it delivers in the
@@ -336,6 +368,9 @@ func (p *pipeline) Consumer() <-chan raft.AppendFuture { return p.ready }
 
 // Close implements raft.AppendPipeline.
 func (p *pipeline) Close() error {
-	p.once.Do(func() { close(p.closed) })
+	p.once.Do(func() {
+		close(p.closed)
+		p.trans.flowing.remove(p)
+	})
 	return nil
 }

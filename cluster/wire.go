@@ -10,6 +10,7 @@ import (
 	"net"
 	"runtime"
 	"sync"
+	"time"
 )
 
 // On a connection, in both directions, after the preface (see hello.go):
@@ -20,13 +21,15 @@ import (
 //
 // Integers are little-endian. Requests go one way and answers the other; a pair of
 // nodes has two connections. A frame is what had gathered when the writer came
-// round, so that many groups share a system call.
+// round, so that many groups share a system call and wake the peer once. What belongs
+// together, as the entries of a round do, is expected: the frame waits for the last of it.
 const (
 	frameHeader = 8
 	maxFrame    = 256 << 20
 	maxQueued   = 64 << 20         // bytes that wait for a connection
 	maxWhole    = 4 * fetchesAhead // whole frames that wait for a connection
 	maxSpare    = 4 << 20          // of a buffer that is kept for the next frame
+	expectWait  = 500 * time.Microsecond
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -73,8 +76,9 @@ const (
 	kindWork // begins work on shards; see work.go
 	kindWorkPoll
 	kindWorkEnd
-	kindCut   // begins to flush a shard and offer it; the rest is as of kindWork
-	kindRelay // as kindPropose, for a node that can't reach the leader
+	kindCut      // begins to flush a shard and offer it; the rest is as of kindWork
+	kindRelay    // as kindPropose, for a node that can't reach the leader
+	kindAnnounce // a kindAppend without entries: what is committed
 )
 
 // message is one message; its data is the receiver's to keep.
@@ -83,6 +87,7 @@ type message struct {
 	id    uint64
 	group uint64
 	data  []byte
+	with  *together           // what came in the same frame; nil: nothing that is answered at the same time
 	frame []byte              // what data is a part of, if the receiver may give it to buffers; or nil
 	put   func([]byte) []byte // if not nil, appends the data, to be sent without a copy of it
 }
@@ -121,6 +126,9 @@ type wire struct {
 		sync.Mutex
 		buf    []byte // the next frame's body behind room for the header
 		whole  []wholeFrame
+		coming int       // messages that are expected
+		until  time.Time // and for how long a frame waits for them
+		due    bool      // all that were expected have come: the frame waits for no others
 		closed bool
 	}
 }
@@ -129,8 +137,41 @@ func newWire(conn net.Conn, pool *buffers) *wire {
 	return &wire{conn: conn, wake: make(chan struct{}, 1), pool: pool}
 }
 
+// together is requests of one frame whose answers will come at about the same time: they
+// wait for the log. Under the lock of the wire that answers.
+type together struct {
+	open  int // answers to come
+	begun bool
+}
+
+// expect has the next frame wait, expectWait at most, for so many messages that go by
+// sendExpected.
+func (w *wire) expect(n int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.expectLocked(n)
+}
+
+func (w *wire) expectLocked(n int) {
+	now := time.Now()
+	if now.After(w.mu.until) {
+		w.mu.coming = 0 // what has not come does not come
+	}
+	w.mu.coming += n
+	w.mu.until = now.Add(expectWait)
+}
+
 // send queues a message.
-func (w *wire) send(m *message) error {
+func (w *wire) send(m *message) error { return w.queue(m, nil, false) }
+
+// sendExpected queues one of the messages that expect has spoken of.
+func (w *wire) sendExpected(m *message) error { return w.queue(m, nil, true) }
+
+// answer queues the answer to one of the requests of with; the first has the frame wait for
+// the others.
+func (w *wire) answer(m *message, with *together) error { return w.queue(m, with, with != nil) }
+
+func (w *wire) queue(m *message, with *together, expected bool) error {
 	w.mu.Lock()
 	if w.mu.closed {
 		w.mu.Unlock()
@@ -140,13 +181,22 @@ func (w *wire) send(m *message) error {
 		w.mu.Unlock()
 		return errQueueFull
 	}
-	first := len(w.mu.buf) == 0
-	if first {
+	wake := len(w.mu.buf) == 0
+	if wake {
 		w.mu.buf = append(w.mu.buf, make([]byte, frameHeader)...)
 	}
 	w.mu.buf = m.append(w.mu.buf)
+	if with != nil && !with.begun {
+		with.begun = true
+		w.expectLocked(with.open)
+	}
+	if expected && w.mu.coming > 0 {
+		if w.mu.coming--; w.mu.coming == 0 {
+			w.mu.due, wake = true, true
+		}
+	}
 	w.mu.Unlock()
-	if first {
+	if wake {
 		select {
 		case w.wake <- struct{}{}:
 		default:
@@ -191,24 +241,33 @@ func seal(frame []byte) {
 // write sends what is queued until the connection fails or is closed.
 func (w *wire) write() error {
 	var spare []byte
-	had := 0
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	<-timer.C
 	for {
 		<-w.wake
-	again:
+		for had := 0; ; {
+			wait, size, err := w.gathering(had)
+			if err != nil {
+				return err
+			}
+			if wait > 0 {
+				timer.Reset(wait)
+				select {
+				case <-w.wake:
+					timer.Stop()
+				case <-timer.C:
+				}
+			} else if size == had {
+				break
+			} else { // let others add to the frame for as long as they do
+				had = size
+				runtime.Gosched()
+			}
+		}
 		w.mu.Lock()
-		if w.mu.closed {
-			w.mu.Unlock()
-			return net.ErrClosed
-		}
-		if n := len(w.mu.buf); n != had { // let others add to the frame for as long as they do
-			had = n
-			w.mu.Unlock()
-			runtime.Gosched()
-			goto again
-		}
-		had = 0
 		frame, whole := w.mu.buf, w.mu.whole
-		w.mu.buf, w.mu.whole = spare[:0], nil
+		w.mu.buf, w.mu.whole, w.mu.due = spare[:0], nil, false
 		w.mu.Unlock()
 		if len(frame) > 0 {
 			seal(frame)
@@ -226,6 +285,25 @@ func (w *wire) write() error {
 			w.pool.put(f.buf)
 		}
 	}
+}
+
+// gathering returns for how long the next frame waits for what is expected, and how large
+// it is; had, if nothing is to be added.
+func (w *wire) gathering(had int) (wait time.Duration, size int, _ error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch {
+	case w.mu.closed:
+		return 0, 0, net.ErrClosed
+	case w.mu.due:
+		return 0, had, nil
+	case w.mu.coming > 0:
+		if wait = time.Until(w.mu.until); wait > 0 {
+			return wait, 0, nil
+		}
+		w.mu.coming = 0 // they do not come
+	}
+	return 0, len(w.mu.buf), nil
 }
 
 // read hands every message to fn until the connection fails.
@@ -252,10 +330,37 @@ func (w *wire) read(fn func(*message)) error {
 		if crc32.Checksum(body, castagnoli) != binary.LittleEndian.Uint32(head[4:]) {
 			return fmt.Errorf("%w: checksum mismatch", errMessage)
 		}
-		if err := eachMessage(body, w.lends, fn); err != nil {
+		with, err := requestsIn(body)
+		if err != nil {
+			return err
+		}
+		err = eachMessage(body, w.lends, func(m *message) {
+			if m.logged() {
+				m.with = with
+			}
+			fn(m)
+		})
+		if err != nil {
 			return err
 		}
 	}
+}
+
+// logged tells whether a request is answered when a log has made something durable.
+func (m *message) logged() bool { return m.kind == kindAppend || m.kind == kindPropose }
+
+// requestsIn counts the requests of a frame that are to be answered together.
+func requestsIn(body []byte) (*together, error) {
+	n := 0
+	err := eachMessage(body, false, func(m *message) {
+		if m.logged() {
+			n++
+		}
+	})
+	if n < 2 {
+		return nil, err
+	}
+	return &together{open: n}, err
 }
 
 func eachMessage(body []byte, lent bool, fn func(*message)) error {
