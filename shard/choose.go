@@ -463,6 +463,9 @@ func (s *Shard) noteChosen(group []BlockRef) error {
 // findPairs finds the series of the cursors' blocks of which the merge must choose.
 func (f *blockSource) findPairs(cs []Choice, cut int64) error {
 	label := cs[len(cs)-1].Label
+	if !slices.ContainsFunc(f.cursors, func(c *cursor) bool { return c.b.hasLabel(label) }) {
+		return nil
+	}
 	g := pairGroups{label: label, byKey: map[string][]*selected{}}
 	byKey := map[string]*selected{}
 	for _, c := range f.cursors {

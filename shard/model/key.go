@@ -58,8 +58,8 @@ func AppendKeyWithout(dst, key []byte, name string) []byte {
 	return append(append(dst, key[:from]...), key[to:]...)
 }
 
-// keySpan returns where in a canonical key the label called name lies; an empty span if
-// it has none.
+// keySpan returns where in a canonical key the label called name, which is not empty, lies;
+// an empty span if it has none.
 func keySpan(key []byte, name string) (from, to int) {
 	for from < len(key) {
 		// A look at the name is enough to pass a label, which this does for every series of
@@ -74,6 +74,9 @@ func keySpan(key []byte, name string) (from, to int) {
 				break
 			}
 			n, to = long, len(key)-len(rest)
+		}
+		if len(n) > 0 && n[0] > name[0] {
+			break // what is usual
 		}
 		if string(n) >= name {
 			if string(n) == name {

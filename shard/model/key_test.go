@@ -46,3 +46,12 @@ func BenchmarkPairHash(b *testing.B) {
 	})
 	_ = sum
 }
+
+func BenchmarkHashKey(b *testing.B) {
+	key := AppendKey(nil, labels.FromStrings("__name__", "node_cpu_seconds_total", "cpu", "3", "instance", "host-17:9100", "job", "node", "mode", "idle"))
+	var sum uint64
+	for b.Loop() {
+		sum += HashKey(key)
+	}
+	_ = sum
+}
