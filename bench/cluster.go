@@ -248,7 +248,7 @@ func singleCPU(ctx context.Context, o *clusterOptions, path, dir, bodies string)
 	if err != nil {
 		return 0, err
 	}
-	defer func() { err = errors.Join(err, p.Kill()) }()
+	defer func() { err = errors.Join(err, p.Kill()) }() // again, if all goes well
 	before, err := p.CPU()
 	if err != nil {
 		return 0, err
@@ -260,7 +260,30 @@ func singleCPU(ctx context.Context, o *clusterOptions, path, dir, bodies string)
 	after, err := p.CPU()
 	v := (after - before).Seconds() / (float64(sent.Samples) / 1e6)
 	fmt.Printf("single node, %d senders: %.3f CPU s a million samples, %.0f samples/s\n", o.senders, v, float64(sent.Samples)/sent.Wall.Seconds())
-	return v, err
+	if err != nil {
+		return 0, err
+	}
+	return v, floor(ctx, p, dir, v, float64(sent.Samples)/1e6)
+}
+
+// floor says what three nodes must take at least: two of them do what a single node does
+// when it starts after a SIGKILL, which is to read the log and apply it, and the third what
+// it did before that. The network, and writing the log of two, come on top.
+func floor(ctx context.Context, p *peers.Process, dir string, single, millions float64) error {
+	if err := p.Kill(); err != nil {
+		return err
+	}
+	again, err := peers.Start(ctx, p.Spec, dir)
+	if err != nil {
+		return err
+	}
+	replay, err := again.CPU()
+	if err = errors.Join(err, again.Kill()); err != nil {
+		return err
+	}
+	v := replay.Seconds() / millions
+	fmt.Printf("floor of three nodes: %.2f of the single node (replaying its log: %.3f CPU s a million samples)\n", (single+2*v)/single, v)
+	return nil
 }
 
 func (o *clusterOptions) send(ctx context.Context, base, bodies string, rate float64) (load.Result, error) {

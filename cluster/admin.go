@@ -127,7 +127,8 @@ func (n *Node) begin(ctx context.Context, m *clusterMap, p *Proposal, why string
 }
 
 // unlessDone is the outcome of a change to the map: one that met its own guards, since the
-// answer to its first attempt was lost, is done.
+// answer to its first attempt was lost, is done. ChangeRecords knows that by itself as long
+// as nobody has gone on from there (see stands); the coordinator soon does.
 func (n *Node) unlessDone(ctx context.Context, err error, done func(*clusterMap) bool) error {
 	if !errors.Is(err, model.ErrConflict) {
 		return err
