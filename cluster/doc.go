@@ -22,6 +22,11 @@
 // success is shown to Raft before it has (late.go): so the fsyncs of the two run beside
 // each other, and the leader's is often that of other groups' entries that it follows.
 //
+// One request has operations for many groups, led by different nodes. What of it goes the
+// same way at the same time shares a frame (wire.expect): its operations for one leader, the
+// entries of a leader's round, the answers to the requests of one frame. The log does the
+// same for fsyncs (see package wal), and commits are announced all together (announce.go).
+//
 // Heartbeats of all groups go out together with the node's beat (beat.go), and tell the
 // followers how fresh their state is.
 //

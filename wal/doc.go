@@ -14,6 +14,10 @@
 // *CorruptionError, or, with PutAside, cut too and doubted (aside.go). After a failed write or fsync the log answers ErrFailed for ever:
 // the page cache can't be trusted, and nothing is tried again.
 //
+// With a Pace a log serves many appenders that know nothing of each other: it learns which
+// streams are written at about the same time (company), and a write waits a little for those
+// that are about to come, so that one fsync serves all.
+//
 // All methods are safe for concurrent use. Data given to Append is copied before it
 // returns; data handed to a Replay callback is valid until the callback returns.
 package wal
