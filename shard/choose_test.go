@@ -107,6 +107,7 @@ type pairReplica struct {
 	name string
 	fs   *vfs.MemFS
 	opts Options
+	cut  *Cut // frozen, and not yet persisted or given up
 }
 
 // pairWorld is a model and replicas that apply the same log.
@@ -316,6 +317,17 @@ func (w *pairWorld) step() {
 func (w *pairWorld) work(r *pairReplica) {
 	w.t.Helper()
 	ctx := context.Background()
+	if r.cut != nil { // the log goes on meanwhile
+		switch w.rng.IntN(3) {
+		case 0:
+			r.Unfreeze(r.cut)
+			r.cut = nil
+		case 1:
+			w.must(r.Persist(ctx, r.cut, Mark{Applied: r.cut.applied, Term: 1}))
+			r.cut = nil
+		}
+		return
+	}
 	switch w.rng.IntN(9) {
 	case 0, 1:
 		_, err := r.Flush(ctx)
@@ -324,7 +336,7 @@ func (w *pairWorld) work(r *pairReplica) {
 		// Clocks differ: what is merged where, and when, must not matter.
 		w.must(r.Maintain(ctx, time.UnixMilli(w.now+w.rng.Int64N(20*pair.Bucket)-10*pair.Bucket)))
 	case 4:
-		r.Unfreeze(r.Freeze())
+		r.cut = r.Freeze()
 	case 5:
 		w.must(r.Close())
 		w.open(r)

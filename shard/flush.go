@@ -62,16 +62,69 @@ func (h *head) freeze() *Cut {
 	return c
 }
 
-// unfreeze gives up a cut that was not written: its generations stay, for the next.
+// unfreeze gives up a cut that was not written. Its generations become active again, but
+// for those that a choice keeps apart from what came later: they stay, for the next cut.
 func (h *head) unfreeze(c *Cut) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if c.epoch != h.mu.epoch {
 		return
 	}
+	for _, f := range c.series {
+		if f.to == c.applied && !touched(h.mu.choices[stage(h.mu.choices, f.to, 0):], f.s.minT) {
+			h.reviveLocked(h.mu.held[f.no], f.s)
+		}
+	}
 	h.mu.samples += c.samples
 	h.mem.bytes += c.bytes
 	h.mu.minT, h.mu.maxT = min(h.mu.minT, c.minT), max(h.mu.maxT, c.maxT)
+}
+
+// reviveLocked makes a series' last generation, old, active again: what has come since is
+// stored behind it, in the order that its kinds have.
+func (h *head) reviveLocked(s *series, old *store) {
+	at := &s.older
+	for *at != nil && &(*at).store != old {
+		at = &(*at).next
+	}
+	if *at == nil || (*at).next != nil {
+		return
+	}
+	newer := s.active
+	s.active, *at = *old, nil
+	var m merger
+	if err := newer.read(&h.mem.dec, &m); err != nil {
+		panic(fmt.Sprintf("shard: a chunk of the head does not decode: %v", err)) // memory is damaged
+	}
+	for i, t := range m.cols.T {
+		st := int64(0)
+		if i < len(m.cols.ST) {
+			st = m.cols.ST[i]
+		}
+		s.active.dropHist(t)
+		s.active.widen(t)
+		s.active.late = append(s.active.late, sample{t: t, v: m.cols.V[i], st: st})
+	}
+	if newer.tail != nil {
+		h.mem.tails.put(newer.tail)
+	}
+	if newer.more != nil {
+		s.active.putBack(newer.more)
+	}
+}
+
+// putBack appends newer histograms and exemplars.
+func (a *store) putBack(newer *blobs) {
+	for _, b := range slices.Concat(newer.hist, newer.exemplars) {
+		a.widen(b.t)
+	}
+	if a.more == nil {
+		a.more = newer
+		return
+	}
+	a.more.hist = slices.Concat(a.more.hist, newer.hist)
+	a.more.exemplars = slices.Concat(a.more.exemplars, newer.exemplars)
+	a.more.histMaxT = max(a.more.histMaxT, newer.histMaxT)
 }
 
 // thawLocked drops the frozen generations after their blocks are live.
