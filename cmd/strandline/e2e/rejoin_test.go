@@ -66,6 +66,18 @@ func (c *trio) whole() error {
 // cutTail takes the last bytes that were written off a log, as a disk may that lied.
 func cutTail(t *testing.T, dir string) {
 	t.Helper()
+	harmLog(t, dir, func(written []byte) { clear(written[max(0, len(written)-64):]) })
+}
+
+// flipMiddle flips a bit amid what was written to a log.
+func flipMiddle(t *testing.T, dir string) {
+	t.Helper()
+	harmLog(t, dir, func(written []byte) { written[len(written)/2] ^= 4 })
+}
+
+// harmLog changes what was written to the last segment of a log.
+func harmLog(t *testing.T, dir string, harm func(written []byte)) {
+	t.Helper()
 	segments, err := filepath.Glob(filepath.Join(dir, "wal", "*.wal"))
 	if err != nil || len(segments) == 0 {
 		t.Fatalf("no log in %s: %v", dir, err)
@@ -75,15 +87,14 @@ func cutTail(t *testing.T, dir string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	end := len(bytes.TrimRight(b, "\x00")) // the rest is preallocated
-	clear(b[max(0, end-64):end])
+	harm(bytes.TrimRight(b, "\x00")) // the rest is preallocated
 	if err := os.WriteFile(last, b, 0o600); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// TestRejoin is fault 15, in a soak: folders are lost and logs' ends cut, while another
-// node fails as well; nodes are away for longer than the log goes back, and are killed
+// TestRejoin is fault 15, in a soak: folders are lost, and logs cut at their ends
+// and damaged inside, while another node fails as well; nodes are away for longer than the log goes back, and are killed
 // while they fetch; and nodes are stopped one after another, as by an upgrade.
 func TestRejoin(t *testing.T) {
 	if !*soak {
@@ -97,6 +108,7 @@ func TestRejoin(t *testing.T) {
 			}
 		}),
 		damaged("tail cut", func(t *testing.T, c *trio, i int) { cutTail(t, filepath.Join(c.dir, fmt.Sprintf("n%d", i+1))) }),
+		damaged("log damaged", func(t *testing.T, c *trio, i int) { flipMiddle(t, filepath.Join(c.dir, fmt.Sprintf("n%d", i+1))) }),
 		damaged("away long", func(t *testing.T, c *trio, i int) {
 			time.Sleep(8 * time.Second) // more entries than stay in the others' logs
 			for range 3 {
