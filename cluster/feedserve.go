@@ -13,7 +13,7 @@ import (
 const (
 	maxServedFeeds = 8192        // of other nodes, open here
 	maxFeedBuffer  = 1 << 16     // samples that wait for another node, a feed
-	feedWait       = silence / 3 // a poll that has nothing to tell says so by then
+	feedWait       = time.Second // a poll that has nothing to tell says so by then
 	feedIdle       = 30 * time.Second
 )
 

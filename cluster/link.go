@@ -22,8 +22,8 @@ var errDown = fmt.Errorf("%w: no connection to the node", model.ErrUnavailable)
 // errSilent: the peer has not answered for some time.
 var errSilent = fmt.Errorf("%w: the node does not answer", model.ErrUnavailable)
 
-// silence is how long a peer may answer nothing while requests wait.
-const silence = 3 * time.Second
+// silence is how long a peer may answer nothing while requests wait, not even a hello.
+const silence = 1500 * time.Millisecond
 
 // link is the connection to one peer on which our requests go. It connects again by
 // itself; what waits when a connection ends fails with errDown.
@@ -147,7 +147,7 @@ func (l *link) dial(ctx context.Context) (_ net.Conn, name string, err error) {
 // watch closes a connection on which requests wait and no answer comes: after a
 // partition TCP alone would take much longer to notice, and to try again.
 func (l *link) watch(w *wire, ended <-chan struct{}) {
-	tick := time.NewTicker(silence / 4)
+	tick := time.NewTicker(silence / 2)
 	defer tick.Stop()
 	for {
 		select {
@@ -155,12 +155,12 @@ func (l *link) watch(w *wire, ended <-chan struct{}) {
 			return
 		case <-tick.C:
 		}
-		l.mu.Lock()
-		silent := len(l.mu.pending) > 0 && time.Since(l.mu.heard) > silence
-		l.mu.Unlock()
-		if silent {
+		if l.silent(silence) {
 			w.close()
 			return
+		}
+		if l.silent(silence / 3) { // what it was asked may take long, this does not
+			l.start(kindHello, 0, nil, func([]byte, error) {})
 		}
 	}
 }

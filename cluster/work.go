@@ -13,7 +13,7 @@ import (
 
 const (
 	maxWorks = 256              // for other nodes at a time
-	workWait = time.Second      // that an answer waits for a result; less than silence
+	workWait = time.Second      // that an answer waits for a result
 	workIdle = 20 * time.Second // after which a result that nobody fetches is dropped
 )
 
