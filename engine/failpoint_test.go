@@ -38,10 +38,10 @@ func failpoints(t *testing.T) (names []string) {
 
 // TestPowerCutAtFailpoints cuts the power at every named failpoint that an engine comes
 // to by itself, merges included: those of an installation and a repair need other
-// replicas.
+// replicas, and what is put aside in the log was damaged before.
 func TestPowerCutAtFailpoints(t *testing.T) {
 	for _, name := range failpoints(t) {
-		if strings.HasPrefix(name, "install-") || strings.HasPrefix(name, "repair-") {
+		if strings.HasPrefix(name, "install-") || strings.HasPrefix(name, "repair-") || name == "wal-put-aside" {
 			continue
 		}
 		t.Run(name, func(t *testing.T) {
