@@ -274,8 +274,13 @@ func (c *trio) checkAll() {
 	}
 }
 
+// flush flushes a node, when it has what was acknowledged before; one that is cut off
+// flushes what it has.
 func (c *trio) flush(name string) {
 	c.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	_, _, _ = c.nodes[name].node.Sync(ctx, Wanted{Level: Linearizable})
+	cancel()
 	for deadline := time.Now().Add(20 * time.Second); ; {
 		err := c.nodes[name].db.Flush(context.Background())
 		if err == nil {

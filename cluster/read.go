@@ -72,7 +72,7 @@ func (n *Node) syncGroups(ctx context.Context, w *Wanted, groups []*group) (time
 			if g.id != uint64(a.Shard) {
 				continue
 			}
-			if err := g.fsm.wait(ctx, a.Index, 0); err != nil {
+			if err := g.wait(ctx, a.Index); err != nil {
 				return 0, err
 			}
 		}
@@ -86,6 +86,17 @@ func (n *Node) syncGroups(ctx context.Context, w *Wanted, groups []*group) (time
 		level = Leader
 	}
 	return 0, n.catchUp(ctx, level, groups)
+}
+
+// wait returns once the replica has come to an entry, or with errNoReplica if it leaves.
+func (g *group) wait(ctx context.Context, index uint64) error {
+	if g.fsm.consumed() >= index {
+		return nil
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(g.ctx, func() { cancel(errNoReplica) })()
+	return g.fsm.wait(ctx, index, 0)
 }
 
 // catchUp brings groups here to where their leaders say that the level is reached.
@@ -109,7 +120,7 @@ func (n *Node) catchUp(ctx context.Context, level Level, open []*group) error {
 						mu.Lock()
 						left = append(left, g)
 						mu.Unlock()
-					} else if err := g.fsm.wait(ectx, indexes[i], 0); err != nil {
+					} else if err := g.wait(ectx, indexes[i]); err != nil {
 						return err
 					}
 				}

@@ -94,6 +94,16 @@ func (n *Node) split() (here, elsewhere []int) {
 // sync brings what is here, and at the nodes that are asked for the rest, to where the
 // read wants it, and returns how old it may be.
 func (p *reading) sync(ctx context.Context) (time.Duration, error) {
+	for {
+		age, err := p.syncOnce(ctx)
+		if !errors.Is(err, errNoReplica) || ctx.Err() != nil || p.n.ctx.Err() != nil {
+			return age, err
+		}
+		// A replica here has left meanwhile: its shard is read elsewhere.
+	}
+}
+
+func (p *reading) syncOnce(ctx context.Context) (time.Duration, error) {
 	groups := p.n.serving()
 	p.here = map[int]*group{}
 	for _, g := range groups {
@@ -118,7 +128,7 @@ func (p *reading) sync(ctx context.Context) (time.Duration, error) {
 		})
 	}
 	err := eg.Wait()
-	if p.wanted.Partial && errors.Is(err, model.ErrUnavailable) {
+	if p.wanted.Partial && errors.Is(err, model.ErrUnavailable) && !errors.Is(err, errNoReplica) {
 		p.warn("the data may be older than was asked for: " + err.Error())
 		p.mu.Lock()
 		defer p.mu.Unlock()
