@@ -24,7 +24,7 @@ import (
 	"github.com/strandline-db/strandline/wal/vfs"
 )
 
-// What Raft holds when it is shut down it does not answer: see entry.wait.
+// What Raft holds when it is shut down it does not answer: see group.settle.
 func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/hashicorp/raft.(*deferError).Error"))
 }

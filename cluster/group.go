@@ -22,23 +22,24 @@ const entriesAhead = 64
 
 // group is this node's member of one Raft group.
 type group struct {
-	node    *Node
-	ctx     context.Context // of the replica's life here
-	cancel  context.CancelFunc
-	id      uint64 // also the log's stream
-	machine machine
-	fsm     *fsm
-	store   *logStore
-	cached  *cachedStore // store, for Raft
-	snaps   *snapshots
-	trans   *transport
-	raft    *raft.Raft
-	started atomic.Pointer[raft.Raft] // raft, for what Raft calls while it starts
-	marks   marks
-	ahead   chan *entry                 // proposed, not yet settled
-	join    func(dst, op []byte) []byte // how operations make an entry
-	torn    int                         // how often in a row unstick saw a candidate with a leader; its own
-	handing struct {
+	node     *Node
+	ctx      context.Context // of the replica's life here
+	cancel   context.CancelFunc
+	id       uint64 // also the log's stream
+	machine  machine
+	fsm      *fsm
+	store    *logStore
+	cached   *cachedStore // store, for Raft
+	snaps    *snapshots
+	trans    *transport
+	raft     *raft.Raft
+	started  atomic.Pointer[raft.Raft] // raft, for what Raft calls while it starts
+	marks    marks
+	ahead    chan *entry                 // proposed, not yet settled
+	settling atomic.Pointer[entry]       // what settle waits for
+	join     func(dst, op []byte) []byte // how operations make an entry
+	torn     int                         // how often in a row unstick saw a candidate with a leader; its own
+	handing  struct {
 		sync.Mutex
 		not time.Time // before it leadership is not handed over
 	}
@@ -56,7 +57,8 @@ type entry struct {
 	proposals []*proposal
 	size      int // bytes of the proposals, roughly
 	future    raft.ApplyFuture
-	settled   func() // called when the proposals have been answered
+	settled   func()      // called when the proposals have been answered
+	answered  atomic.Bool // by whoever sets it
 }
 
 func newGroup(n *Node, id uint64, m machine, log *wal.Log) *group {
@@ -187,14 +189,22 @@ func (g *group) transfer(to raft.Server) error {
 	return nil
 }
 
-// settle is the goroutine that answers entries in the order of the log.
+// settle is the goroutine that answers entries in the order of the log. What Raft holds
+// when it is shut down it never answers, and settle is left waiting for it; abandon answers.
 func (g *group) settle() {
-	defer g.abandon()
 	for {
 		select {
 		case e := <-g.ahead:
-			g.settleEntry(e)
-			e.settled()
+			g.settling.Store(e)
+			if g.ctx.Err() != nil { // abandon may have come by before
+				e.giveUp()
+				continue
+			}
+			if err := e.future.Error(); e.answered.CompareAndSwap(false, true) {
+				g.settleEntry(e, err)
+				e.settled()
+			}
+			g.settling.Store(nil)
 		case <-g.ctx.Done():
 			return
 		}
@@ -203,32 +213,29 @@ func (g *group) settle() {
 
 // abandon answers what waits when the replica's life here has ended.
 func (g *group) abandon() {
+	if e := g.settling.Load(); e != nil {
+		e.giveUp()
+	}
 	for {
 		select {
 		case e := <-g.ahead:
-			e.fail(errNoReplica)
-			e.settled()
+			e.giveUp()
 		default:
 			return
 		}
 	}
 }
 
-// wait returns what became of an entry. What Raft holds when it is shut down it never
-// answers: then that is not known.
-func (e *entry) wait(ctx context.Context) error {
-	done := make(chan error, 1)
-	go func() { done <- e.future.Error() }()
-	select {
-	case err := <-done:
-		return err
-	case <-ctx.Done():
-		return errNoReplica
+// giveUp answers an entry, unless it has been answered: what became of it is not known.
+func (e *entry) giveUp() {
+	if e.answered.CompareAndSwap(false, true) {
+		e.fail(errNoReplica)
+		e.settled()
 	}
 }
 
-func (g *group) settleEntry(e *entry) {
-	if err := e.wait(g.ctx); err != nil {
+func (g *group) settleEntry(e *entry, err error) {
+	if err != nil {
 		e.fail(raftError(err))
 		return
 	}

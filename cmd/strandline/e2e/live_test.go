@@ -160,16 +160,22 @@ func newFollower(q string, step time.Duration) *follower {
 var errLive = errors.New("wrong update")
 
 func (f *follower) follow(ctx context.Context, sub *client.Subscription) {
+	takeAll(ctx, sub, &f.mu, &f.mu.err, f.takeLocked)
+}
+
+// takeAll hands the updates of a subscription to take, under mu, until ctx ends or there is
+// an error, which is joined to failed.
+func takeAll(ctx context.Context, sub *client.Subscription, mu sync.Locker, failed *error, take func(*client.Update) error) {
 	for u, err := range sub.All(ctx) {
 		if ctx.Err() != nil {
 			return
 		}
-		f.mu.Lock()
+		mu.Lock()
 		if err == nil {
-			err = f.takeLocked(&u)
+			err = take(&u)
 		}
-		f.mu.err = errors.Join(f.mu.err, err)
-		f.mu.Unlock()
+		*failed = errors.Join(*failed, err)
+		mu.Unlock()
 		if err != nil {
 			return
 		}

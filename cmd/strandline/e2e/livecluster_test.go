@@ -429,20 +429,7 @@ type sampleFollower struct {
 }
 
 func (f *sampleFollower) follow(ctx context.Context, sub *client.Subscription) {
-	for u, err := range sub.All(ctx) {
-		if ctx.Err() != nil {
-			return
-		}
-		f.mu.Lock()
-		if err == nil {
-			err = f.takeLocked(&u)
-		}
-		f.mu.err = errors.Join(f.mu.err, err)
-		f.mu.Unlock()
-		if err != nil {
-			return
-		}
-	}
+	takeAll(ctx, sub, &f.mu, &f.mu.err, f.takeLocked)
 }
 
 func (f *sampleFollower) takeLocked(u *client.Update) error {
