@@ -24,10 +24,7 @@ import (
 	"github.com/strandline-db/strandline/wal/vfs"
 )
 
-// What Raft holds when it is shut down it does not answer: see group.settle.
-func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/hashicorp/raft.(*deferError).Error"))
-}
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // trio is three nodes in this process, and what they have acknowledged.
 type trio struct {

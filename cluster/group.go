@@ -22,24 +22,24 @@ const entriesAhead = 64
 
 // group is this node's member of one Raft group.
 type group struct {
-	node     *Node
-	ctx      context.Context // of the replica's life here
-	cancel   context.CancelFunc
-	id       uint64 // also the log's stream
-	machine  machine
-	fsm      *fsm
-	store    *logStore
-	cached   *cachedStore // store, for Raft
-	snaps    *snapshots
-	trans    *transport
-	raft     *raft.Raft
-	started  atomic.Pointer[raft.Raft] // raft, for what Raft calls while it starts
-	marks    marks
-	ahead    chan *entry                 // proposed, not yet settled
-	settling atomic.Pointer[entry]       // what settle waits for
-	join     func(dst, op []byte) []byte // how operations make an entry
-	torn     int                         // how often in a row unstick saw a candidate with a leader; its own
-	handing  struct {
+	node    *Node
+	ctx     context.Context // of the replica's life here
+	cancel  context.CancelFunc
+	ended   chan struct{} // closed when ctx is done, for Raft's futures
+	id      uint64        // also the log's stream
+	machine machine
+	fsm     *fsm
+	store   *logStore
+	cached  *cachedStore // store, for Raft
+	snaps   *snapshots
+	trans   *transport
+	raft    *raft.Raft
+	started atomic.Pointer[raft.Raft] // raft, for what Raft calls while it starts
+	marks   marks
+	ahead   chan *entry                 // proposed, not yet settled
+	join    func(dst, op []byte) []byte // how operations make an entry
+	torn    int                         // how often in a row unstick saw a candidate with a leader; its own
+	handing struct {
 		sync.Mutex
 		not time.Time // before it leadership is not handed over
 	}
@@ -57,8 +57,7 @@ type entry struct {
 	proposals []*proposal
 	size      int // bytes of the proposals, roughly
 	future    raft.ApplyFuture
-	settled   func()      // called when the proposals have been answered
-	answered  atomic.Bool // by whoever sets it
+	settled   func() // called when the proposals have been answered
 }
 
 func newGroup(n *Node, id uint64, m machine, log *wal.Log) *group {
@@ -68,6 +67,8 @@ func newGroup(n *Node, id uint64, m machine, log *wal.Log) *group {
 		g.machine = m
 	}
 	g.ctx, g.cancel = context.WithCancel(n.ctx)
+	g.ended = make(chan struct{})
+	context.AfterFunc(g.ctx, func() { close(g.ended) })
 	g.fsm = newFSM(m, n.fail)
 	g.fsm.marked = g.marked
 	g.store = &logStore{log: log, id: wal.StreamID(id), fail: n.fail, tap: n.opts.tap, early: g.early}
@@ -172,16 +173,8 @@ func (g *group) transfer(to raft.Server) error {
 	if refused {
 		return errTransferred
 	}
-	f := g.raft.LeadershipTransferToServer(to.ID, to.Address)
-	done := make(chan error, 1)
-	go func() { done <- f.Error() }()
-	select {
-	case err := <-done:
-		if err != nil {
-			return raftError(err)
-		}
-	case <-g.ctx.Done(): // then Raft may never answer
-		return model.ErrClosed
+	if err := until(g, g.raft.LeadershipTransferToServer(to.ID, to.Address)).Error(); err != nil {
+		return raftError(err)
 	}
 	g.handing.Lock()
 	defer g.handing.Unlock()
@@ -189,53 +182,34 @@ func (g *group) transfer(to raft.Server) error {
 	return nil
 }
 
-// settle is the goroutine that answers entries in the order of the log. What Raft holds
-// when it is shut down it never answers, and settle is left waiting for it; abandon answers.
+// settle is the goroutine that answers entries in the order of the log.
 func (g *group) settle() {
+	defer g.abandon()
 	for {
 		select {
 		case e := <-g.ahead:
-			g.settling.Store(e)
-			if g.ctx.Err() != nil { // abandon may have come by before
-				e.giveUp()
-				continue
-			}
-			if err := e.future.Error(); e.answered.CompareAndSwap(false, true) {
-				g.settleEntry(e, err)
-				e.settled()
-			}
-			g.settling.Store(nil)
+			g.settleEntry(e)
 		case <-g.ctx.Done():
 			return
 		}
 	}
 }
 
-// abandon answers what waits when the replica's life here has ended.
+// abandon answers what still waits when the replica's life here has ended.
 func (g *group) abandon() {
-	if e := g.settling.Load(); e != nil {
-		e.giveUp()
-	}
 	for {
 		select {
 		case e := <-g.ahead:
-			e.giveUp()
+			g.settleEntry(e)
 		default:
 			return
 		}
 	}
 }
 
-// giveUp answers an entry, unless it has been answered: what became of it is not known.
-func (e *entry) giveUp() {
-	if e.answered.CompareAndSwap(false, true) {
-		e.fail(errNoReplica)
-		e.settled()
-	}
-}
-
-func (g *group) settleEntry(e *entry, err error) {
-	if err != nil {
+func (g *group) settleEntry(e *entry) {
+	defer e.settled()
+	if err := e.future.Error(); err != nil {
 		e.fail(raftError(err))
 		return
 	}
@@ -320,20 +294,15 @@ func (g *group) flush(ctx context.Context) error {
 	if at, ok := g.machine.mark(); ok && g.fsm.consumed() == at.Applied {
 		return nil
 	}
-	f := g.raft.Snapshot()
+	f := until(g, g.raft.Snapshot())
 	done := make(chan error, 1)
 	go func() { done <- f.Error() }()
 	select {
 	case err := <-done:
-		if errors.Is(err, raft.ErrNothingNewToSnapshot) {
-			return nil
+		if err == nil || errors.Is(err, raft.ErrNothingNewToSnapshot) || g.ctx.Err() != nil {
+			return nil // or the replica is gone, or the node closes
 		}
-		if err != nil {
-			return raftError(err)
-		}
-		return nil
-	case <-g.ctx.Done():
-		return nil // the replica is gone, or the node closes
+		return raftError(err)
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}

@@ -127,8 +127,7 @@ func (n *Node) startGroup(id uint64, first *raft.Configuration, empty bool) erro
 	if err := g.start(first, empty); err != nil {
 		return err
 	}
-	go g.settle() // not waited for: Raft never answers what it holds when it is shut down
-	n.wg.Go(func() { <-g.ctx.Done(); g.abandon() })
+	n.wg.Go(g.settle)
 	n.wg.Go(g.greetTerms)
 	n.mu.Lock()
 	defer n.mu.Unlock()

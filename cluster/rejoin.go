@@ -191,7 +191,7 @@ func (g *group) answerChange(ctx context.Context, data []byte) error {
 	default:
 		return errMessage
 	}
-	if err := f.Error(); err != nil {
+	if err := until(g, f).Error(); err != nil {
 		return raftError(err)
 	}
 	return nil

@@ -84,7 +84,7 @@ func (n *Node) round(first *proposal) (_ <-chan struct{}, pace time.Duration) {
 			data = g.join(data, p.op)
 		}
 		e.settled = one
-		e.future = g.raft.Apply(data, roundWait)
+		e.future = until(g, g.raft.Apply(data, roundWait))
 		select {
 		case g.ahead <- e:
 			if g.ctx.Err() != nil { // settle may have ended

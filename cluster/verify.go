@@ -83,7 +83,7 @@ func (g *group) answerVerify(data []byte) error {
 	if !g.leads() || !isMark(data) {
 		return errNotLeader
 	}
-	if err := g.raft.Apply(data, g.node.opts.CommitTimeout).Error(); err != nil {
+	if err := until(g, g.raft.Apply(data, g.node.opts.CommitTimeout)).Error(); err != nil {
 		return raftError(err)
 	}
 	return nil
