@@ -12,6 +12,7 @@ import (
 
 	"github.com/prometheus/prometheus/model/labels"
 
+	"github.com/strandline-db/strandline/engine"
 	"github.com/strandline-db/strandline/query"
 	"github.com/strandline-db/strandline/shard/model"
 )
@@ -92,6 +93,44 @@ func TestWorkElsewhere(t *testing.T) {
 		t.Errorf("%v\nn4: %s\nn1: %s", err, got, want)
 	}
 	c.noWork()
+}
+
+// TestWorkPair: what a pair of senders wrote is joined and worked out where it is, and
+// gives bit for bit what is joined by the node that asks.
+func TestWorkPair(t *testing.T) {
+	c := emptyTrio(t, Options{CommitTimeout: 20 * time.Second}, nil)
+	c.engine = func(_ string, o *engine.Options) { o.PairLabel = "__replica__" }
+	c.startAll()
+	c.appendPair("n2", 0, 100, func(sender string, i int) bool {
+		return sender == "a" && i > 20 && i < 60 || sender == "b" && i > 70 && i < 90
+	})
+	c.join("n4", "n1")
+	c.working()
+	far := c.nodes["n4"].node.Reader().(model.Scatterer)
+	blind := &noSelect{Scatterer: far}
+	parts, err := query.New(query.NewPairReader(blind, "__replica__"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain, err := query.New(query.NewPairReader(struct{ model.Reader }{far}, "__replica__"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, expr := range []string{
+		`count(p)`, `sum(count_over_time(p[10m]))`, `max by (s) (rate(p[1m]))`, `sum by (__replica__) (p)`, `min(timestamp(p))`,
+		`count by (__replica__) (p{__replica__=~"a|b"})`,
+	} {
+		want, _, err := c.ask(plain, "n4", Wanted{Level: Linearizable}, expr, 1500)
+		if err != nil || want == "" {
+			t.Fatalf("%q, %v", want, err)
+		}
+		if got, _, err := c.ask(parts, "n4", Wanted{Level: Linearizable}, expr, 1500); err != nil || got != want {
+			t.Errorf("%s: %v\nin parts: %s\nread: %s", expr, err, got, want)
+		}
+	}
+	if n := blind.selects.Load(); n > 0 {
+		t.Errorf("%d selections", n)
+	}
 }
 
 // alike compares results up to the last digits of sums.

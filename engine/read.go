@@ -15,7 +15,7 @@ import (
 
 var (
 	_ model.Reader = (*DB)(nil)
-	_ model.Reader = (*part)(nil)
+	_ model.Placed = (*part)(nil)
 )
 
 // part reads some of the shards.
@@ -23,6 +23,9 @@ type part struct {
 	db     *DB
 	shards []*shard.Shard
 }
+
+// PairLabel implements model.Placed.
+func (p *part) PairLabel() string { return p.db.pairLabel }
 
 func (db *DB) whole() *part { return &part{db, db.shards} }
 

@@ -21,8 +21,8 @@
 // That is sum, avg, min, max, count and group over an expression that can be worked out
 // for each series by itself (plan.go). The result is that of one evaluation over all
 // series, up to the last bits of sums; what could differ (native histograms, sums that
-// overflow, a pair's series at two nodes) is not done so, and whatever fails is
-// read as samples, which gives the result or the error. A fragment holds
+// overflow, a pair's series that placement may have put at two nodes) is not done so, and
+// whatever fails is read as samples, which gives the result or the error. A fragment holds
 // its groups and a batch of series, and MaxSamples bounds these.
 //
 // An Engine is safe for concurrent use. A Querier serves one query: its methods

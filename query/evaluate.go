@@ -58,10 +58,14 @@ func (e *Engine) Fragment(ctx context.Context, r model.Reader, request []byte) (
 // evaluate works out a request in batches of series. An error that wraps errUnfit, or any
 // other, says why it can't.
 func (e *Engine) evaluate(ctx context.Context, r model.Reader, req *partial.Request) (*partial.Answer, error) {
+	alone := req.ReplicaLabel
+	if p, ok := r.(model.Placed); ok && alone != "" && p.PairLabel() == alone {
+		r, alone = NewPairReader(r, alone), "" // all senders of a series are in r
+	}
 	q := &querier{Queryable: NewQueryable(r, &Limits{MaxSeries: req.MaxSeries, MaxSamples: int64(e.opts.MaxSamples)})}
 	defer q.Close()
 	fold := partial.NewFold(req, e.opts.MaxSamples)
-	src := &batches{ctx: ctx, q: q, req: req, fold: fold, size: max(1, min(1024, e.batchPoints/stepsOf(req)))}
+	src := &batches{ctx: ctx, q: q, req: req, alone: alone, fold: fold, size: max(1, min(1024, e.batchPoints/stepsOf(req)))}
 	out := &partial.Answer{}
 	var notes annotations.Annotations
 	for first := true; first || src.next < len(src.list); first = false {
@@ -154,11 +158,13 @@ func foldResult(f *partial.Fold, req *partial.Request, v any) error {
 
 // batches hands the series of a fragment's selector to the engine, some for each query.
 type batches struct {
-	ctx  context.Context // of the fragment: what is selected outlives a query
-	q    *querier
-	req  *partial.Request
-	fold *partial.Fold
-	size int
+	ctx context.Context // of the fragment: what is selected outlives a query
+	q   *querier
+	req *partial.Request
+	// alone is the label of pairs of senders whose series may lie apart; "": none do.
+	alone string
+	fold  *partial.Fold
+	size  int
 
 	list  []model.Series // of the first Select
 	prior *prior
@@ -205,7 +211,7 @@ func (b *batches) check(list []model.Series) error {
 	for i, s := range list {
 		ls := s.Labels()
 		all[i] = ls
-		if b.req.ReplicaLabel != "" && ls.Has(b.req.ReplicaLabel) {
+		if b.alone != "" && ls.Has(b.alone) {
 			return fmt.Errorf("%w: a pair of senders may have series at several nodes", errUnfit)
 		}
 		if b.req.Metric != "" && (ls.Has("__type__") || ls.Has("__unit__")) {

@@ -18,10 +18,12 @@ import (
 	"github.com/strandline-db/strandline/shard/model/pair"
 )
 
-// spread is a reader whose series lie at several nodes, by the hash of their labels.
+// spread is a reader whose series lie at several nodes, by the hash of their labels, all
+// but one if it has a name.
 type spread struct {
 	model.Reader
 	nodes int
+	label string
 	work  model.FragmentFunc
 	asked atomic.Int64
 }
@@ -32,7 +34,7 @@ func (s *spread) Scatter(ctx context.Context, request []byte) ([][]byte, error) 
 	var out [][]byte
 	for i := range s.nodes {
 		s.asked.Add(1)
-		b, err := s.work(ctx, &share{s.Reader, i, s.nodes}, request)
+		b, err := s.work(ctx, &share{s.Reader, i, s.nodes, s.label}, request)
 		if err != nil {
 			return nil, err
 		}
@@ -45,7 +47,10 @@ func (s *spread) Scatter(ctx context.Context, request []byte) ([][]byte, error) 
 type share struct {
 	model.Reader
 	i, nodes int
+	label    string
 }
+
+func (s *share) PairLabel() string { return s.label }
 
 func (s *share) Select(ctx context.Context, req *model.SelectRequest) (*model.Selection, error) {
 	sel, err := s.Reader.Select(ctx, req)
@@ -54,7 +59,12 @@ func (s *share) Select(ctx context.Context, req *model.SelectRequest) (*model.Se
 	}
 	out := &model.Selection{Release: sel.Close}
 	for _, x := range sel.Series {
-		if model.ShardOf(model.HashKey(model.AppendKey(nil, x.Labels())), s.nodes) == s.i {
+		key := model.AppendKey(nil, x.Labels())
+		hash := model.HashKey(key)
+		if s.label != "" {
+			hash = model.PairHash(key, hash, s.label)
+		}
+		if model.ShardOf(hash, s.nodes) == s.i {
 			out.Series = append(out.Series, x)
 		}
 	}
@@ -132,8 +142,9 @@ func TestBuiltinScattered(t *testing.T) {
 	}
 }
 
-// TestScatterPair: series of a pair of senders, which may lie at different nodes, are
-// joined before anything is worked out; others are not held up by that.
+// TestScatterPair: series of a pair of senders are joined before anything is worked out:
+// where they are if placement keeps them together, here if they may lie at different
+// nodes. Others are not held up by that.
 func TestScatterPair(t *testing.T) {
 	store := pairStore(t, pair.Bucket, func(int, int64) bool { return true })
 	s := &spread{Reader: store, nodes: 4}
@@ -141,6 +152,8 @@ func TestScatterPair(t *testing.T) {
 	s.work = far.Fragment
 	blind := newPairEngine(t, query.NewPairReader(&noSelect{s}, "replica"))
 	whole := newPairEngine(t, query.NewPairReader(store, "replica"))
+	placed := newPairEngine(t, query.NewPairReader(&noSelect{&spread{Reader: store, nodes: 4, label: "replica", work: far.Fragment}}, "replica"))
+	other := newPairEngine(t, query.NewPairReader(&noSelect{&spread{Reader: store, nodes: 4, label: "job", work: far.Fragment}}, "replica"))
 	for expr, apart := range map[string]bool{
 		`count(seconds_total)`: false, `sum(rate(seconds_total[1m]))`: false, `count(seconds_total{job="x"})`: false,
 		`count(seconds_total{job="alone"})`: true, `sum(rate(seconds_total{job="alone"}[1m]))`: true,
@@ -161,8 +174,13 @@ func TestScatterPair(t *testing.T) {
 		if got, err := ask(far); err != nil || got != want {
 			t.Errorf("%s: %s, %v, want %s", expr, got, err, want)
 		}
-		if got, err := ask(blind); (err == nil) != apart || err == nil && got != want {
-			t.Errorf("%s done in parts: %s, %v", expr, got, err)
+		if got, err := ask(placed); err != nil || got != want {
+			t.Errorf("%s where the senders' series lie together: %s, %v, want %s", expr, got, err, want)
+		}
+		for _, e := range []*query.Engine{blind, other} {
+			if got, err := ask(e); (err == nil) != apart || err == nil && got != want {
+				t.Errorf("%s done in parts: %s, %v", expr, got, err)
+			}
 		}
 	}
 }

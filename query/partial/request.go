@@ -44,7 +44,9 @@ type Request struct {
 	// Metric is the name of all series if the expression drops names; it then must not
 	// meet series that would become one.
 	Metric string
-	// ReplicaLabel must be on no series; "": any may have it.
+	// ReplicaLabel is that of pairs of senders, whose series are to be read as one: a node
+	// that can't tell that it has both senders' must have no series with it. "": series
+	// are read as they are stored.
 	ReplicaLabel string
 	// MaxSeries is the most series that a node may select. 0: no limit.
 	MaxSeries int

@@ -23,6 +23,14 @@ type Scatterer interface {
 	Scatter(ctx context.Context, request []byte) ([][]byte, error)
 }
 
+// Placed is a Reader of a part of the data that knows how series were placed in it.
+type Placed interface {
+	Reader
+	// PairLabel is the label that placement leaves out: series that differ in it alone are
+	// all in one part. "": there is none.
+	PairLabel() string
+}
+
 // FragmentFunc works on a request of Scatter over what r reads, which is a part of the
 // data. It must be safe for concurrent use and return soon after ctx has ended. The
 // error is ErrOverloaded or ErrUnavailable if another node may be asked instead.
