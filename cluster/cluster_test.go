@@ -224,10 +224,15 @@ func (c *trio) mustWrite(to string, from int64, n int) {
 // there that was not sent.
 func (c *trio) check(name string) {
 	c.t.Helper()
+	c.checkRead(name, Wanted{Level: Linearizable, Held: true})
+}
+
+func (c *trio) checkRead(name string, w Wanted) {
+	c.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	m := c.nodes[name]
-	ctx, _, err := m.node.Sync(ctx, Wanted{Level: Linearizable})
+	ctx, _, err := m.node.Sync(ctx, w)
 	if err != nil {
 		c.t.Fatalf("%s: %v", name, err)
 	}
@@ -276,7 +281,7 @@ func (c *trio) checkAll() {
 func (c *trio) flush(name string) {
 	c.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
-	_, _, _ = c.nodes[name].node.Sync(ctx, Wanted{Level: Linearizable})
+	_, _, _ = c.nodes[name].node.Sync(ctx, Wanted{Level: Linearizable, Held: true})
 	cancel()
 	for deadline := time.Now().Add(20 * time.Second); ; {
 		err := c.nodes[name].db.Flush(context.Background())
@@ -386,7 +391,7 @@ func TestIsolated(t *testing.T) {
 }
 
 // TestPairApart: two nodes without a link between them, which the third has to both, take
-// writes for each other's shards by way of it.
+// writes for each other's shards by way of it, and read there what they don't hear of.
 func TestPairApart(t *testing.T) {
 	c := newTrio(t, Options{CommitTimeout: 30 * time.Second})
 	c.mustWrite("n1", 0, 10)
@@ -396,6 +401,9 @@ func TestPairApart(t *testing.T) {
 		for name := range c.peers {
 			c.mustWrite(name, at, 10)
 			at += 10
+		}
+		for name := range c.peers {
+			c.checkRead(name, Wanted{Level: Linearizable})
 		}
 		c.net.part(c.peers[pair[0]], c.peers[pair[1]], false)
 	}

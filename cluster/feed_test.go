@@ -425,7 +425,7 @@ func TestAppliedElsewhere(t *testing.T) {
 		if err != nil || len(res.Applied) == 0 {
 			t.Fatalf("%v, applied %v", err, res.Applied)
 		}
-		if _, _, err := c.nodes[name].node.Sync(t.Context(), Wanted{Level: Stale, Applied: res.Applied}); err != nil {
+		if _, _, err := c.nodes[name].node.Sync(t.Context(), Wanted{Level: Stale, Applied: res.Applied, Held: true}); err != nil {
 			t.Fatal(err)
 		}
 		l := c.live(name, time.Unix(at, int64(900*time.Millisecond)))

@@ -28,7 +28,7 @@ func (c *trio) consistent(m *member) error {
 	c.mu.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	ctx, _, err := m.node.Sync(ctx, Wanted{Level: Linearizable})
+	ctx, _, err := m.node.Sync(ctx, Wanted{Level: Linearizable, Held: true})
 	if err != nil {
 		return err
 	}

@@ -116,7 +116,7 @@ func (c *trio) chosen(least int) {
 func (c *trio) samplesOf(name, sender string) (n int) {
 	c.t.Helper()
 	m := c.nodes[name]
-	ctx, _, err := m.node.Sync(context.Background(), Wanted{Level: Linearizable})
+	ctx, _, err := m.node.Sync(context.Background(), Wanted{Level: Linearizable, Held: true})
 	if err != nil {
 		c.t.Fatal(err)
 	}

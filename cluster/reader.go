@@ -96,10 +96,11 @@ func (n *Node) split() (here, elsewhere []int) {
 func (p *reading) sync(ctx context.Context) (time.Duration, error) {
 	for {
 		age, err := p.syncOnce(ctx)
-		if !errors.Is(err, errNoReplica) || ctx.Err() != nil || p.n.ctx.Err() != nil {
+		if !errors.Is(err, errNoReplica) && !errors.Is(err, errUnheard) || ctx.Err() != nil || p.n.ctx.Err() != nil {
 			return age, err
 		}
-		// A replica here has left meanwhile: its shard is read elsewhere.
+		// A replica here has left meanwhile, or hears its leader no more: its shard is read
+		// elsewhere.
 	}
 }
 
@@ -115,12 +116,21 @@ func (p *reading) syncOnce(ctx context.Context) (time.Duration, error) {
 			elsewhere = append(elsewhere, s)
 		}
 	}
+	groups, unheard := p.partUnheard(groups)
+	unheard = p.withoutMeta(unheard)
 	var age, far time.Duration
+	var past around
 	eg, ctx := errgroup.WithContext(ctx)
 	eg.Go(func() (err error) {
-		age, err = p.n.syncGroups(ctx, &p.wanted, groups)
+		age, err = p.syncHeard(ctx, groups)
 		return err
 	})
+	if len(unheard) > 0 {
+		eg.Go(func() error {
+			past = p.syncAround(ctx, unheard)
+			return past.err
+		})
+	}
 	if len(elsewhere) > 0 {
 		eg.Go(func() (err error) {
 			far, err = p.syncAt(ctx, elsewhere)
@@ -128,14 +138,17 @@ func (p *reading) syncOnce(ctx context.Context) (time.Duration, error) {
 		})
 	}
 	err := eg.Wait()
-	if p.wanted.Partial && errors.Is(err, model.ErrUnavailable) && !errors.Is(err, errNoReplica) {
+	if err == nil && past.from != nil {
+		p.takeOver(past.from, unheard)
+	}
+	if p.wanted.Partial && errors.Is(err, model.ErrUnavailable) && !errors.Is(err, errNoReplica) && !errors.Is(err, errUnheard) {
 		p.warn("the data may be older than was asked for: " + err.Error())
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		p.mu.lax = true
 		return p.n.Staleness(), nil
 	}
-	return max(age, far), err
+	return max(age, far, past.age), err
 }
 
 // syncAt finds, for each shard, a node that holds it and comes to be as fresh as is wanted.
@@ -508,5 +521,8 @@ func (r *clusterReader) Exemplars(ctx context.Context, req *model.SelectRequest)
 
 // Metadata implements model.Reader: every node has it.
 func (r *clusterReader) Metadata(ctx context.Context, metric string) ([]model.Metadata, error) {
+	if p, ok := ctx.Value(readingKey{}).(*reading); ok && p.metaBehind() {
+		return nil, errMetaUnheard
+	}
 	return (*Node)(r).replicas.Reader(nil).Metadata(ctx, metric)
 }

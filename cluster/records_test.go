@@ -64,7 +64,7 @@ func (c *trio) sameRecords(n int) {
 	defer cancel()
 	var first []model.Record
 	for name, m := range c.nodes {
-		if _, _, err := m.node.Sync(ctx, Wanted{Level: Linearizable}); err != nil {
+		if _, _, err := m.node.Sync(ctx, Wanted{Level: Linearizable, Held: true}); err != nil {
 			c.t.Fatal(err)
 		}
 		got := append(m.db.Records("k"), m.db.Records("lock")...)

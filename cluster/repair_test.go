@@ -104,7 +104,7 @@ func TestRepair(t *testing.T) {
 	flipByte(t, blocks[0], func(int64) int64 { return 40 }) // in a page of chunks
 	c.stop("n3")                                            // nothing of it is cached any more
 	c.start("n3")
-	if _, _, err := c.nodes["n3"].node.Sync(context.Background(), Wanted{Level: Linearizable}); err != nil {
+	if _, _, err := c.nodes["n3"].node.Sync(context.Background(), Wanted{Level: Linearizable, Held: true}); err != nil {
 		t.Fatal(err)
 	}
 	if err := c.read("n3"); err == nil {
@@ -175,7 +175,7 @@ func (c *trio) equalHashes() {
 	c.t.Helper()
 	var want []Hash
 	for name, m := range c.nodes {
-		if _, _, err := m.node.Sync(context.Background(), Wanted{Level: Linearizable}); err != nil {
+		if _, _, err := m.node.Sync(context.Background(), Wanted{Level: Linearizable, Held: true}); err != nil {
 			c.t.Fatal(err)
 		}
 		got, err := m.node.Hashes(context.Background())

@@ -242,7 +242,7 @@ func (s *sim) equal() error {
 			return fmt.Errorf("%w: %s is not a member of every group again", errApart, name)
 		}
 		// Every group, the metadata's too, has a leader that a majority confirms.
-		if _, _, err := r.node.Sync(context.Background(), Wanted{Level: Linearizable}); err != nil {
+		if _, _, err := r.node.Sync(context.Background(), Wanted{Level: Linearizable, Held: true}); err != nil {
 			return fmt.Errorf("%w: %s: %w", errApart, name, err)
 		}
 		hs, err := r.node.Hashes(context.Background())

@@ -39,7 +39,7 @@ func (n *node) startLive(q *query.Engine) (*living, error) {
 	}
 	if cl := n.cluster; cl != nil {
 		o.Sync = func(ctx context.Context, a model.Applied) error {
-			_, _, err := cl.Sync(ctx, cluster.Wanted{Level: cluster.Stale, Applied: a})
+			_, _, err := cl.Sync(ctx, cluster.Wanted{Level: cluster.Stale, Applied: a, Held: true})
 			return err
 		}
 	}
