@@ -72,6 +72,9 @@ func TestChoice(t *testing.T) {
 	want(series*(n+10), series*10)
 	upkeep()
 	want(series*(n+10), series*10)
+	if got := f.Stats().Unchosen; got != int64(series*n) {
+		t.Errorf("merges dropped %d samples, want %d", got, series*n)
+	}
 	if now := bytes(); now > both*6/10 {
 		t.Errorf("%d bytes before the merges, %d after", both, now)
 	}

@@ -26,6 +26,7 @@ func figures() []figure {
 		{"strandline_samples_duplicate_total", "Samples that were there already with the same bits.", c, func(s *Stats) float64 { return float64(s.Duplicates) }},
 		{"strandline_samples_overwritten_total", "Samples that replaced another value at their timestamp, counted when memory shows it, else when their blocks are merged.", c, func(s *Stats) float64 { return float64(s.Overwritten) }},
 		{"strandline_samples_too_old_total", "Samples dropped because they lie before the retention.", c, func(s *Stats) float64 { return float64(s.TooOld) }},
+		{"strandline_pair_merge_dropped_samples_total", "Samples of a pair of senders that merges of blocks dropped because the other sender's were chosen.", c, func(s *Stats) float64 { return float64(s.Unchosen) }},
 		{"strandline_head_series", "Series known to the head.", g, func(s *Stats) float64 { return float64(s.Series) }},
 		{"strandline_head_samples", "Samples in memory, not yet in blocks.", g, func(s *Stats) float64 { return float64(s.HeadSamples) }},
 		{"strandline_head_bytes", "Packed samples in memory, roughly.", g, func(s *Stats) float64 { return float64(s.HeadBytes) }},

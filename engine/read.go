@@ -169,6 +169,7 @@ func (t *Stats) add(x *shard.Stats) {
 	t.Duplicates += x.Duplicates
 	t.Overwritten += x.Overwritten
 	t.TooOld += x.TooOld
+	t.Unchosen += x.Unchosen
 	t.Histograms += x.Histograms
 	t.Counts.Exemplars += x.Counts.Exemplars
 	t.Series += x.Series

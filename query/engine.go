@@ -21,10 +21,10 @@ type Engine struct {
 	ng     *promql.Engine
 	active *active
 
-	scatterer    model.Scatterer // nil: all data is here
-	replicaLabel string          // of the pairs that the reader joins; "": it does not
-	fragments    *active
-	batchPoints  int // see evaluate
+	scatterer   model.Scatterer // nil: all data is here
+	pairs       *PairReader     // what joins pairs of senders; nil: nothing does
+	fragments   *active
+	batchPoints int // see evaluate
 }
 
 // QueryOptions are the wishes of one request. Zero values mean the engine's settings.
@@ -69,16 +69,16 @@ func New(r model.Reader, opts *Options) (*Engine, error) {
 		EnableUnquotedUTF8Names:     opts.UnquotedUTF8Names,
 	})
 	step := opts.SubqueryStep.Milliseconds()
-	scatterer, label := scattererOf(r)
+	scatterer, pairs := scattererOf(r)
 	return &Engine{
-		opts:         opts,
-		q:            NewQueryable(r, &Limits{MaxSeries: opts.MaxSeries, MaxSamples: int64(opts.MaxSamples)}),
-		parser:       p,
-		active:       newActive(opts),
-		scatterer:    scatterer,
-		replicaLabel: label,
-		fragments:    newActive(opts),
-		batchPoints:  batchPoints,
+		opts:        opts,
+		q:           NewQueryable(r, &Limits{MaxSeries: opts.MaxSeries, MaxSamples: int64(opts.MaxSamples)}),
+		parser:      p,
+		active:      newActive(opts),
+		scatterer:   scatterer,
+		pairs:       pairs,
+		fragments:   newActive(opts),
+		batchPoints: batchPoints,
 		ng: promql.NewEngine(promql.EngineOpts{
 			Logger:                   opts.Logger,
 			MaxSamples:               opts.MaxSamples,
@@ -95,15 +95,30 @@ func New(r model.Reader, opts *Options) (*Engine, error) {
 	}, nil
 }
 
-// scattererOf returns what can be asked beside being read, and the label of the pairs
-// that a PairReader before it joins.
-func scattererOf(r model.Reader) (model.Scatterer, string) {
-	label := ""
-	if p, ok := r.(*pairReader); ok {
-		r, label = p.Reader, p.label
+// scattererOf returns what can be asked beside being read, and the PairReader before it.
+func scattererOf(r model.Reader) (model.Scatterer, *PairReader) {
+	pairs, _ := r.(*PairReader)
+	if pairs != nil {
+		r = pairs.Reader
 	}
 	s, _ := r.(model.Scatterer)
-	return s, label
+	return s, pairs
+}
+
+// joined reads the pairs of senders by a label as one.
+func (e *Engine) joined(r model.Reader, label string) *PairReader {
+	if e.pairs != nil && e.pairs.label == label {
+		return e.pairs.over(r)
+	}
+	return NewPairReader(r, label)
+}
+
+// replicaLabel is that of the pairs that the engine's reader joins; "": it does not.
+func (e *Engine) replicaLabel() string {
+	if e.pairs == nil {
+		return ""
+	}
+	return e.pairs.label
 }
 
 // Parser returns the engine's parser.

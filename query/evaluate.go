@@ -60,7 +60,7 @@ func (e *Engine) Fragment(ctx context.Context, r model.Reader, request []byte) (
 func (e *Engine) evaluate(ctx context.Context, r model.Reader, req *partial.Request) (*partial.Answer, error) {
 	alone := req.ReplicaLabel
 	if p, ok := r.(model.Placed); ok && alone != "" && p.PairLabel() == alone {
-		r, alone = NewPairReader(r, alone), "" // all senders of a series are in r
+		r, alone = e.joined(r, alone), "" // all senders of a series are in r
 	}
 	q := &querier{Queryable: NewQueryable(r, &Limits{MaxSeries: req.MaxSeries, MaxSamples: int64(e.opts.MaxSamples)})}
 	defer q.Close()

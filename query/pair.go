@@ -5,6 +5,7 @@ import (
 	"math"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/prometheus/prometheus/model/labels"
 
@@ -12,11 +13,17 @@ import (
 	"github.com/strandline-db/strandline/shard/model/pair"
 )
 
-// pairReader shows the series of a pair of senders as one; see NewPairReader.
-type pairReader struct {
+// PairReader shows the series of a pair of senders as one; see NewPairReader.
+type PairReader struct {
 	model.Reader
-	label string
-	pool  sync.Pool // *pairScratch
+	label  string
+	shared *pairShared
+}
+
+// pairShared is what readers of the same pairs share.
+type pairShared struct {
+	pool              sync.Pool // *pairScratch
+	dropped, switches atomic.Uint64
 }
 
 type pairScratch struct {
@@ -29,12 +36,23 @@ type pairScratch struct {
 // which a pair of senders is told apart, are one series without the label, its samples
 // chosen by package pair. A request whose matchers name the label sees the series as
 // they are stored.
-func NewPairReader(r model.Reader, label string) model.Reader {
-	return &pairReader{Reader: r, label: label, pool: sync.Pool{New: func() any { return &pairScratch{} }}}
+func NewPairReader(r model.Reader, label string) *PairReader {
+	return &PairReader{r, label, &pairShared{pool: sync.Pool{New: func() any { return &pairScratch{} }}}}
 }
 
+// Dropped counts the samples that reads decoded and did not show, since another sender's
+// were chosen. A sample counts each time that it is read.
+func (p *PairReader) Dropped() uint64 { return p.shared.dropped.Load() }
+
+// Switches counts how often samples that were read went on with another sender's than the
+// one before.
+func (p *PairReader) Switches() uint64 { return p.shared.switches.Load() }
+
+// over is the same for another reader.
+func (p *PairReader) over(r model.Reader) *PairReader { return &PairReader{r, p.label, p.shared} }
+
 // raw tells whether a request asks for the stored series.
-func (p *pairReader) raw(req *model.SelectRequest) bool {
+func (p *PairReader) raw(req *model.SelectRequest) bool {
 	return slices.ContainsFunc(req.Matchers, func(m *labels.Matcher) bool { return m.Name == p.label })
 }
 
@@ -51,7 +69,7 @@ func widen(minT, maxT int64) (int64, int64) {
 }
 
 // Select implements model.Reader.
-func (p *pairReader) Select(ctx context.Context, req *model.SelectRequest) (*model.Selection, error) {
+func (p *PairReader) Select(ctx context.Context, req *model.SelectRequest) (*model.Selection, error) {
 	if p.raw(req) {
 		return p.Reader.Select(ctx, req)
 	}
@@ -78,7 +96,7 @@ func (p *pairReader) Select(ctx context.Context, req *model.SelectRequest) (*mod
 }
 
 // tooMany closes a selection that is beyond the request's limit.
-func (p *pairReader) tooMany(sel *model.Selection, req *model.SelectRequest) error {
+func (p *PairReader) tooMany(sel *model.Selection, req *model.SelectRequest) error {
 	if req.MaxSeries == 0 || len(sel.Series) <= req.MaxSeries {
 		return nil
 	}
@@ -87,7 +105,7 @@ func (p *pairReader) tooMany(sel *model.Selection, req *model.SelectRequest) err
 }
 
 // group joins the senders' series, sorted by the labels that they share.
-func (p *pairReader) group(list []model.Series) []*pairSeries {
+func (p *PairReader) group(list []model.Series) []*pairSeries {
 	all := make([]*pairSeries, len(list))
 	b := labels.NewBuilder(labels.EmptyLabels())
 	for i, s := range list {
@@ -109,7 +127,7 @@ func (p *pairReader) group(list []model.Series) []*pairSeries {
 
 // pairSeries is one series of one or more senders.
 type pairSeries struct {
-	p          *pairReader
+	p          *PairReader
 	labels     labels.Labels
 	of         []model.Series
 	minT, maxT int64
@@ -120,8 +138,8 @@ func (s *pairSeries) Labels() labels.Labels { return s.labels }
 
 // Read implements model.Series.
 func (s *pairSeries) Read(dst *model.Columns) error {
-	x := s.p.pool.Get().(*pairScratch)
-	defer s.p.pool.Put(x)
+	x := s.p.shared.pool.Get().(*pairScratch)
+	defer s.p.shared.pool.Put(x)
 	for len(x.parts) < len(s.of) {
 		x.parts = append(x.parts, &model.Columns{})
 	}
@@ -136,7 +154,9 @@ func (s *pairSeries) Read(dst *model.Columns) error {
 		return nil
 	}
 	x.merged.Reset()
-	x.chooser.Merge(&x.merged, x.parts[:len(s.of)])
+	o := x.chooser.Merge(&x.merged, x.parts[:len(s.of)])
+	s.p.shared.dropped.Add(uint64(o.Dropped))
+	s.p.shared.switches.Add(uint64(o.Switches))
 	appendRange(dst, &x.merged, s.minT, s.maxT)
 	return nil
 }
@@ -167,7 +187,7 @@ func appendRange(dst, src *model.Columns, minT, maxT int64) {
 }
 
 // LabelNames implements model.Reader.
-func (p *pairReader) LabelNames(ctx context.Context, req *model.SelectRequest) ([]string, error) {
+func (p *PairReader) LabelNames(ctx context.Context, req *model.SelectRequest) ([]string, error) {
 	names, err := p.Reader.LabelNames(ctx, req)
 	if err != nil || p.raw(req) {
 		return names, err
@@ -176,7 +196,7 @@ func (p *pairReader) LabelNames(ctx context.Context, req *model.SelectRequest) (
 }
 
 // Exemplars implements model.Reader: those of all senders.
-func (p *pairReader) Exemplars(ctx context.Context, req *model.SelectRequest) ([]model.SeriesExemplars, error) {
+func (p *PairReader) Exemplars(ctx context.Context, req *model.SelectRequest) ([]model.SeriesExemplars, error) {
 	list, err := p.Reader.Exemplars(ctx, req)
 	if err != nil || p.raw(req) {
 		return list, err

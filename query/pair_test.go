@@ -44,6 +44,40 @@ func pairStore(t *testing.T, until int64, alive func(sender int, t int64) bool) 
 	return s
 }
 
+// TestPairCounts: what reads drop of a pair is counted, and where they go on with the other
+// sender; at the nodes that work on fragments too.
+func TestPairCounts(t *testing.T) {
+	// The first sender is away for three minutes of ten.
+	store := pairStore(t, pair.Bucket, func(sender int, at int64) bool { return sender == 1 || at < 240_000 || at >= 420_000 })
+	per := uint64(pair.Bucket / pairInterval)
+	reader := query.NewPairReader(store, "replica")
+	s := &spread{Reader: store, nodes: 2, label: "replica"}
+	far := query.NewPairReader(s, "replica")
+	farEngine := newPairEngine(t, far)
+	s.work = farEngine.Fragment
+	for e, of := range map[*query.Engine]*query.PairReader{newPairEngine(t, reader): reader, farEngine: far} {
+		res, err := e.Instant(context.Background(), `count(count_over_time(seconds_total{job="x"}[10m]))`, time.UnixMilli(pair.Bucket), query.QueryOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Close()
+		// The other sender has more samples and wins the bucket: all of the first go.
+		if got, want := of.Dropped(), per-180_000/pairInterval; got != want || of.Switches() != 0 {
+			t.Errorf("%d dropped, want %d; %d switches", got, want, of.Switches())
+		}
+	}
+	both := pairStore(t, 2*pair.Bucket, func(sender int, at int64) bool { return (sender == 0) == (at < pair.Bucket) })
+	reader = query.NewPairReader(both, "replica")
+	res, err := newPairEngine(t, reader).Instant(context.Background(), `count_over_time(seconds_total{job="x"}[20m])`, time.UnixMilli(2*pair.Bucket), query.QueryOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	res.Close()
+	if reader.Dropped() != 0 || reader.Switches() != 1 {
+		t.Errorf("%d dropped, %d switches, want 0 and 1", reader.Dropped(), reader.Switches())
+	}
+}
+
 func newPairEngine(t *testing.T, r model.Reader) *query.Engine {
 	t.Helper()
 	e, err := query.New(r, nil)

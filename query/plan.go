@@ -98,7 +98,7 @@ func (p *plan) request(n *parser.AggregateExpr, once bool) *partial.Request {
 		}
 		req.Metric = s.selector.LabelMatchers[i].Value
 	}
-	label := p.e.replicaLabel
+	label := p.e.replicaLabel()
 	if !slices.ContainsFunc(s.selector.LabelMatchers, func(m *labels.Matcher) bool { return m.Name == label }) {
 		req.ReplicaLabel = label // otherwise the series are seen as they are stored
 	}

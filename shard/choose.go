@@ -313,6 +313,7 @@ func (g *groupScratch) choose(n int, t int64) error {
 	g.chooser.Keep(g.parts[:n])
 	for i, m := range g.members[:n] {
 		p, c, k := g.parts[i], &m.cols, before[i]
+		had := len(m.hist)
 		if len(c.ST) > 0 {
 			c.ST = append(c.ST[:len(p.ST)], c.ST[k:]...)
 		}
@@ -328,6 +329,7 @@ func (g *groupScratch) choose(n int, t int64) error {
 			}
 			return true
 		})
+		m.unchosen += int64(k - len(p.T) + had - len(m.hist))
 	}
 	return nil
 }

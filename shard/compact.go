@@ -175,7 +175,7 @@ func (s *Shard) mergeFrom(ctx context.Context, v *view, m move, group []BlockRef
 	if err := src.start(); err != nil {
 		return err
 	}
-	added, overwritten, err := s.writeBlocks(ctx, src, plan)
+	added, lost, err := s.writeBlocks(ctx, src, plan)
 	if err == nil {
 		err = src.err
 	}
@@ -188,7 +188,7 @@ func (s *Shard) mergeFrom(ctx context.Context, v *view, m move, group []BlockRef
 		return err
 	}
 	s.fail("merge-after-manifest")
-	s.head.countOverwritten(overwritten)
+	s.head.countLost(&lost)
 	s.opts.Logger.Debug("merged blocks", "shard", s.opts.ID, "tier", m.into.String(), "blocks", len(group))
 	return nil
 }

@@ -362,9 +362,10 @@ type blockPlan struct {
 }
 
 // writeBlocks writes a source into a block for each window and syncs the folder.
-// The blocks are not live until a manifest names them. overwritten counts the
-// values that a newer one of the same timestamp replaced.
-func (s *Shard) writeBlocks(ctx context.Context, src source, p blockPlan) (_ []BlockRef, overwritten int64, _ error) {
+// The blocks are not live until a manifest names them. Of lost, Overwritten counts the
+// values that a newer one of the same timestamp replaced, and Unchosen what choices among
+// senders dropped.
+func (s *Shard) writeBlocks(ctx context.Context, src source, p blockPlan) (_ []BlockRef, lost Counts, _ error) {
 	ws := make([]*blockWriter, len(p.starts))
 	defer func() {
 		for _, w := range ws {
@@ -381,22 +382,23 @@ func (s *Shard) writeBlocks(ctx context.Context, src source, p blockPlan) (_ []B
 			break
 		}
 		if n%256 == 0 && ctx.Err() != nil {
-			return nil, 0, context.Cause(ctx)
+			return nil, lost, context.Cause(ctx)
 		}
 		m.reset()
 		var err error
 		if ex, err = src.read(&m, ex[:0]); err != nil {
-			return nil, 0, err
+			return nil, lost, err
 		}
 		m.finish()
-		overwritten += m.overwritten
+		lost.Overwritten += m.overwritten
+		lost.Unchosen += m.unchosen
 		ex, _ = sortBlobs(ex)
 		if err := s.writeSeries(ws, key, no, &m, ex, p); err != nil {
-			return nil, 0, err
+			return nil, lost, err
 		}
 	}
 	refs, err := s.finishBlocks(ws, p)
-	return refs, overwritten, err
+	return refs, lost, err
 }
 
 func (s *Shard) finishBlocks(ws []*blockWriter, p blockPlan) ([]BlockRef, error) {

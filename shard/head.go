@@ -80,6 +80,7 @@ type head struct {
 type Counts struct {
 	Samples, Duplicates, Overwritten, TooOld int64
 	Histograms, Exemplars                    int64
+	Unchosen                                 int64 // samples of senders that merges dropped for another's
 }
 
 func newHead() *head {
@@ -410,9 +411,10 @@ func (h *head) hideFloatLocked(s *series, t int64) {
 	}
 }
 
-// countOverwritten adds what a merge found.
-func (h *head) countOverwritten(n int64) {
+// countLost adds what a merge dropped.
+func (h *head) countLost(c *Counts) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.mu.counts.Overwritten += n
+	h.mu.counts.Overwritten += c.Overwritten
+	h.mu.counts.Unchosen += c.Unchosen
 }

@@ -17,6 +17,7 @@ type merger struct {
 	starts      []sourceStart
 	perm        []int
 	overwritten int64 // values that finish dropped for a different one
+	unchosen    int64 // samples that choices among senders dropped
 }
 
 // sourceStart is where the samples of one source begin.
@@ -27,7 +28,7 @@ func (m *merger) reset() {
 	clear(m.hist)
 	m.hist = m.hist[:0]
 	m.starts = m.starts[:0]
-	m.overwritten = 0
+	m.overwritten, m.unchosen = 0, 0
 }
 
 // begin starts the next source. Inside one source a histogram is newer than a

@@ -218,7 +218,9 @@ func (n *node) open() error {
 		reader = n.cluster.Reader()
 	}
 	if n.cfg.ReplicaLabel != "" {
-		reader = query.NewPairReader(reader, n.cfg.ReplicaLabel)
+		pairs := query.NewPairReader(reader, n.cfg.ReplicaLabel)
+		registerPairs(n.reg, pairs)
+		reader = pairs
 	}
 	q, err := query.New(reader, &query.Options{
 		Timeout: n.cfg.QueryTimeout, MaxSamples: n.cfg.QueryMaxSamples, MaxSeries: n.cfg.QueryMaxSeries,

@@ -32,6 +32,12 @@ type Chooser struct {
 	gaps   []int64
 }
 
+// Outcome is what came of one choice.
+type Outcome struct {
+	Dropped  int // samples that were not chosen
+	Switches int // times that a chosen sample is of another sender than the one before it
+}
+
 // at is one sample of one sender.
 type at struct {
 	t      int64
@@ -41,11 +47,21 @@ type at struct {
 	stale  bool
 }
 
-// Merge appends the chosen samples to dst, in order of time. parts are the senders'
+// Merge appends the chosen samples to dst, in order of time, and counts. parts are the senders'
 // samples, in order of the replica label's value, each in order of time.
-func (c *Chooser) Merge(dst *model.Columns, parts []*model.Columns) {
+func (c *Chooser) Merge(dst *model.Columns, parts []*model.Columns) Outcome {
+	var out Outcome
+	for _, p := range parts {
+		out.Dropped += len(p.T) + len(p.Hist)
+	}
+	last := -1
 	c.choose(parts, func(x at) {
 		p := parts[x.sender]
+		out.Dropped--
+		if last >= 0 && last != x.sender {
+			out.Switches++
+		}
+		last = x.sender
 		if x.hist {
 			dst.Hist = append(dst.Hist, p.Hist[x.i])
 			return
@@ -60,6 +76,7 @@ func (c *Chooser) Merge(dst *model.Columns, parts []*model.Columns) {
 		}
 		dst.T, dst.V = append(dst.T, p.T[x.i]), append(dst.V, p.V[x.i])
 	})
+	return out
 }
 
 // Keep drops from each part the samples that are not chosen.
