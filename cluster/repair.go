@@ -50,23 +50,30 @@ func (n *Node) repair(d *engine.Damage) {
 // repairFromAny asks one voter after another.
 func (n *Node) repairFromAny(g *group, block string) error {
 	err := fmt.Errorf("%w: there is no other replica", model.ErrUnavailable)
+	reach := uint64(0)
+	for _, b := range n.replicas.Shard(int(g.id)).Manifest().Blocks {
+		if b.Name == block {
+			reach = b.ToIndex
+		}
+	}
 	for _, s := range g.voters() {
 		if s.ID == n.raftID {
 			continue
 		}
-		if err = n.repairFrom(g, block, string(s.Address)); err == nil {
+		if err = n.repairFrom(g, block, reach, string(s.Address)); err == nil {
 			return nil
 		}
 	}
 	return err
 }
 
-func (n *Node) repairFrom(g *group, block, addr string) error {
+// repairFrom asks a node for what it has of a block, which reaches up to an entry.
+func (n *Node) repairFrom(g *group, block string, reach uint64, addr string) error {
 	ctx, cancel := context.WithTimeout(n.ctx, lease)
 	defer cancel()
 	ask, done := context.WithTimeout(ctx, appendWait)
 	defer done()
-	b, err := n.link(addr).call(ask, kindOffer, g.id, nil)
+	b, err := n.link(addr).call(ask, kindOffer, g.id, putUvarints(nil, reach))
 	if err != nil {
 		return err
 	}
@@ -89,8 +96,24 @@ type lent struct {
 	timer *time.Timer
 }
 
-// answerOffer offers this node's blocks of a shard to one that repairs.
-func (n *Node) answerOffer(shard uint64) ([]byte, error) { return n.offer(shard, 0) }
+// answerOffer offers this node's blocks of a shard to one that repairs, and makes durable
+// what that needs: it may be long until a replica with few new samples would flush by itself.
+func (n *Node) answerOffer(ctx context.Context, g *group, data []byte) ([]byte, error) {
+	d := &decoder{b: data}
+	reach := uint64(0) // that of a node of an earlier version
+	if len(data) > 0 {
+		reach = d.uvarint()
+	}
+	if err := d.end(); err != nil {
+		return nil, err
+	}
+	if at, ok := g.machine.mark(); !ok || at.Applied < reach {
+		if err := g.flush(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return n.offer(g.id, reach)
+}
 
 // extend puts off the end of the leases of a shard's offers, of which one is in use.
 func (n *Node) extend(shard uint64) {

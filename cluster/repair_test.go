@@ -170,6 +170,20 @@ func TestLostShard(t *testing.T) {
 	c.checkAll()
 }
 
+// TestRepairAhead: a block that reaches further than what other replicas have on disk comes
+// back, although they have no reason of their own to write.
+func TestRepairAhead(t *testing.T) {
+	c := newTrio(t, Options{})
+	c.mustWrite("n1", 0, 500)
+	c.checkAll()
+	c.flush("n3")
+	c.stop("n3")
+	flipByte(t, c.blocksOf("n3")[0], func(size int64) int64 { return size - 8 })
+	c.start("n3")
+	c.repaired("n3", 1)
+	c.checkAll()
+}
+
 // equalHashes compares what the nodes hold.
 func (c *trio) equalHashes() {
 	c.t.Helper()

@@ -149,7 +149,7 @@ func (n *Node) handleGroup(ctx context.Context, from *wire, m *message, respond 
 		n.extend(m.group)
 		go n.answerFetch(from, m.id, g, m.data, respond)
 	case kindOffer:
-		go func() { respond(n.answerOffer(m.group)) }()
+		go func() { respond(n.answerOffer(ctx, g, m.data)) }()
 	case kindRelease:
 		d := &decoder{b: m.data}
 		n.takeBack(d.uvarint())
