@@ -291,12 +291,23 @@ func counter(t *testing.T, reg *prometheus.Registry, name string) (sum float64) 
 	return sum
 }
 
-// TestComingAndGoing: nothing is left of clients that come and go, each in its way.
+// TestComingAndGoing: nothing is left of clients that come and go, each in its way. With
+// such heartbeats a machine that stands still for a moment has some cut as silent.
 func TestComingAndGoing(t *testing.T) {
-	f := newFixture(t, &Options{Heartbeat: 20 * time.Millisecond})
+	reg := prometheus.NewRegistry()
+	f := newFixture(t, &Options{Heartbeat: 20 * time.Millisecond, Registerer: reg})
 	f.put(time.Now(), 1, "__name__", "m")
 	before := runtime.NumGoroutine()
 	var wg sync.WaitGroup
+	var failed struct {
+		sync.Mutex
+		errs []error
+	}
+	fail := func(err error) {
+		failed.Lock()
+		defer failed.Unlock()
+		failed.errs = append(failed.errs, err)
+	}
 	for i := range 500 {
 		wg.Go(func() {
 			if i%5 == 4 { // half a handshake, or none
@@ -319,7 +330,8 @@ func TestComingAndGoing(t *testing.T) {
 			}
 			defer ws.Close()
 			if err := ws.WriteMessage(websocket.TextMessage, []byte(`{"op":"subscribe","id":"a","query":"m","step":"100ms","backfill":"10s"}`)); err != nil {
-				t.Error(err)
+				fail(err)
+				return
 			}
 			switch i % 5 {
 			case 1:
@@ -336,7 +348,7 @@ func TestComingAndGoing(t *testing.T) {
 				err = ws.NetConn().(*net.TCPConn).SetLinger(0) // a reset
 			}
 			if err != nil {
-				t.Error(err)
+				fail(err)
 			}
 		})
 		if i%50 == 49 {
@@ -345,6 +357,9 @@ func TestComingAndGoing(t *testing.T) {
 	}
 	until(t, "all have gone", func() bool { return len(f.all()) == 0 && f.hub.Stats().Subscribers == 0 })
 	until(t, "no goroutine is left", func() bool { return runtime.NumGoroutine() <= before+64 }) // fasthttp's idle workers
+	if cut := int(counter(t, reg, "strandline_live_cut_clients_total")); len(failed.errs) > cut {
+		t.Errorf("%d were cut, and clients met %v", cut, failed.errs)
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.mu.count != 0 {
