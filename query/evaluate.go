@@ -9,6 +9,7 @@ import (
 	commonmodel "github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql"
+	"github.com/prometheus/prometheus/promql/parser"
 	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/util/annotations"
 
@@ -65,7 +66,7 @@ func (e *Engine) evaluate(ctx context.Context, r model.Reader, req *partial.Requ
 	q := &querier{Queryable: NewQueryable(r, &Limits{MaxSeries: req.MaxSeries, MaxSamples: int64(e.opts.MaxSamples)})}
 	defer q.Close()
 	fold := partial.NewFold(req, e.opts.MaxSamples)
-	src := &batches{ctx: ctx, q: q, req: req, alone: alone, fold: fold, size: max(1, min(1024, e.batchPoints/stepsOf(req)))}
+	src := &batches{ctx: ctx, q: q, req: req, alone: alone, fold: fold, size: max(1, min(1024, e.batchPoints/e.pointsOf(req)))}
 	out := &partial.Answer{}
 	var notes annotations.Annotations
 	for first := true; first || src.next < len(src.list); first = false {
@@ -97,6 +98,23 @@ func stepsOf(req *partial.Request) int {
 	whole := *req
 	whole.Once = false
 	return whole.Steps()
+}
+
+// pointsOf is about how many points a series takes while it is worked out: those of
+// subqueries come on top.
+func (e *Engine) pointsOf(req *partial.Request) int {
+	n := stepsOf(req)
+	expr, err := e.parser.ParseExpr(req.Text)
+	if err != nil {
+		return n // building the query will say so
+	}
+	parser.Inspect(expr, func(x parser.Node, _ []parser.Node) error {
+		if q, ok := x.(*parser.SubqueryExpr); ok && q.Step > 0 {
+			n += int((req.End.Sub(req.Start) + q.Range) / q.Step)
+		}
+		return nil
+	})
+	return max(n, 1)
 }
 
 func (e *Engine) build(ctx context.Context, q storage.Queryable, req *partial.Request) (promql.Query, error) {

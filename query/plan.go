@@ -57,6 +57,11 @@ var reserved = []string{commonmodel.MetricNameLabel, "__type__", "__unit__"}
 
 func isReserved(label string) bool { return slices.Contains(reserved, label) }
 
+// partialOps are the aggregations that can be done in parts. The others are not: quantile
+// needs all values of a group at one place, and stddev and stdvar are computed in one
+// pass whose rounding depends on the order of the series. What topk, bottomk, limitk and
+// limit_ratio pick among equal values depends on that order too, and equal ones are
+// common: zeros of counters that stand still. count_values would make a group of each value.
 var partialOps = map[parser.ItemType]partial.Op{
 	parser.SUM: partial.Sum, parser.AVG: partial.Avg, parser.MIN: partial.Min,
 	parser.MAX: partial.Max, parser.COUNT: partial.Count, parser.GROUP: partial.Group,
@@ -126,7 +131,9 @@ func (p *plan) excerpt(x parser.Expr) (string, bool) {
 	return string(text), err == nil && again.String() == x.String()
 }
 
-// separable tells whether an expression can be worked out for each series by itself.
+// separable tells whether an expression can be worked out for each series by itself. What is
+// not is read: other aggregations inside of one, and operators between vectors, whose
+// series may lie at different nodes.
 type separable struct {
 	selector *parser.VectorSelector // its only one
 	drops    bool                   // it may drop the metric's name
@@ -139,6 +146,9 @@ func (s *separable) expr(x parser.Expr) bool {
 		return !n.Anchored && !n.Smoothed
 	case *parser.MatrixSelector:
 		return s.expr(n.VectorSelector)
+	case *parser.SubqueryExpr:
+		// Without a step it would have that of the node's own settings.
+		return n.Step > 0 && s.expr(n.Expr)
 	case *parser.ParenExpr:
 		return s.expr(n.Expr)
 	case *parser.StepInvariantExpr:

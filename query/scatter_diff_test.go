@@ -103,9 +103,12 @@ func expression(r *rand.Rand) string {
 		`{__name__=~"gauge|wild"}`, "nothing", `{__name__="wild",Zone!="a"}`)
 	at := pick("", "", "", " offset 1m", " @ 600", " @ end()", " @ start() offset -2m", " offset -30s")
 	var inner string
-	switch r.IntN(6) {
+	switch r.IntN(7) {
 	case 0:
 		inner = sel + at
+	case 5:
+		inner = pick("max_over_time", "sum_over_time", "last_over_time", "deriv", "count_over_time") + "(" +
+			pick(sel, "rate("+sel+"[2m])", "abs("+sel+at+")", "changes("+sel+"[1m] offset 1m)") + pick("[3m:1m]", "[150s:1m]") + at + ")"
 	case 1, 2:
 		inner = pick("rate", "increase", "delta", "irate", "avg_over_time", "max_over_time", "count_over_time", "last_over_time", "stddev_over_time",
 			"changes", "resets", "deriv", "present_over_time", "sum_over_time") + "(" + sel + pick("[1m]", "[2m]", "[5m]") + at + ")"
@@ -190,7 +193,8 @@ func exact(expr string) bool { return !strings.Contains(expr, "sum") && !strings
 // itself takes from a Go map: that of what a subquery or histogram_quantile gives, and of series that a range
 // query has through a function, of which topk takes the first among equal ones.
 func unordered(expr string, instant bool, a, b promql.Matrix) bool {
-	if strings.Contains(expr, ":1m]") || strings.Contains(expr, "histogram_quantile") {
+	mapped := strings.Contains(expr, ":1m]") || strings.Contains(expr, "histogram_quantile")
+	if mapped && !strings.Contains(expr, "topk") {
 		byLabels := func(x, y promql.Series) int { return labels.Compare(x.Metric, y.Metric) }
 		slices.SortFunc(a, byLabels)
 		slices.SortFunc(b, byLabels)
@@ -208,7 +212,7 @@ func unordered(expr string, instant bool, a, b promql.Matrix) bool {
 		}
 		return out
 	}
-	return strings.Contains(expr, "topk") && !instant && maps.EqualFunc(values(a), values(b), func(x, y []float64) bool {
+	return strings.Contains(expr, "topk") && (mapped || !instant) && maps.EqualFunc(values(a), values(b), func(x, y []float64) bool {
 		return slices.EqualFunc(x, y, func(v, w float64) bool { return sameValue(v, w, exact(expr)) })
 	})
 }
