@@ -9,8 +9,10 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"os/exec"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -149,6 +151,21 @@ func (b *browsed) awaitStep(t *testing.T, at time.Time) {
 	})
 }
 
+// browse starts a browser. It is many processes, which may write to its profile for a
+// moment after the first of them has been killed.
+func browse(t *testing.T, chromium, url string) {
+	profile := t.TempDir()
+	cmd := exec.Command(chromium, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-breakpad", "--no-first-run", "--remote-debugging-port=0", "--user-data-dir="+profile, url)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	startCommand(t, cmd)
+	t.Cleanup(func() {
+		await(t, "the browser's profile to be gone", func() error {
+			_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // what is left; it may be nothing
+			return os.RemoveAll(profile)
+		})
+	})
+}
+
 // TestLiveBrowser: in a real browser an EventSource whose connection breaks again and again, in a kill of the server
 // too, resumes by the Last-Event-ID that the browser sends; where it gives up, at a 503, the page resumes. No step is
 // missing and none comes twice in a revision.
@@ -164,7 +181,7 @@ func TestLiveBrowser(t *testing.T) {
 	writing.Go(func() { w.run(t.Context(), stop) })
 	page := httptest.NewServer(b)
 	t.Cleanup(page.Close) // once the browser is gone
-	start(t, chromium, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--remote-debugging-port=0", "--user-data-dir="+t.TempDir(), page.URL)
+	browse(t, chromium, page.URL)
 	b.awaitStep(t, time.Now())
 	for i := range 4 {
 		w.correct(t.Context())

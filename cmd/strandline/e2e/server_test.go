@@ -31,11 +31,16 @@ type child struct {
 // start runs a program, kills it when the test ends, and shows its log if the test failed.
 func start(t *testing.T, name string, args ...string) *child {
 	t.Helper()
+	return startCommand(t, exec.Command(name, args...))
+}
+
+func startCommand(t *testing.T, cmd *exec.Cmd) *child {
+	t.Helper()
 	f, err := os.CreateTemp(t.TempDir(), "log-")
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &child{name: filepath.Base(name), cmd: exec.Command(name, args...), log: f.Name(), exited: make(chan struct{})}
+	c := &child{name: filepath.Base(cmd.Path), cmd: cmd, log: f.Name(), exited: make(chan struct{})}
 	c.cmd.Stdout, c.cmd.Stderr = f, f
 	if err := c.cmd.Start(); err != nil {
 		t.Fatal(err)
