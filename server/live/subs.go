@@ -2,6 +2,7 @@ package live
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -42,7 +43,8 @@ func (s *sub) missed(t int64) {
 // request carries out what a client asks.
 func (c *conn) request(ctx context.Context, r *frame.Request, err error) {
 	if err != nil {
-		c.reply(frame.Error, errorFrame(r.Op, quoteID(r.ID), 0, err, false))
+		begins := r.ID != "" && (r.Op == frame.OpSubscribe || r.Op == frame.OpResume)
+		c.reply(frame.Error, errorFrame(r.Op, quoteID(r.ID), 0, err, begins && !c.holds(r.ID)))
 		return
 	}
 	switch r.Op {
@@ -94,34 +96,39 @@ func (c *conn) enterLocked(op string, s *sub, info *qlive.Info) {
 	c.replyLocked(reply{frame.Ack, ackFrame(op, s.id, info, s.cursor)})
 }
 
-// refuse answers that there is no such subscription.
+// refuse answers why a subscription does not begin, or that there is none.
 func (c *conn) refuse(op, id string, err error) {
 	r := refusal(op, id, err)
 	c.reply(r.kind, r.payload)
 }
 
 func refusal(op, id string, err error) reply {
-	return reply{frame.Error, errorFrame(op, quoteID(id), 0, err, true)}
+	return reply{frame.Error, errorFrame(op, quoteID(id), 0, err, !errors.Is(err, errDuplicate))} // that of the same id goes on
 }
 
 // admits reports why there can be no subscription with this id, or nil.
 func (c *conn) admits(id string) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, s := range c.mu.subs {
-		if s.want.ID == id {
-			return errDuplicate
-		}
-	}
-	for _, w := range c.mu.waiting {
-		if w.want.ID == id {
-			return errDuplicate
-		}
+	if c.holdsLocked(id) {
+		return errDuplicate
 	}
 	if len(c.mu.subs)+len(c.mu.waiting) >= c.s.opts.MaxSubs {
 		return tooManySubs(c.s.opts.MaxSubs)
 	}
 	return nil
+}
+
+// holds reports whether a subscription has the id, or waits for a write with it.
+func (c *conn) holds(id string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.holdsLocked(id)
+}
+
+func (c *conn) holdsLocked(id string) bool {
+	return slices.ContainsFunc(c.mu.subs, func(s *sub) bool { return s.want.ID == id }) ||
+		slices.ContainsFunc(c.mu.waiting, func(w *waiting) bool { return w.want.ID == id })
 }
 
 func (c *conn) feed(ctx context.Context, want *frame.Sub) (*sub, error) {

@@ -26,7 +26,7 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 	}
 	for msg, want := range map[string]string{
 		`{"op":"dance"}`: `unknown operation: "op" is subscribe, resume, unsubscribe or set`,
-		`{"op":"subscribe","id":"x","query":"m","stpe":"1s"}`:      `bad frame: unknown field "stpe"; known are op, id, query, step, mode, backfill, resume, applied and subs`,
+		`{"op":"subscribe","id":"x","query":"m","stpe":"1s"}`:      `bad frame: unknown field "stpe"; known are op, id, query, step, mode, backfill, resume, seen, applied and subs`,
 		`{"op":"subscribe","id":"x","query":"m","step":"fast"}`:    `bad frame: "fast" is no duration such as "1s" or "250ms", and no number of seconds`,
 		`{"op":"subscribe","id":7,"query":"m"}`:                    `bad frame: "id" can't be a JSON number`,
 		`[]`:                                                       `bad frame: "the message" can't be a JSON array`,
@@ -56,6 +56,45 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 			!strings.Contains(e.Error, PathLive) {
 			t.Errorf("%s: got %+v", metric, e)
 		}
+	}
+}
+
+// TestErrorsSayWhatEnded: an error is marked ended if there is no subscription of its id, and only then.
+func TestErrorsSayWhatEnded(t *testing.T) {
+	f := newFixture(t, nil)
+	c := f.dial(PathLive, nil)
+	c.send(`{"op":"subscribe","id":"a","query":"m"}`)
+	c.next(frame.Ack)
+	for _, x := range []struct {
+		msg   string
+		ended bool
+	}{
+		{`{"op":"subscribe","id":"a","query":"other"}`, false},
+		{`{"op":"subscribe","id":"a","query":"m","stpe":"1s"}`, false},
+		{`{"op":"resume","id":"a","query":"m"}`, false},
+		{`{"op":"subscribe","id":"b","query":"m(("}`, true},
+		{`{"op":"subscribe","id":"b","query":"m","stpe":"1s"}`, true},
+		{`{"op":"subscribe","id":"b","query":"m","step":"fast"}`, true},
+		{`{"op":"resume","id":"b","query":"m"}`, true},
+		{`{"op":"unsubscribe","id":"b"}`, true},
+		{`{"op":"subscribe","query":"m"}`, false}, // it names none
+	} {
+		c.send(x.msg)
+		if e := c.next(frame.Error); e.Ended != x.ended {
+			t.Errorf("%s: got %+v", x.msg, e)
+		}
+	}
+	f.put(time.Now(), 1, "__name__", "m")
+	if d := c.next(frame.Data); d.ID != "a" {
+		t.Errorf("the subscription that was there does not go on: got %+v", d)
+	}
+
+	simple := f.dial(PathStream, nil)
+	simple.send(`{"action":"subscribe","metric":"m"}`)
+	simple.next(frame.Ack)
+	simple.send(`{"action":"subscribe","metric":"m"}`)
+	if e := simple.next(frame.Error); e.Ended {
+		t.Errorf("got %+v", e)
 	}
 }
 

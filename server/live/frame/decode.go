@@ -25,7 +25,7 @@ const maxID = 256
 // id and the op, as far as they could be read. The errors are ErrBad or ErrUnknownOp.
 func ParseRequest(b []byte) (*Request, error) {
 	r := &Request{}
-	if err := strict(b, r, "op, id, query, step, mode, backfill, resume, applied and subs"); err != nil {
+	if err := strict(b, r, "op, id, query, step, mode, backfill, resume, seen, applied and subs"); err != nil {
 		var partial struct{ Op, ID string }
 		if json.Unmarshal(b, &partial) == nil && len(partial.ID) <= maxID && len(partial.Op) <= maxID {
 			r.Op, r.ID = partial.Op, partial.ID
