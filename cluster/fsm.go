@@ -99,6 +99,13 @@ func (f *fsm) consumed() uint64 {
 	return f.mu.index
 }
 
+// term returns the term of the last entry that was consumed.
+func (f *fsm) term() uint64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.mu.term
+}
+
 // wait returns once an entry with at least this index and term has come by.
 func (f *fsm) wait(ctx context.Context, index, term uint64) error {
 	for {

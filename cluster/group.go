@@ -312,10 +312,14 @@ func (g *group) flush(ctx context.Context) error {
 // Raft's own no-op does not come by the state machine, and only an entry that does
 // tells that everything of earlier terms has.
 func (g *group) greetTerms() {
+	var term uint64
 	for {
 		select {
 		case lead := <-g.raft.LeaderCh():
-			if lead {
+			if !lead {
+				g.ledUntilNow(term)
+			} else {
+				term = g.raft.CurrentTerm()
 				g.raft.Apply(g.join(nil, nil), g.node.opts.CommitTimeout)
 			}
 		case <-g.ctx.Done():

@@ -354,6 +354,16 @@ func (g *group) staleness(now time.Time) time.Duration {
 	return g.trans.fresh.age(now, g.fsm.consumed())
 }
 
+// ledUntilNow notes, when this node leads no longer, until when a majority followed it in
+// that term: what it heard as a follower is from before, perhaps long before. All that had been
+// committed by then is within its commit index once an entry of the term is.
+func (g *group) ledUntilNow(term uint64) {
+	at := g.trans.told.backed(g.voters(), g.node.raftID, term, time.Now())
+	if !at.IsZero() && g.fsm.term() >= term {
+		g.trans.fresh.heard(at, g.raft.CommitIndex(), g.fsm.consumed())
+	}
+}
+
 // Staleness returns how old the data of the replicas here may be; very much before they
 // have heard of a leader.
 func (n *Node) Staleness() time.Duration { return stalest(n.serving()) }
