@@ -24,6 +24,7 @@ const rejoinsAhead = 3
 func (n *Node) host() {
 	for {
 		wait := hostEvery
+		n.askIfReplaced()
 		registering, reconciling := n.register(), n.reconcile()
 		if registering || reconciling {
 			wait = rejoinPause
@@ -43,27 +44,18 @@ func (n *Node) register() (again bool) {
 	if _, _, same := n.registration(m); same {
 		return false
 	}
-	// A node that has just joined reads the past of the map first, in which it was another.
-	ctx, cancel := context.WithTimeout(n.ctx, n.opts.CommitTimeout)
-	defer cancel()
-	if n.catchUp(ctx, Leader, []*group{n.meta()}) != nil {
+	// A node that has just joined reads the past of the map first, in which it was another;
+	// and currentMap comes a little after what the replica of the metadata has applied.
+	m, err := n.freshMap(n.ctx)
+	if err != nil {
 		return true
 	}
-	me := n.identity.get()
-	was, now, same := n.registration(n.currentMap())
-	if same {
+	was, now, same := n.registration(m)
+	if same || n.replaced(&was) {
 		return false
 	}
-	switch {
-	case was.State == stateRemoved:
-		n.gone.Store(true)
-		return false
-	case was.rev == 0:
+	if was.rev == 0 {
 		now.State = stateMember
-	case was.Incarnation != me.Incarnation && n.hasVoted(&me):
-		n.fail(fmt.Errorf("%w: the cluster knows node %s by another folder since (%s, this one is %s): empty this folder to take the node back in",
-			ErrIdentity, n.name, was.Incarnation, me.Incarnation))
-		return false
 	}
 	if err := n.changeMap(func(c *model.RecordChange) error { return put(c, nodePrefix+n.name, was.rev, &now) }); err != nil {
 		n.opts.Logger.Debug("cluster: this node's address is not in the map yet", "err", err)
@@ -76,16 +68,6 @@ func (n *Node) registration(m *clusterMap) (was, now NodeRecord, same bool) {
 	was = m.nodes[n.name]
 	now = NodeRecord{Name: n.name, Incarnation: n.identity.get().Incarnation, Address: n.addr, HTTP: n.opts.HTTP, State: was.State, rev: was.rev}
 	return was, now, was == now
-}
-
-// hasVoted tells whether this folder may have voted in a group.
-func (n *Node) hasVoted(me *self) bool {
-	for _, state := range me.Groups {
-		if state == voter {
-			return true
-		}
-	}
-	return false
 }
 
 // changeMap commits a change to the map.

@@ -8,8 +8,10 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/raft"
+	"golang.org/x/time/rate"
 
 	"github.com/strandline-db/strandline/engine"
 	"github.com/strandline-db/strandline/shard/model"
@@ -52,6 +54,7 @@ type Node struct {
 	metrics *metrics
 	fetches *fetches
 	buffers buffers
+	refused *rate.Limiter // of warnings: a stranger tries again twice a second
 
 	started       atomic.Bool // all replicas run that did before
 	draining      atomic.Bool
@@ -89,7 +92,7 @@ func Start(ctx context.Context, o *Options, r *engine.Replicas) (_ *Node, err er
 	n.life, n.reach, n.beat = rand.Uint64()|1, newReach(), newBeat(n.opts.Heartbeat/beatsIn)
 	n.name, n.addr, n.book = n.opts.Name, n.opts.Advertise, newBook(n.opts.Peers)
 	n.mu.links, n.mu.bulks, n.mapped = map[string]*link{}, map[string]*link{}, newSignal()
-	n.mu.lent = map[uint64]*lent{}
+	n.mu.lent, n.refused = map[uint64]*lent{}, rate.NewLimiter(rate.Every(time.Minute), 4)
 	n.metrics, n.fetches = newMetrics(), newFetches(n.opts.FetchRate)
 	if n.identity, err = loadIdentity(&n.opts); err != nil {
 		return nil, err

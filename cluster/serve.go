@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net"
 	"sync"
 )
@@ -35,7 +36,11 @@ func (n *Node) serve(ctx context.Context, conn net.Conn) error {
 	defer stop()
 	from, err := n.identity.welcome(conn)
 	if err != nil {
-		n.opts.Logger.Warn("cluster: refused a connection", "from", conn.RemoteAddr(), "err", err)
+		level := slog.LevelDebug
+		if n.refused.Allow() {
+			level = slog.LevelWarn
+		}
+		n.opts.Logger.Log(ctx, level, "cluster: refused a connection", "from", conn.RemoteAddr(), "err", err)
 		return err
 	}
 	if from.Cluster != "" && from.Address != "" && n.identity.admits(&from) == nil {
@@ -121,6 +126,8 @@ func (n *Node) handleHere(ctx context.Context, from *wire, m *message, respond f
 		go func() { respond(n.answerAsk(ctx, m.data)) }()
 	case kindStatus:
 		go func() { respond(n.answerStatus()) }()
+	case kindNode:
+		go func() { respond(n.answerNode(ctx, m.data)) }()
 	case kindHolds:
 		respond(putBool(nil, n.identity.get().Groups[m.group] != ""), nil)
 	case kindReadIndex:

@@ -79,6 +79,7 @@ const (
 	kindCut      // begins to flush a shard and offer it; the rest is as of kindWork
 	kindRelay    // as kindPropose, for a node that can't reach the leader
 	kindAnnounce // a kindAppend without entries: what is committed
+	kindNode     // what the map says of a node; see replaced.go
 )
 
 // message is one message; its data is the receiver's to keep.

@@ -1,0 +1,71 @@
+package cluster
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+)
+
+// A node that another folder has taken the place of, or that was removed while it was
+// away, is no member of the metadata's group any more: nobody tells it of the change to
+// the map that says so. While it hears of no leader it asks.
+
+// askIfReplaced asks the other nodes what the map says of this one.
+func (n *Node) askIfReplaced() {
+	if leader, _ := n.meta().raft.LeaderWithID(); leader != "" {
+		return
+	}
+	ctx, cancel := context.WithTimeout(n.ctx, attemptWait)
+	defer cancel()
+	for _, name := range n.currentMap().members(stateMember, stateDraining) {
+		if name == n.name {
+			continue
+		}
+		b, err := n.link(name).call(ctx, kindNode, 0, []byte(n.name))
+		if err != nil {
+			continue // it has no majority either, or its binary does not know of the question
+		}
+		var was NodeRecord
+		if json.Unmarshal(b, &was) == nil {
+			n.replaced(&was)
+		}
+		return
+	}
+}
+
+// answerNode says what the map has of a node, with all that was acknowledged before the
+// question: one that has entered is in it.
+func (n *Node) answerNode(ctx context.Context, name []byte) ([]byte, error) {
+	m, err := n.freshMap(ctx)
+	if err != nil {
+		return nil, err
+	}
+	was := m.nodes[string(name)]
+	return json.Marshal(&was)
+}
+
+// replaced acts on what the map says of this node if this folder is no longer it; then
+// it returns true.
+func (n *Node) replaced(was *NodeRecord) bool {
+	me := n.identity.get()
+	switch {
+	case was.State == stateRemoved:
+		n.gone.Store(true)
+		return true
+	case was.Incarnation != "" && was.Incarnation != me.Incarnation && n.hasVoted(&me):
+		n.fail(fmt.Errorf("%w: the cluster knows node %s by another folder since (%s, this one is %s): empty this folder to take the node back in",
+			ErrIdentity, n.name, was.Incarnation, me.Incarnation))
+		return true
+	}
+	return false
+}
+
+// hasVoted tells whether this folder may have voted in a group.
+func (n *Node) hasVoted(me *self) bool {
+	for _, state := range me.Groups {
+		if state == voter {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,70 @@
+package cluster
+
+import (
+	"errors"
+	"maps"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/strandline-db/strandline/engine"
+)
+
+// TestOldFolder: a folder that comes back after another took its place is told, and its
+// process stops and says what to do, though no leader speaks to it any more.
+func TestOldFolder(t *testing.T) {
+	c := newTrio(t, Options{})
+	c.mustWrite("n1", 0, 10)
+	c.stop("n3")
+	dir := filepath.Join(c.dir, "n3")
+	if err := os.Rename(dir, dir+".old"); err != nil {
+		t.Fatal(err)
+	}
+	c.start("n3")
+	c.await("the new folder's membership", func() error {
+		if !c.nodes["n3"].node.whole() {
+			return errors.New("not whole")
+		}
+		return nil
+	})
+	c.stop("n3")
+	if err := errors.Join(os.RemoveAll(dir), os.Rename(dir+".old", dir)); err != nil {
+		t.Fatal(err)
+	}
+	failed := make(chan error, 1)
+	c.engine = func(_ string, o *engine.Options) {
+		o.OnFailure = func(err error) { failed <- err }
+	}
+	c.start("n3")
+	select {
+	case err := <-failed:
+		if !errors.Is(err, ErrIdentity) || !strings.Contains(err.Error(), "by another folder since") {
+			t.Fatal(err)
+		}
+	case <-time.After(40 * time.Second):
+		t.Fatalf("nobody told the old folder: %v", c.nodes["n3"].node.Ready())
+	}
+	c.mustWrite("n1", 20, 10)
+}
+
+// TestRegisterBehindTheMap: what a node last read of the map may be older than what its
+// replica has applied, and then has an earlier folder of it; that must not stop it.
+func TestRegisterBehindTheMap(t *testing.T) {
+	c := newTrio(t, Options{})
+	n := c.nodes["n3"].node
+	c.await("the map", func() error { return n.Ready() })
+	behind := *n.currentMap()
+	behind.nodes = maps.Clone(behind.nodes)
+	x := behind.nodes[n.name]
+	x.Incarnation = "earlier"
+	behind.nodes[n.name] = x
+	n.cmap.Store(&behind)
+	n.register() // the trio's OnFailure fails the test
+	if err := n.loadMap(); err != nil {
+		t.Fatal(err)
+	}
+	c.mustWrite("n3", 0, 10)
+	c.checkAll()
+}
