@@ -217,7 +217,12 @@ func TestLateKick(t *testing.T) {
 		}
 		e := s.e
 		s.Close()
-		for deadline := time.Now().Add(20 * time.Second); f.Stats().Queries > 0 || f.store.Feeds() > 0; {
+		busy := func() bool { // a task has one run at a time
+			f.sched.mu.Lock()
+			defer f.sched.mu.Unlock()
+			return e.task.running || e.task.queued
+		}
+		for deadline := time.Now().Add(20 * time.Second); f.Stats().Queries > 0 || f.store.Feeds() > 0 || busy(); {
 			if time.Now().After(deadline) {
 				t.Fatalf("%+v, %d feeds", f.Stats(), f.store.Feeds())
 			}
