@@ -219,7 +219,7 @@ func (n *Node) RemoveNode(ctx context.Context, name string, force bool) error {
 	switch {
 	case len(held) > 0 && !force:
 		return fmt.Errorf("%w: node %s holds shards %s: drain it first, or, if it is dead, remove it by force", ErrRefused, name, strings.Join(held, ", "))
-	case m.plan.open() && len(held) > 0:
+	case m.plan.open() && (len(held) > 0 || m.planned(name)):
 		return fmt.Errorf("%w: a plan is under way (%s, %s): cancel it first", ErrRefused, m.plan.ID, m.plan.State)
 	case len(without(m.members(stateMember, stateDraining), name)) == 0:
 		return fmt.Errorf("%w: it is the only node", ErrRefused)

@@ -238,6 +238,42 @@ func TestCancelMove(t *testing.T) {
 	}
 }
 
+// TestRemoveTarget: a node that a plan is yet to give something can't be removed before
+// the plan is cancelled: its moves would lead nowhere.
+func TestRemoveTarget(t *testing.T) {
+	c := newTrio(t, Options{})
+	c.join("n4", "n1")
+	var once sync.Once
+	c.setOnPhase(func(n *Node, _ *Move) {
+		once.Do(func() { // the phase is not noted any more: the move stays planned
+			if err := n.SetPlan(context.Background(), PlanPaused); err != nil {
+				t.Error(err)
+			}
+		})
+	})
+	n1 := c.nodes["n1"].node
+	if err := n1.MoveShard(t.Context(), 1, "n2", "n4"); err != nil {
+		t.Fatal(err)
+	}
+	c.await("the pause", func() error {
+		m, err := n1.freshMap(t.Context())
+		if err == nil && m.plan.State != PlanPaused {
+			err = fmt.Errorf("%+v", m.plan)
+		}
+		return err
+	})
+	if err := n1.RemoveNode(t.Context(), "n4", false); !errors.Is(err, ErrRefused) {
+		t.Fatalf("removed a node that a plan leads to: %v", err)
+	}
+	if err := n1.SetPlan(t.Context(), PlanCancelling); err != nil {
+		t.Fatal(err)
+	}
+	c.planEnds(PlanCancelled)
+	if err := n1.RemoveNode(t.Context(), "n4", false); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestMoveOutlivesCoordinator stops the node that leads the metadata in each phase of
 // a move: the next one carries it on.
 func TestMoveOutlivesCoordinator(t *testing.T) {

@@ -68,6 +68,11 @@ type Move struct {
 
 func (m *Move) ended() bool { return m.Phase == PhaseDone || m.Phase == PhaseUndone }
 
+// planned tells whether a move of the last plan that has not ended leads to or from a node.
+func (m *clusterMap) planned(name string) bool {
+	return slices.ContainsFunc(m.moves, func(x Move) bool { return !x.ended() && (x.From == name || x.To == name) })
+}
+
 // planMoves returns the moves that bring the shards to where rendezvous wants them on the
 // nodes that are members, in order of the shards.
 func planMoves(m *clusterMap) []Move {
