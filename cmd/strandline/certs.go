@@ -13,12 +13,17 @@ import (
 	"math/big"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 )
 
+// errCertName keeps the authority from being written over, and files from outside the folder.
+var errCertName = errors.New("no name of a node for which a certificate can be made")
+
 const (
+	caName   = "ca"
 	caLife   = 10 * 365 * 24 * time.Hour
 	certLife = 2 * 365 * 24 * time.Hour
 )
@@ -39,6 +44,11 @@ An authority that is there already is used again, so that nodes can be added. Ke
 }
 
 func makeCerts(dir string, names []string, w io.Writer) error {
+	for _, name := range names {
+		if name == caName || filepath.Base(name) != name || strings.HasPrefix(name, ".") {
+			return fmt.Errorf("%w: %q", errCertName, name)
+		}
+	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
@@ -58,14 +68,14 @@ func makeCerts(dir string, names []string, w io.Writer) error {
 			return err
 		}
 		fmt.Fprintf(w, "%s: --cluster-tls-cert %[2]s.crt --cluster-tls-key %[2]s.key --cluster-tls-ca %[3]s\n",
-			name, filepath.Join(dir, name), filepath.Join(dir, "ca.crt"))
+			name, filepath.Join(dir, name), filepath.Join(dir, caName+".crt"))
 	}
 	return nil
 }
 
 // authority reads the authority in dir, or makes one.
 func authority(dir string, w io.Writer) (*x509.Certificate, *ecdsa.PrivateKey, error) {
-	file := filepath.Join(dir, "ca")
+	file := filepath.Join(dir, caName)
 	certPEM, err := os.ReadFile(file + ".crt")
 	if errors.Is(err, os.ErrNotExist) {
 		template, err := template("strandline trial authority", caLife)
