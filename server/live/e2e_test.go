@@ -18,6 +18,7 @@ import (
 	"github.com/strandline-db/strandline/query/querytest"
 	"github.com/strandline-db/strandline/server/live/client"
 	"github.com/strandline-db/strandline/server/live/frame"
+	"github.com/strandline-db/strandline/shard/model"
 )
 
 // queries are those that the clients of a test choose from.
@@ -401,6 +402,11 @@ func TestClientTellsWhatItDropped(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	for _, q := range []client.Query{{}, {Expr: "m", Step: -time.Second}, {Expr: "m", Backfill: -1}} {
+		if _, err := c.Subscribe(q); !errors.Is(err, client.ErrBadOptions) {
+			t.Errorf("%+v: %v", q, err) // the server would have no subscription to tell of
+		}
+	}
 	sub, err := c.Subscribe(client.Query{Expr: "m", Samples: true})
 	if err != nil {
 		t.Fatal(err)
@@ -412,13 +418,22 @@ func TestClientTellsWhatItDropped(t *testing.T) {
 	follower.send(`{"op":"subscribe","id":"a","query":"m","mode":"samples"}`)
 	follower.next(frame.Ack)
 	for i := range n {
-		f.put(base.Add(time.Duration(i)*time.Second), float64(i), "__name__", "m")
-		follower.next(frame.Data)
+		ts := base.Add(time.Duration(i) * time.Second).UnixMilli()
+		b := &model.Batch{T: []int64{ts, ts}, V: []float64{float64(2 * i), float64(2*i + 1)}}
+		for j, x := range []string{"a", "b"} {
+			b.Series = append(b.Series, model.BatchSeries{Key: model.AppendKey(nil, labels.FromStrings("__name__", "m", "x", x)), From: j, To: j + 1})
+		}
+		if _, err := f.store.Append(context.Background(), b); err != nil {
+			t.Fatal(err)
+		}
+		if d := follower.next(frame.Data); len(d.V) != 2 {
+			t.Fatalf("got %+v", d)
+		}
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	got, lost := 0, int64(0)
-	for newest := -1.0; newest < n-1; {
+	for newest := -1.0; newest < 2*n-1; {
 		u, err := sub.Next(ctx)
 		if err != nil {
 			t.Fatal(err)
@@ -434,8 +449,8 @@ func TestClientTellsWhatItDropped(t *testing.T) {
 			got++
 		}
 	}
-	if lost == 0 || got+int(lost) != n {
-		t.Errorf("got %d and lost %d of %d", got, lost, n)
+	if lost == 0 || got+int(lost) != 2*n {
+		t.Errorf("got %d and lost %d of %d samples", got, lost, 2*n)
 	}
 	if err := c.Close(); err != nil {
 		t.Error(err)

@@ -274,8 +274,12 @@ type Query struct {
 }
 
 // Subscribe begins a subscription. It does not wait for the server: what that says of
-// the expression comes from Next.
+// the expression comes from Next. The error is ErrBadOptions for what no server takes, or why
+// the client has ended.
 func (c *Client) Subscribe(q Query) (*Subscription, error) {
+	if q.Expr == "" || q.Step < 0 || q.Backfill < 0 {
+		return nil, fmt.Errorf("%w: query %q, step %s, backfill %s", ErrBadOptions, q.Expr, q.Step, q.Backfill)
+	}
 	s := &Subscription{c: c, began: time.Now(), wake: make(chan struct{}, 1)}
 	s.sub = frame.Sub{Query: q.Expr, Step: frame.Duration(q.Step), Backfill: frame.Duration(q.Backfill)}
 	if q.Samples {

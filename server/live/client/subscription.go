@@ -321,6 +321,8 @@ func (s *Subscription) dropLocked() {
 	switch {
 	case old.Dropped != nil:
 		d.Count += old.Dropped.Count
+	case s.sub.Mode == frame.ModeSamples:
+		d.Count += int64(len(old.Samples))
 	case old.Samples != nil:
 		d.Count++
 	}
