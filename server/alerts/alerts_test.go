@@ -488,6 +488,22 @@ func TestStatusCodes(t *testing.T) {
 	})
 }
 
+func TestUnreadableBodies(t *testing.T) {
+	for body, want := range map[string]string{
+		"":                   "the body must be a JSON object",
+		"[]":                 "the body must be a JSON object",
+		`{"metric":`:         "the JSON object is cut off",
+		`{"threshold":"10"}`: `"threshold" can't be a JSON string`,
+		`{"for":"-5m"}`:      "not a valid duration",
+		`{"treshold":10}`:    `unknown field "treshold"`,
+	} {
+		_, err := Parse([]byte(body), nil, nil)
+		if !errors.Is(err, ErrBadRequest) || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "alerts.") {
+			t.Errorf("%s: got %v", body, err)
+		}
+	}
+}
+
 func TestConditions(t *testing.T) {
 	p := parser.NewParser(parser.Options{})
 	for _, c := range []struct {

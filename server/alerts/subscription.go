@@ -107,6 +107,18 @@ func canonical(s string) (string, bool) {
 	return "", false
 }
 
+// unread tells in a user's words why a body can't be read.
+func unread(err error) string {
+	if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok && wrong.Field != "" {
+		return fmt.Sprintf("%q can't be a JSON %s", wrong.Field, wrong.Value)
+	} else if ok || errors.Is(err, io.EOF) {
+		return `the body must be a JSON object such as {"metric":"load","threshold":10,"comparison":">","notification_method":"webhook","url":"https://..."}`
+	} else if errors.Is(err, io.ErrUnexpectedEOF) {
+		return "the JSON object is cut off"
+	}
+	return strings.TrimPrefix(err.Error(), "json: ")
+}
+
 // Parse reads the body of a request. The error wraps ErrBadRequest, ErrTooLarge or, for the
 // URL, one of the webhook package's.
 func Parse(body []byte, p parser.Parser, policy *webhook.Policy) (*Subscription, error) {
@@ -117,7 +129,7 @@ func Parse(body []byte, p parser.Parser, policy *webhook.Policy) (*Subscription,
 	d := json.NewDecoder(bytes.NewReader(body))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&r); err != nil {
-		return nil, fmt.Errorf("%w: %s", ErrBadRequest, strings.TrimPrefix(err.Error(), "json: "))
+		return nil, fmt.Errorf("%w: %s", ErrBadRequest, unread(err))
 	}
 	if _, err := d.Token(); err != io.EOF {
 		return nil, fmt.Errorf("%w: something follows the JSON object", ErrBadRequest)
