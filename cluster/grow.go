@@ -54,7 +54,7 @@ func (n *Node) grow(ctx context.Context) error {
 // The logs begin behind it, so that other replicas are sent that state.
 func (n *Node) settle(ctx context.Context, c *raft.Configuration) error {
 	conf, log := raft.EncodeConfiguration(*c), n.replicas.Log()
-	if err := n.replicas.Settle(ctx, func(at engine.Mark) engine.Mark {
+	if err := n.replicas.Settle(ctx, isMark, func(at engine.Mark) engine.Mark {
 		at.Configuration, at.ConfigurationIndex = conf, at.Applied
 		return at
 	}); err != nil {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/strandline-db/strandline/engine"
 	"github.com/strandline-db/strandline/wal/vfs"
@@ -27,6 +28,7 @@ func TestRecover(t *testing.T) {
 	c.mustWrite("n1", 0, 50)
 	c.checkAll()
 	c.flush("n2")
+	c.markShards()
 	c.mustWrite("n2", 50, 20)
 	c.checkAll() // n1 has it all
 	for name := range c.peers {
@@ -74,6 +76,20 @@ func TestRecover(t *testing.T) {
 	if m, err := c.open("n3"); err == nil { // it is n2's folder
 		c.nodes["n3"] = m
 		t.Fatal("a folder of the old cluster came into the new one")
+	}
+}
+
+// markShards puts a mark into the log of each shard, as a move does.
+func (c *trio) markShards() {
+	c.t.Helper()
+	for _, m := range c.nodes {
+		for _, g := range m.node.ordered() {
+			if g.id != uint64(metaStream) && g.leads() {
+				if err := g.raft.Apply(putMark("of a move"), 5*time.Second).Error(); err != nil {
+					c.t.Fatal(err)
+				}
+			}
+		}
 	}
 }
 

@@ -120,7 +120,7 @@ func (db *DB) startCommitter() (err error) {
 		return err
 	}
 	if db.opts.Replicate == nil {
-		if err := db.replay(); err != nil {
+		if err := db.replay(nil); err != nil {
 			return err
 		}
 		if err := db.log.ClearDoubt(); err != nil { // it was told; there is nobody to ask
@@ -212,8 +212,9 @@ type replayEntry struct {
 	data  []byte
 }
 
-// replay applies the log above each shard's manifest, shards in parallel.
-func (db *DB) replay() error {
+// replay applies the log above each shard's manifest, shards in parallel. Entries that skip,
+// if there is one, tells of are none of the engine's.
+func (db *DB) replay(skip func(data []byte) bool) error {
 	start := db.opts.Clock.Now()
 	g, ctx := errgroup.WithContext(context.Background())
 	chans := make([]chan replayEntry, len(db.shards))
@@ -254,7 +255,7 @@ func (db *DB) replay() error {
 			return starts[s]
 		}
 		return db.log.Replay(from, func(e *wal.Entry) error {
-			if e.Type != 0 { // Raft's own
+			if e.Type != 0 || skip != nil && skip(e.Data) { // Raft's own, or the cluster's
 				return nil
 			}
 			n++

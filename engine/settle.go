@@ -11,10 +11,11 @@ import (
 // with a mark of the caller's making, and lets the log begin anew behind it: the way of
 // a single node's folder into a cluster, and of a lost cluster's into a new one. Each
 // shard is whole at every step, so that it can be begun again after a crash. It is for
-// a Committer that has not started.
-func (r *Replicas) Settle(ctx context.Context, mark func(Mark) Mark) error {
+// a Committer that has not started. skip tells of the entries that the caller has put into
+// the log for itself: they change nothing here.
+func (r *Replicas) Settle(ctx context.Context, skip func(data []byte) bool, mark func(Mark) Mark) error {
 	db := r.db
-	if err := db.replay(); err != nil {
+	if err := db.replay(skip); err != nil {
 		return err
 	}
 	for i, s := range db.shards {
