@@ -243,57 +243,54 @@ func notes(expr string, res *query.Result) string {
 // TestScatterDifferential: whatever is asked, the answer over several nodes is that over
 // one: values, order, errors, notes and statistics.
 func TestScatterDifferential(t *testing.T) {
-	seed := uint64(time.Now().UnixNano())
-	t.Logf("seed %d", seed)
-	r := rand.New(rand.NewPCG(seed, 1))
-	parts, asked := 0, map[string]int{}
-	for range 4 {
-		store := querytest.New()
+	differential(t, 4, func(store *querytest.Store, r *rand.Rand) (whole, far *query.Engine, s *spread) {
 		fillRandom(t, store, r, "")
-		whole := engine(t, store, nil)
-		far, s := spreadEngine(t, store, 2+r.IntN(4), nil)
-		far.SetBatchPoints(1 + r.IntN(200))
-		parts += differ(t, whole, far, s, r, asked)
-		if n := store.Open(); n != 0 {
-			t.Fatalf("%d selections are open", n)
-		}
-	}
-	t.Logf("%d of 600 queries asked other nodes: %v", parts, slices.Sorted(maps.Keys(asked)))
-	if parts < 200 {
-		t.Error("too few")
-	}
+		far, s = spreadEngine(t, store, 2+r.IntN(4), nil)
+		return engine(t, store, nil), far, s
+	})
 }
 
 // TestScatterPairDifferential is the same for a pair of senders whose series lie together.
 func TestScatterPairDifferential(t *testing.T) {
+	differential(t, 2, func(store *querytest.Store, r *rand.Rand) (whole, far *query.Engine, s *spread) {
+		fillRandom(t, store, r, "a")
+		fillRandom(t, store, r, "b")
+		s = &spread{Reader: store, nodes: 2 + r.IntN(4), label: "replica"}
+		far = engine(t, query.NewPairReader(s, "replica"), nil)
+		s.work = far.Fragment
+		return engine(t, query.NewPairReader(store, "replica"), nil), far, s
+	})
+}
+
+// differential compares engines that open makes, over data that it fills in. A third of the
+// queries at least must have asked other nodes.
+func differential(t *testing.T, stores int, open func(*querytest.Store, *rand.Rand) (whole, far *query.Engine, s *spread)) {
+	t.Helper()
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	r := rand.New(rand.NewPCG(seed, 1))
 	parts, asked := 0, map[string]int{}
-	for range 2 {
+	for range stores {
 		store := querytest.New()
-		fillRandom(t, store, r, "a")
-		fillRandom(t, store, r, "b")
-		whole := engine(t, query.NewPairReader(store, "replica"), nil)
-		s := &spread{Reader: store, nodes: 2 + r.IntN(4), label: "replica"}
-		far := engine(t, query.NewPairReader(s, "replica"), nil)
-		s.work = far.Fragment
+		whole, far, s := open(store, r)
 		far.SetBatchPoints(1 + r.IntN(200))
 		parts += differ(t, whole, far, s, r, asked)
 		if n := store.Open(); n != 0 {
 			t.Fatalf("%d selections are open", n)
 		}
 	}
-	t.Logf("%d of 300 queries asked other nodes: %v", parts, slices.Sorted(maps.Keys(asked)))
-	if parts < 100 {
+	t.Logf("%d of %d queries asked other nodes: %v", parts, stores*differing, slices.Sorted(maps.Keys(asked)))
+	if parts < stores*differing/3 {
 		t.Error("too few")
 	}
 }
 
-// differ compares the answers to 150 queries, and returns how many asked other nodes.
+const differing = 150 // queries a store
+
+// differ compares the answers to so many queries, and returns how many asked other nodes.
 func differ(t *testing.T, whole, far *query.Engine, s *spread, r *rand.Rand, asked map[string]int) (parts int) {
 	t.Helper()
-	for range 150 {
+	for range differing {
 		expr := expression(r)
 		before := s.asked.Load()
 		compareScattered(t, whole, far, r, expr, s.label != "")
