@@ -115,6 +115,9 @@ func (c *trio) breakRecover() {
 			}
 			return
 		}
+		if ops < n {
+			c.t.Fatalf("recovery failed by itself: %v", err)
+		}
 		m, err := c.open("n1")
 		if err == nil { // nothing was changed yet: alone it is no majority
 			c.nodes["n1"] = m
