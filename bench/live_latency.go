@@ -49,8 +49,21 @@ func (a *arrivals) take(s *live.Stream, f *live.Frame) error {
 	return nil
 }
 
-// latencyRun measures from the acknowledgement of a write to the frames that it causes.
-func latencyRun(ctx context.Context, o *liveOptions) (err error) {
+// latencyRun measures from the acknowledgement of a write to the frames that it causes: with
+// subscribers to series of all the connections that write, and with all of them to series of
+// one, so that a single request causes a frame for each.
+func latencyRun(ctx context.Context, o *liveOptions) error {
+	what := fmt.Sprintf("from acknowledgement to frame, samples mode, %d subscribers", o.subscribers)
+	stride := max(o.series/o.subscribers/live.Lanes, 1) * live.Lanes
+	err := latencyOf(ctx, o, what, func(i int) int { return (i*stride + i%live.Lanes) % o.series })
+	if err != nil {
+		return err
+	}
+	return latencyOf(ctx, o, "the same, all to series of the same request", func(i int) int { return i * stride % o.series })
+}
+
+// latencyOf measures with the series given to each subscriber.
+func latencyOf(ctx context.Context, o *liveOptions, what string, series func(subscriber int) int) (err error) {
 	p, done, err := o.serve(ctx, "latency")
 	if err != nil {
 		return err
@@ -63,7 +76,7 @@ func latencyRun(ctx context.Context, o *liveOptions) (err error) {
 	defer s.Close()
 	all := make([]arrivals, o.subscribers)
 	for i := range all {
-		all[i].series, all[i].at, all[i].last = i*o.series/o.subscribers, make([]int64, s.Ticks), -1
+		all[i].series, all[i].at, all[i].last = series(i), make([]int64, s.Ticks), -1
 	}
 	var sent live.Sent
 	var used string
@@ -90,7 +103,7 @@ func latencyRun(ctx context.Context, o *liveOptions) (err error) {
 		return err
 	}
 	p50, p99 := lat.At(0.5), lat.At(0.99)
-	o.report(p50 < 5*time.Millisecond && p99 < 50*time.Millisecond, fmt.Sprintf("from acknowledgement to frame, samples mode, %d subscribers", o.subscribers), "p50 5 ms, p99 50 ms",
+	o.report(p50 < 5*time.Millisecond && p99 < 50*time.Millisecond, what, "p50 5 ms, p99 50 ms",
 		"p50 %v, p99 %v, worst %v over %d frames, all in order; ingest %.0f samples/s, acknowledged p50 %v, p99 %v; %s",
 		ms(p50), ms(p99), ms(lat.At(1)), len(lat), sent.PerSec, ms(sent.Ack.At(0.5)), ms(sent.Ack.At(0.99)), used)
 	return nil
