@@ -467,3 +467,31 @@ func TestClientTellsWhatItDropped(t *testing.T) {
 		}
 	}
 }
+
+// TestClientEndsWhatIsTooLong: the server closes a connection for a message beyond its
+// limit; only the subscription that it was for ends.
+func TestClientEndsWhatIsTooLong(t *testing.T) {
+	f := newFixture(t, &Options{MaxMessage: 1024})
+	c, err := client.New([]string{"http://" + f.addr}, &client.Options{MinBackoff: time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	short, err := c.Subscribe(client.Query{Expr: "vector(1)"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	long, err := c.Subscribe(client.Query{Expr: "vector(1)" + strings.Repeat(" + vector(1)", 200)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	var told *client.Error
+	if _, err := long.Next(ctx); !errors.As(err, &told) || told.Type != "limit" || !strings.Contains(told.Message, "live-max-message-bytes") {
+		t.Errorf("got %v", err)
+	}
+	if u, err := short.Next(ctx); err != nil || len(u.Samples) != 1 {
+		t.Errorf("got %+v, %v", u, err)
+	}
+}

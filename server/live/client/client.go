@@ -150,7 +150,30 @@ func (c *Client) session(t *target) (served bool, err error) {
 	retries := make(chan struct{})
 	c.done.Go(func() { c.again(retries) })
 	defer close(retries)
-	return true, c.read(ws)
+	err = c.read(ws)
+	if websocket.IsCloseError(err, websocket.CloseMessageTooBig) {
+		c.endLongest(ws)
+	}
+	return true, err
+}
+
+// endLongest ends the subscription that the server closed the connection for, since its
+// message was too long: it would do so again and again.
+func (c *Client) endLongest(ws *websocket.Conn) {
+	c.mu.Lock()
+	var longest *Subscription
+	for _, s := range c.mu.subs {
+		if s.told == ws && (longest == nil || len(s.sub.Query) > len(longest.sub.Query)) {
+			longest = s
+		}
+	}
+	c.mu.Unlock()
+	if longest == nil {
+		return
+	}
+	c.forget(longest, false)
+	longest.end(&Error{Type: "limit", Message: fmt.Sprintf(
+		"the server takes no message as long as this expression of %d bytes: shorten it, or raise live-max-message-bytes", len(longest.sub.Query))})
 }
 
 // again sends what is wanted once more, a while after a subscription failed in passing.
