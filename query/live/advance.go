@@ -91,7 +91,7 @@ func (e *evaluation) advance(ctx context.Context, newest int64, err error) (held
 // room is how many steps the ring holds.
 func (e *evaluation) room() int64 {
 	r := &e.mu.ring
-	n := int64(len(r.at))
+	n := int64(r.maxEvents)
 	if r.values > 0 {
 		perStep := int64(r.values) / int64(r.head-r.tail)
 		n = min(n, int64(r.maxValues)/max(perStep, 1))

@@ -12,6 +12,15 @@ import (
 	"github.com/strandline-db/strandline/shard/model"
 )
 
+// heap is how many bytes are in use.
+func heap() int64 {
+	runtime.GC()
+	runtime.GC() // and what pools had
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
+
 // TestSlowBackfills: subscribers that stop in the midst of backfills of their own hold
 // little each, and get every step in the end.
 func TestSlowBackfills(t *testing.T) {
@@ -25,13 +34,6 @@ func TestSlowBackfills(t *testing.T) {
 	}
 	r.append(b)
 	query := fmt.Sprintf("m @ %d", start.Unix())
-	heap := func() int64 {
-		runtime.GC()
-		runtime.GC() // and what pools had
-		var m runtime.MemStats
-		runtime.ReadMemStats(&m)
-		return int64(m.HeapAlloc)
-	}
 	deadline := time.After(time.Minute)
 	read := func(s *live.Subscription, enough int) (steps int) {
 		for steps < enough {
@@ -78,5 +80,43 @@ func TestSlowBackfills(t *testing.T) {
 	}
 	if n := 3 + read(subs[1], 116); n < 119 {
 		t.Errorf("%d steps came", n)
+	}
+}
+
+// TestSamplesMemory: subscriptions in samples mode take memory for what comes, not for what
+// might.
+func TestSamplesMemory(t *testing.T) {
+	const idle, events = 998, 10_000 // more than a ring holds
+	r := newRig(t, live.Options{})
+	r.subscribe(live.Request{Query: "first", Samples: true}) // takes what all share
+	was := heap()
+	grown := func() int64 {
+		now := heap()
+		defer func() { was = now }()
+		return now - was
+	}
+	for i := range idle {
+		r.subscribe(live.Request{Query: fmt.Sprint("idle_", i), Samples: true})
+	}
+	each := grown() / idle
+	t.Logf("%d bytes for an idle one", each)
+	if each > 8<<10 {
+		t.Errorf("an idle one takes %d bytes", each)
+	}
+	b := gauge("a", start.UnixMilli(), 0)
+	for i := 1; i < events; i++ {
+		b.T, b.V = append(b.T, start.UnixMilli()+int64(i)), append(b.V, float64(i))
+	}
+	b.Series[0].To = events
+	f := &follower{seen: map[string]int{}}
+	f.join(r, live.Request{})
+	grown()
+	r.append(b)
+	f.until(r, "what fell off the ring is told", func() bool { return len(f.drops) > 0 })
+	f.seen = nil
+	busy := grown()
+	t.Logf("%d bytes for one with a full ring", busy)
+	if busy > 4<<20 {
+		t.Errorf("one with a full ring takes %d bytes", busy)
 	}
 }

@@ -15,17 +15,19 @@ type entry struct {
 }
 
 // ring holds an evaluation's newest events. Each has a sequence number; those in
-// [tail, head) are there. The evaluation's lock guards it.
+// [tail, head) are there. It takes memory as they come, since few evaluations come to have
+// as many as they may. The evaluation's lock guards it.
 type ring struct {
-	at         []entry
+	at         []entry // room for those that are there, or more
 	tail, head uint64
 	values     int
+	maxEvents  int
 	maxValues  int
 }
 
-func newRing(size, values int) ring {
+func newRing(events, values int) ring {
 	// Sequence numbers start at 1, so that a series with none is older than all.
-	return ring{at: make([]entry, size), tail: 1, head: 1, maxValues: values}
+	return ring{tail: 1, head: 1, maxEvents: events, maxValues: values}
 }
 
 func (r *ring) get(seq uint64) *entry { return &r.at[seq%uint64(len(r.at))] }
@@ -33,14 +35,29 @@ func (r *ring) get(seq uint64) *entry { return &r.at[seq%uint64(len(r.at))] }
 // push appends an event, and drops the oldest where that takes the ring past a bound.
 func (r *ring) push(e entry) {
 	r.values += size(&e)
-	for r.tail < r.head && (r.head-r.tail == uint64(len(r.at)) || r.values > r.maxValues) {
+	for r.tail < r.head && (r.head-r.tail == uint64(r.maxEvents) || r.values > r.maxValues) {
 		old := r.get(r.tail)
 		r.values -= size(old)
 		*old = entry{}
 		r.tail++
 	}
+	if r.head-r.tail == uint64(len(r.at)) {
+		r.grow()
+	}
 	*r.get(r.head) = e
 	r.head++
+}
+
+// leastRoom is for how many events there is room from the first on.
+const leastRoom = 8
+
+// grow makes room for more events.
+func (r *ring) grow() {
+	more := ring{at: make([]entry, min(max(2*len(r.at), leastRoom), r.maxEvents))}
+	for seq := r.tail; seq < r.head; seq++ {
+		*more.get(seq) = *r.get(seq)
+	}
+	r.at = more.at
 }
 
 func size(e *entry) int {

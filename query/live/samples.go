@@ -132,13 +132,16 @@ func (s *sampler) publish(now time.Time) {
 	if s.e.events = events; len(events) > 0 {
 		s.e.publishAll(events, 0)
 	}
+	if len(events) > maxScratch {
+		s.e.events = nil
+	}
 	if len(s.batch.Samples) > maxScratch {
 		s.times, s.groups, s.at = nil, nil, map[int64]int{}
 	}
 }
 
-// maxScratch is up to how many samples a batch's scratch is kept: most bring a few, and
-// there are many evaluations.
+// maxScratch is up to how many samples, or events, a batch's scratch is kept: most bring a
+// few, and there are many evaluations.
 const maxScratch = 64
 
 // group sorts the batch into groups, in order.
