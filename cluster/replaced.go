@@ -33,6 +33,13 @@ func (n *Node) askIfReplaced() {
 	}
 }
 
+// removed tells whether this node was removed: as it was told, or read in the map while it
+// was a member of the metadata's group still.
+func (n *Node) removed() bool {
+	was := n.currentMap().nodes[n.name]
+	return n.gone.Load() || was.State == stateRemoved && was.Incarnation == n.identity.get().Incarnation
+}
+
 // answerNode says what the map has of a node, with all that was acknowledged before the
 // question: one that has entered is in it.
 func (n *Node) answerNode(ctx context.Context, name []byte) ([]byte, error) {

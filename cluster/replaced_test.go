@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"errors"
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -67,4 +68,27 @@ func TestRegisterBehindTheMap(t *testing.T) {
 	}
 	c.mustWrite("n3", 0, 10)
 	c.checkAll()
+}
+
+// TestRemovedSaysSo: a node that was removed is not ready from the moment that its map says
+// so, while it still knows of leaders that it follows no longer.
+func TestRemovedSaysSo(t *testing.T) {
+	c := newTrio(t, Options{})
+	c.join("n4", "n1")
+	n4 := c.nodes["n4"].node
+	c.await("the fourth node", n4.Ready)
+	if err := c.nodes["n1"].node.RemoveNode(t.Context(), "n4", false); err != nil {
+		t.Fatal(err)
+	}
+	c.await("word of the removal", func() error {
+		known := n4.currentMap().nodes["n4"].State == stateRemoved
+		err := n4.Ready()
+		switch {
+		case err != nil && strings.Contains(err.Error(), "was removed from the cluster"):
+			return nil
+		case known:
+			t.Fatalf("the map says that it was removed, the node: %v", err)
+		}
+		return fmt.Errorf("ready: %v", err)
+	})
 }

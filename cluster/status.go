@@ -215,7 +215,7 @@ func (n *Node) Ready() error {
 	if err := n.anyLost(); err != nil {
 		return err
 	}
-	if n.gone.Load() {
+	if n.removed() {
 		return fmt.Errorf("%w: this node was removed from the cluster", model.ErrUnavailable)
 	}
 	now := time.Now()
