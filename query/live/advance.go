@@ -2,6 +2,7 @@ package live
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/strandline-db/strandline/query"
@@ -72,6 +73,7 @@ func (e *evaluation) advance(ctx context.Context, newest int64, err error) (held
 	switch {
 	case err == nil:
 		p.chunk = min(2*p.chunk, catchUp)
+	case errors.Is(err, errHeavy):
 	case passing(err):
 		p.chunk = max(p.chunk/4, 1)
 		if newest > p.told {

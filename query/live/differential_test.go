@@ -31,7 +31,7 @@ type rig struct {
 	q     *query.Engine
 	hub   *live.Hub
 	opts  live.Options
-	gaps  *gaps // what feeds and reads of samples go through; nil: nothing
+	gaps  *gaps // what feeds and reads go through; nil: nothing
 	clock *clock.Manual
 	wake  chan struct{}
 }
@@ -53,15 +53,15 @@ func (r *rig) open() {
 	if r.db, err = engine.Open(r.dir, &engine.Options{Clock: r.clock, Retention: -1, Shards: 3, FlushInterval: math.MaxInt64}); err != nil {
 		r.t.Fatal(err)
 	}
-	if r.q, err = query.New(r.db, &query.Options{Clock: r.clock, LookbackDelta: 20 * time.Second}); err != nil {
-		r.t.Fatal(err)
-	}
 	o := r.opts
 	var f model.Feeder = r.db
 	var reader model.Reader = r.db
 	if r.gaps != nil {
 		r.gaps.Feeder, r.gaps.Reader = f, reader
 		f, reader = r.gaps, r.gaps
+	}
+	if r.q, err = query.New(reader, &query.Options{Clock: r.clock, LookbackDelta: 20 * time.Second}); err != nil {
+		r.t.Fatal(err)
 	}
 	if r.hub, err = live.New(f, reader, r.q, &o); err != nil {
 		r.t.Fatal(err)

@@ -56,9 +56,11 @@
 // # Running
 //
 // One goroutine watches the clock for all evaluations and hands those that are due to
-// two small pools, so that what works in memory does not wait behind queries, nor behind an
-// evaluation that begins or sends backfill of samples, which reads the storage. An
-// evaluation runs on one worker at a time. The feeds' wakes only put it into the queue.
+// two small pools, so that what works in memory does not wait behind what reads the storage:
+// queries, backfills of samples, and an evaluation that begins, begins anew since its feed has
+// lost something, or has to ask the query engine for a step. A run in memory that comes upon
+// any of that leaves the rest to a run on the other pool. An evaluation runs on one worker
+// at a time. The feeds' wakes only put it into the queue.
 //
 // In a cluster a Hub stands on cluster.Node's Feeder and FeedReader: windows are what this
 // node has applied, and of shards that it does not hold, what the node has that the feed

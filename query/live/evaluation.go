@@ -57,14 +57,18 @@ type evaluation struct {
 	}
 }
 
-// source computes the steps of an evaluation. It belongs to the evaluation's run.
+// errHeavy: what is due reads the storage, and the run is not on a worker for that.
+var errHeavy = errors.New("live: the storage must be read by a heavy run")
+
+// source computes the steps of an evaluation. It belongs to the evaluation's run. In a light
+// one it does not read the storage: where it would have to, it says errHeavy, and is cold.
 type source interface {
 	// refresh takes in what was applied since the last call and says which times
 	// before it may have changed. Steps from since on will be asked for.
 	refresh(ctx context.Context, since int64) (span, error)
 	// steps evaluates the query from from to to, both inclusive.
 	steps(ctx context.Context, from, to int64) ([]*Step, error)
-	// cold tells that refresh will read the storage.
+	// cold tells that the next run will read the storage.
 	cold() bool
 	close()
 }
@@ -281,6 +285,9 @@ func (e *evaluation) class() class {
 	return light
 }
 
+// light tells that the run must not read the storage.
+func (e *evaluation) light() bool { return e.task.as == light }
+
 // cold tells that the next run reads the storage.
 func (e *evaluation) cold() bool {
 	if e.pass == nil {
@@ -296,7 +303,7 @@ func (e *evaluation) run(ctx context.Context, now time.Time) time.Time {
 	next := e.turn(ctx, now)
 	cold := e.cold()
 	e.reads.Store(cold)
-	if cold && e.task.as == light && !e.over {
+	if cold && e.light() && !e.over {
 		return now // as a heavy one
 	}
 	return next
@@ -323,13 +330,15 @@ func (e *evaluation) turn(ctx context.Context, now time.Time) time.Time {
 		e.src.close()
 		e.src = newStepped(e)
 		e.setMode(ModeStepped)
-		_, err = e.src.refresh(ctx, min(horizon, e.next))
-		changed = always // what the feed gave last may not have been looked at
+		changed, err = e.src.refresh(ctx, min(horizon, e.next))
 	}
 	e.note(changed)
 	done, held := true, false
 	if err == nil {
 		done, held = e.correct(ctx, changed, ms)
+	}
+	if e.light() && e.cold() {
+		return now // the rest as a heavy one, in order
 	}
 	if newest := floor(ms-e.hub.opts.delay(), e.key.step); newest >= e.next {
 		held = e.advance(ctx, newest, err) || held

@@ -9,6 +9,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/prometheus/model/histogram"
+	"github.com/prometheus/prometheus/model/labels"
+
 	"github.com/strandline-db/strandline/query/live"
 	"github.com/strandline-db/strandline/shard/model"
 )
@@ -19,6 +22,7 @@ type gaps struct {
 	model.Feeder
 	model.Reader
 	deaf, blind atomic.Bool
+	reset       atomic.Pointer[string]        // the metric whose feeds tell once that they lost something
 	stalled     atomic.Pointer[chan struct{}] // what a read waits for
 	reads       atomic.Int32                  // that wait
 	lost        chan struct{}                 // capacity 1: a deaf feed was polled
@@ -29,7 +33,7 @@ func newGaps() *gaps { return &gaps{lost: make(chan struct{}, 1)} }
 // Subscribe implements model.Feeder.
 func (g *gaps) Subscribe(ctx context.Context, req *model.FeedRequest) (model.Feed, error) {
 	f, err := g.Feeder.Subscribe(ctx, req)
-	return &gappyFeed{Feed: f, g: g}, err
+	return &gappyFeed{Feed: f, g: g, metric: req.Matchers[0].Value}, err
 }
 
 // Select implements model.Reader.
@@ -46,8 +50,9 @@ func (g *gaps) Select(ctx context.Context, req *model.SelectRequest) (*model.Sel
 
 type gappyFeed struct {
 	model.Feed
-	g    *gaps
-	lost bool
+	g      *gaps
+	metric string
+	lost   bool
 }
 
 // Poll implements model.Feed.
@@ -62,6 +67,9 @@ func (f *gappyFeed) Poll(dst *model.FeedBatch) error {
 		}
 	case f.lost:
 		dst.Reset, f.lost = true, false
+	}
+	if of := f.g.reset.Load(); of != nil && *of == f.metric && f.g.reset.CompareAndSwap(of, nil) {
+		dst.Reset = true
 	}
 	return err
 }
@@ -192,4 +200,84 @@ func TestStalledReads(t *testing.T) {
 	}
 	release()
 	samples.until(r, "all has come", func() bool { return len(samples.seen) >= 21 })
+}
+
+// TestStalledResets: an evaluation that must read the storage in the midst of its steps, and waits for
+// it, holds up no other, though these have but one worker; afterwards it has all its steps.
+func TestStalledResets(t *testing.T) {
+	metric := "m"
+	for _, x := range []struct {
+		name, query string
+		most        int // samples
+		cause       func(r *rig, now int64)
+	}{
+		{"lost", `sum(m)`, 20_000, func(r *rig, _ int64) { r.gaps.reset.Store(&metric) }},
+		{"histograms", `sum(m)`, 20_000, func(r *rig, now int64) {
+			b := gauge("h", now, 0)
+			b.T, b.V, b.Series[0].To, b.Series[0].HTo = nil, nil, 0, 1
+			b.Hist = []model.HistogramSample{{T: now, H: &histogram.Histogram{Count: 3, Sum: 2, Schema: 1, ZeroCount: 3}}}
+			r.append(b)
+		}},
+		{"too much", `sum(m)`, 1000, func(r *rig, now int64) {
+			for i := range 200 {
+				r.append(gauge(fmt.Sprint("s", i), now, 1))
+			}
+		}},
+		{"churn", `sum(count_over_time(m[100ms]))`, 20_000, func(r *rig, now int64) {
+			b := &model.Batch{}
+			for i := range 1010 {
+				b.Series = append(b.Series, model.BatchSeries{Key: gauge(fmt.Sprint("s", i), now, 1).Series[0].Key, From: i, To: i + 1})
+				b.T, b.V = append(b.T, now), append(b.V, 1)
+			}
+			r.append(b)
+		}},
+	} {
+		t.Run(x.name, func(t *testing.T) {
+			r := newGappyRig(t, live.Options{Delay: -1, Workers: 1, QueryWorkers: 1, Horizon: 3 * time.Second, MaxSamples: x.most}, newGaps())
+			testStalledReset(t, r, x.query, func(now int64) { x.cause(r, now) })
+		})
+	}
+}
+
+func testStalledReset(t *testing.T, r *rig, query string, cause func(now int64)) {
+	now := start.UnixMilli()
+	other, c := r.subscribe(live.Request{Query: `n`}), r.subscribe(live.Request{Query: query})
+	key := model.AppendKey(nil, labels.FromStrings("__name__", "n"))
+	step := func() {
+		t.Helper()
+		now += 1000
+		r.append(gauge("a", now-500, float64(now%7000)))
+		r.append(&model.Batch{Series: []model.BatchSeries{{Key: key, To: 1}}, T: []int64{now}, V: []float64{1}})
+		r.clock.Advance(time.Second)
+		other.until(now)
+	}
+	for range 3 {
+		step()
+		c.until(now)
+	}
+	wait := make(chan struct{})
+	release := sync.OnceFunc(func() {
+		r.gaps.stalled.Store(nil)
+		close(wait)
+	})
+	t.Cleanup(release) // before the hub closes, which waits for reads
+	r.gaps.stalled.Store(&wait)
+	cause(now + 300)
+	for range 30 {
+		step()
+	}
+	if r.gaps.reads.Load() == 0 {
+		t.Error("the storage was not read")
+	}
+	release()
+	for range 5 {
+		step()
+		c.until(now)
+	}
+	for at := start.UnixMilli() + 1000; at <= now; at += 1000 {
+		if c.steps[at] == nil {
+			t.Errorf("%s: the step at %d is missing", query, at)
+		}
+	}
+	c.settle()
 }

@@ -30,6 +30,8 @@ type incremental struct {
 	buf    scratch
 	// strange counts the steps in a row that the engine had to be asked for.
 	strange int
+	asks    bool // the engine must be asked for a step
+	torn    bool // the feed has not brought everything: the storage must be read
 	paired  bool // a series is one of a pair: the engine reads it otherwise
 }
 
@@ -54,10 +56,10 @@ func (s *incremental) clear() {
 	for i := range s.levels {
 		s.levels[i] = map[string]*output{}
 	}
-	s.total = 0
+	s.total, s.torn = 0, false
 }
 
-func (s *incremental) cold() bool { return s.feed == nil }
+func (s *incremental) cold() bool { return s.feed == nil || s.torn || s.asks }
 
 func (s *incremental) close() {
 	if s.feed != nil {
@@ -82,8 +84,11 @@ func (s *incremental) refresh(ctx context.Context, since int64) (span, error) {
 
 func (s *incremental) take(ctx context.Context, since int64) (span, error) {
 	oldest := since - s.chain.window // the first that no step needs
-	if s.feed == nil || len(s.byKey) > 2*s.living+1000 {
+	s.asks = false
+	if len(s.byKey) > 2*s.living+1000 {
 		s.close() // most of what it knows is of series that are no more
+	}
+	if s.feed == nil {
 		return s.begin(ctx, oldest)
 	}
 	if err := s.feed.Poll(&s.batch); err != nil {
@@ -91,7 +96,7 @@ func (s *incremental) take(ctx context.Context, since int64) (span, error) {
 		return none, err
 	}
 	s.meet()
-	if s.batch.Lost > 0 || s.batch.Reset {
+	if s.torn = s.torn || s.batch.Lost > 0 || s.batch.Reset; s.torn {
 		return s.seed(ctx, oldest)
 	}
 	changed := none
@@ -129,6 +134,9 @@ func (s *incremental) maxSeries() int { return max(s.e.hub.opts.MaxSamples/serie
 
 // begin opens the feed and reads what was applied before.
 func (s *incremental) begin(ctx context.Context, oldest int64) (span, error) {
+	if s.e.light() {
+		return none, errHeavy
+	}
 	const buffer = 1 << 16
 	feed, err := s.e.hub.feeder.Subscribe(ctx, &model.FeedRequest{
 		Matchers: s.chain.matchers, MaxSeries: s.maxSeries(), Buffer: buffer, WakeAt: buffer / 2,
@@ -144,6 +152,9 @@ func (s *incremental) begin(ctx context.Context, oldest int64) (span, error) {
 // seed reads from the storage what is newer than oldest. What the feed has given by
 // now is in it.
 func (s *incremental) seed(ctx context.Context, oldest int64) (span, error) {
+	if s.e.light() {
+		return none, errHeavy
+	}
 	sel, err := s.e.hub.reader.Select(ctx, &model.SelectRequest{MinT: oldest + 1, MaxT: maxTime, Matchers: s.chain.matchers, MaxSeries: s.maxSeries()})
 	if err != nil {
 		s.close() // begin anew with the next step
@@ -166,7 +177,7 @@ func (s *incremental) seed(ctx context.Context, oldest int64) (span, error) {
 			return none, errTooMuch
 		}
 	}
-	s.living = len(s.byKey)
+	s.living, s.torn = len(s.byKey), false
 	return always, nil
 }
 
@@ -237,6 +248,10 @@ func (s *incremental) steps(ctx context.Context, from, to int64) ([]*Step, error
 			}
 			steps = append(steps, s.e.number([]int64{t}, [][]row{rows})...)
 			continue
+		}
+		if s.e.light() {
+			s.asks = true
+			return steps, errHeavy
 		}
 		s.strange++
 		asked, err := s.e.instants(ctx, t, t)

@@ -40,9 +40,9 @@ type Options struct {
 	Ring, RingValues int
 	// Linger is for how long an evaluation goes on without subscribers. Default 10s.
 	Linger time.Duration
-	// Workers is how many incremental evaluations run at a time, and QueryWorkers how
-	// many queries are asked at a time: steps of the other evaluations, and backfills.
-	// Defaults 2 and 4.
+	// Workers is how many evaluations that work in memory run at a time, and QueryWorkers
+	// how many that read the storage: all that are stepped, incremental ones where they must,
+	// and backfills. Defaults 2 and 4.
 	Workers, QueryWorkers int
 	Logger                *slog.Logger // Default: none
 	Clock                 clock.Clock  // Default: the machine's

@@ -3,6 +3,7 @@ package live
 import (
 	"cmp"
 	"context"
+	"errors"
 	"slices"
 	"time"
 )
@@ -140,6 +141,9 @@ func (e *evaluation) correct(ctx context.Context, changed span, now int64) (done
 		switch {
 		case err == nil:
 			from = end + e.key.step
+		case errors.Is(err, errHeavy):
+			e.owed = span{from, to}
+			return false, false
 		case ctx.Err() == nil && passing(err):
 			e.owed = span{from, to}
 			return false, true

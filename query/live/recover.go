@@ -25,7 +25,7 @@ type sample struct {
 // dropped.
 func (s *sampler) recover(ctx context.Context, now time.Time) error {
 	e, from := s.e, s.owed
-	if from == 0 || now.Before(s.hold) || e.task.as == light {
+	if from == 0 || now.Before(s.hold) || e.light() {
 		return nil
 	}
 	s.owed = 0 // what is lost from here on is another gap

@@ -46,6 +46,9 @@ func (s *sampler) run(ctx context.Context, now time.Time) time.Time {
 		s.close()
 		s.owe()
 	}
+	if s.feed == nil && s.e.light() {
+		return now
+	}
 	err := s.open(ctx)
 	if err == nil {
 		err = s.pass(now)
@@ -182,7 +185,7 @@ func valueOf(x *model.FeedSample) Value {
 func (s *sampler) fill(ctx context.Context, now time.Time) error {
 	e := s.e
 	from, ok := e.oldestAsked()
-	if !ok || now.Before(s.hold) || e.task.as == light || e.held.Load() >= int64(e.hub.opts.MaxSamples) { // who takes what is held wakes us
+	if !ok || now.Before(s.hold) || e.light() || e.held.Load() >= int64(e.hub.opts.MaxSamples) { // who takes what is held wakes us
 		return nil
 	}
 	steps, why, err := s.stored(ctx, from, now)

@@ -20,6 +20,9 @@ type stepped struct {
 func newStepped(e *evaluation) *stepped { return &stepped{e: e, track: tracker{e: e}} }
 
 func (s *stepped) refresh(ctx context.Context, _ int64) (span, error) {
+	if s.e.light() { // it has just taken over
+		return none, errHeavy
+	}
 	return s.track.changed(ctx, s.e.next-s.e.key.step)
 }
 
