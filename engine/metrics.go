@@ -36,6 +36,7 @@ func figures() []figure {
 			}
 			return 0
 		}},
+		{"strandline_feeds", "Open feeds of samples as they are stored.", g, func(s *Stats) float64 { return float64(s.Feeds) }},
 		{"strandline_log_fsyncs_total", "Fsyncs of the log.", c, func(s *Stats) float64 { return float64(s.Log.Fsyncs) }},
 		{"strandline_log_written_bytes_total", "Bytes written to the log.", c, func(s *Stats) float64 { return float64(s.Log.Bytes) }},
 		{"strandline_log_segments", "Segments of the log on disk.", g, func(s *Stats) float64 { return float64(s.Log.Segments) }},

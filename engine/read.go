@@ -148,12 +148,13 @@ type Stats struct {
 	shard.Stats
 	Shards   int
 	ReadOnly bool
+	Feeds    int // open ones
 	Log      wal.Stats
 }
 
 // Stats returns the engine's figures at one moment.
 func (db *DB) Stats() Stats {
-	t := Stats{Shards: len(db.shards), ReadOnly: db.readOnly.Load(), Log: db.log.Stats()}
+	t := Stats{Shards: len(db.shards), ReadOnly: db.readOnly.Load(), Feeds: db.feeds.Len(), Log: db.log.Stats()}
 	for i, s := range db.shards {
 		x := s.Stats()
 		if i == 0 {

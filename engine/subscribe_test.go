@@ -298,7 +298,7 @@ func TestFeedEnds(t *testing.T) {
 	}
 	feed.Close()
 	feed.Close()
-	if n := f.feeds.Len(); n > 1 { // the one of the ended context may be on its way out
+	if n := f.Stats().Feeds; n > 1 { // the one of the ended context may be on its way out
 		t.Errorf("%d feeds are open", n)
 	}
 	last := f.subscribe(&model.FeedRequest{})

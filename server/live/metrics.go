@@ -3,6 +3,7 @@ package live
 import (
 	"github.com/prometheus/client_golang/prometheus"
 
+	qlive "github.com/strandline-db/strandline/query/live"
 	"github.com/strandline-db/strandline/server/live/frame"
 )
 
@@ -17,7 +18,7 @@ type metrics struct {
 	slow          prometheus.Gauge
 }
 
-func newMetrics(reg prometheus.Registerer) (*metrics, error) {
+func newMetrics(reg prometheus.Registerer, hub *qlive.Hub) (*metrics, error) {
 	m := &metrics{
 		conns: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "strandline_live_connections", Help: "Connected clients, by transport."}, []string{"transport"}),
@@ -43,7 +44,10 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	if reg == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.conns, m.subscriptions, frames, m.bytes, m.dropped, m.cut, m.refused, m.slow} {
+	queries := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "strandline_live_queries", Help: "Distinct live queries that are evaluated, with those that nobody has followed for some seconds."},
+		func() float64 { return float64(hub.Stats().Queries) })
+	for _, c := range []prometheus.Collector{m.conns, m.subscriptions, queries, frames, m.bytes, m.dropped, m.cut, m.refused, m.slow} {
 		if err := reg.Register(c); err != nil {
 			return nil, err
 		}

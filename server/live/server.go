@@ -72,7 +72,7 @@ func New(hub *qlive.Hub, o *Options) (*Server, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
-	m, err := newMetrics(o.Registerer)
+	m, err := newMetrics(o.Registerer, hub)
 	if err != nil {
 		return nil, err
 	}
