@@ -63,8 +63,9 @@ check: ## format, vet, staticcheck, import direction
 	go run $(STATICCHECK) -tags invariants ./...
 	go test -run TestImportDirection ./cmd/strandline
 
+# The end-to-end tests build the binary with the detector too; -count=1 as in test.
 race: ## run all tests under the race detector
-	go test -race -tags invariants -timeout 60m ./...
+	go test -race -count=1 -tags invariants -timeout 60m ./...
 
 # Each package is built for fuzzing once, and two targets run at a time, a worker each.
 # Fuzzing by time can end in a bare "context deadline exceeded" when the time runs out

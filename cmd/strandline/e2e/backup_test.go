@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -18,11 +17,11 @@ import (
 // strand runs a subcommand and wants its success.
 func strand(t *testing.T, args ...string) string {
 	t.Helper()
-	out, err := exec.Command(program, args...).CombinedOutput()
+	out, err := run(t, args...)
 	if err != nil {
 		t.Fatalf("%v: %v\n%s", args, err, out)
 	}
-	return string(out)
+	return out
 }
 
 // snapshot is what the ledger says now, with all that is sent later as sent only.
@@ -194,8 +193,8 @@ func TestBackupOfCluster(t *testing.T) {
 		r.terminate(t)
 	}
 	c.nodes[1].terminate(t)
-	out, err := exec.Command(program, "serve", "--data", filepath.Join(c.dir, "n2"), "--listen", freeAddr(t)).CombinedOutput()
-	if err == nil || !strings.Contains(string(out), "belongs to a node of a cluster") {
+	out, err := run(t, "serve", "--data", filepath.Join(c.dir, "n2"), "--listen", freeAddr(t))
+	if err == nil || !strings.Contains(out, "belongs to a node of a cluster") {
 		t.Fatalf("%v: %s", err, out)
 	}
 	if _, err := os.Stat(filepath.Join(dir, "n2", "second.tmp")); err == nil {

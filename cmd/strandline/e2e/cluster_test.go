@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -156,9 +155,7 @@ func getJSON(ctx context.Context, url string, into any) error {
 func certificates(t *testing.T, names ...string) func(name string) []string {
 	t.Helper()
 	certs := filepath.Join(t.TempDir(), "certs")
-	if out, err := exec.Command(program, append([]string{"cluster", "certs", "--dir", certs}, names...)...).CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
+	strand(t, append([]string{"cluster", "certs", "--dir", certs}, names...)...)
 	return func(name string) []string {
 		file := filepath.Join(certs, name)
 		return []string{"--cluster-tls-cert", file + ".crt", "--cluster-tls-key", file + ".key", "--cluster-tls-ca", filepath.Join(certs, "ca.crt")}

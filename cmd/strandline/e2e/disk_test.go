@@ -169,8 +169,8 @@ func failpoints(t *testing.T) (names []string) {
 // and what is put aside in the log was damaged before.
 func TestFailpoints(t *testing.T) {
 	armed := filepath.Join(t.TempDir(), "strandline")
-	if out, err := exec.Command("go", "build", "-tags", "invariants", "-o", armed, "..").CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
+	if err := build(armed, "-tags", "invariants"); err != nil {
+		t.Fatal(err)
 	}
 	rnd := rand.New(rand.NewPCG(2, 0))
 	hit := 0

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -74,10 +73,7 @@ func TestGrowThenRecover(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	cmd := exec.Command(program, "cluster", "recover", "--data", filepath.Join(c.dir, "n1"), "--yes")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
+	strand(t, "cluster", "recover", "--data", filepath.Join(c.dir, "n1"), "--yes")
 	three()
 }
 

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -13,14 +14,23 @@ import (
 // program is the program under test, set once by TestMain before any test runs.
 var program string
 
+// raceExit is the exit code of a program that the race detector has ended.
+const raceExit = 66
+
 func TestMain(m *testing.M) {
+	if race { // of this process it was read before, and is left as it is
+		if err := os.Setenv("GORACE", fmt.Sprintf("halt_on_error=1 exitcode=%d", raceExit)); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+	}
 	dir, err := os.MkdirTemp("", "strandline-e2e-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 	code := 1
-	if program, err = build(dir); err != nil {
+	if program, err = theProgram(dir); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 	} else {
 		code = m.Run()
@@ -31,16 +41,42 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-func build(dir string) (string, error) {
+func theProgram(dir string) (string, error) {
 	if given := os.Getenv("STRANDLINE_BINARY"); given != "" {
 		return filepath.Abs(given)
 	}
 	out := filepath.Join(dir, "strandline")
-	text, err := exec.Command("go", "build", "-o", out, "..").CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("build the binary: %w\n%s", err, text)
+	return out, build(out)
+}
+
+// build makes the binary, with the race detector if the tests have it.
+func build(out string, flags ...string) error {
+	args := append([]string{"build", "-o", out}, flags...)
+	if race {
+		args = append(args, "-race")
 	}
-	return out, nil
+	text, err := exec.Command("go", append(args, "..")...).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("build the binary: %w\n%s", err, text)
+	}
+	return nil
+}
+
+// run runs the program to its end, and returns all that it wrote.
+func run(t *testing.T, args ...string) (string, error) {
+	t.Helper()
+	out, err := exec.Command(program, args...).CombinedOutput()
+	if raced(err, out) {
+		t.Fatalf("%v: %v\n%s", args, err, out)
+	}
+	return string(out), err
+}
+
+// raced reports whether a program has a data race, by how it ended and by what it wrote: it
+// may have been killed amid its report.
+func raced(err error, wrote []byte) bool {
+	var exit *exec.ExitError
+	return errors.As(err, &exit) && exit.ExitCode() == raceExit || bytes.Contains(wrote, []byte("WARNING: DATA RACE"))
 }
 
 // need returns the path of a program, or leaves the test out; with CI=true a missing program is a failure.

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -14,8 +13,7 @@ import (
 // clusterCommand runs a subcommand of cluster against a node.
 func clusterCommand(t *testing.T, n *strandline, args ...string) (string, error) {
 	t.Helper()
-	out, err := exec.Command(program, append([]string{"cluster", args[0], "--server", n.base}, args[1:]...)...).CombinedOutput()
-	return string(out), err
+	return run(t, append([]string{"cluster", args[0], "--server", n.base}, args[1:]...)...)
 }
 
 // aggregated has an aggregation over all of a ledger's series at a node, and returns how

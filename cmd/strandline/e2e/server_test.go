@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -26,6 +27,7 @@ type child struct {
 	log    string
 	exited chan struct{}
 	err    error // what Wait returned; read after exited
+	judged sync.Once
 }
 
 // start runs a program, kills it when the test ends, and shows its log if the test failed.
@@ -55,6 +57,7 @@ func startCommand(t *testing.T, cmd *exec.Cmd) *child {
 	t.Cleanup(func() {
 		c.signal(syscall.SIGKILL)
 		<-c.exited
+		c.judge(t)
 		if t.Failed() {
 			t.Logf("%s wrote:\n%s", c.name, c.tail())
 		}
@@ -65,11 +68,26 @@ func startCommand(t *testing.T, cmd *exec.Cmd) *child {
 // signal ignores errors: the process may have ended already, and callers look at exited.
 func (c *child) signal(s syscall.Signal) { _ = c.cmd.Process.Signal(s) }
 
-func (c *child) tail() []byte {
+// judge fails the test if the process, which has ended, has a data race.
+func (c *child) judge(t *testing.T) {
+	t.Helper()
+	c.judged.Do(func() {
+		if wrote := c.wrote(); raced(c.err, wrote) {
+			t.Errorf("%s: %v\n%s", c.name, c.err, wrote)
+		}
+	})
+}
+
+func (c *child) wrote() []byte {
 	b, err := os.ReadFile(c.log)
 	if err != nil {
 		return []byte(err.Error())
 	}
+	return b
+}
+
+func (c *child) tail() []byte {
+	b := c.wrote()
 	return b[max(0, len(b)-4096):]
 }
 
@@ -77,6 +95,7 @@ func (c *child) awaitExit(t *testing.T) error {
 	t.Helper()
 	select {
 	case <-c.exited:
+		c.judge(t)
 		return c.err
 	case <-time.After(patience):
 		t.Fatalf("%s did not end", c.name)
@@ -140,6 +159,7 @@ func awaitReady(t *testing.T, c *child, url string) {
 	await(t, url, func() error {
 		select {
 		case <-c.exited:
+			c.judge(t)
 			t.Fatalf("%s ended before it was ready: %v\n%s", c.name, c.err, c.tail())
 		default:
 		}
