@@ -415,6 +415,36 @@ func TestCompression(t *testing.T) {
 	}
 }
 
+// TestCompressionOffers: only what can be kept is agreed to; what an offer asks for beyond
+// that declines it (RFC 7692, 5.1), and a later one may do.
+func TestCompressionOffers(t *testing.T) {
+	f := newFixture(t, &Options{Compression: true})
+	for offers, agreed := range map[string]bool{
+		"permessage-deflate": true,
+		"permessage-deflate; server_no_context_takeover; client_no_context_takeover": true,
+		"permessage-deflate; client_max_window_bits":                                 true,
+		`x-other; a=b, permessage-deflate; client_max_window_bits="12"`:              true,
+		"permessage-deflate; server_max_window_bits=10":                              false,
+		"permessage-deflate; server_max_window_bits=15":                              false,
+		"permessage-deflate; server_max_window_bits=10, permessage-deflate":          true,
+		"permessage-deflate; client_max_window_bits=7":                               false,
+		"permessage-deflate; client_max_window_bits; client_max_window_bits":         false,
+		"permessage-deflate; server_no_context_takeover=1":                           false,
+		"permessage-deflate; mystery":                                                false,
+		"x-permessage-deflate":                                                       false,
+		"permessage-deflate-2":                                                       false,
+	} {
+		res := f.get(PathLive, http.Header{"Upgrade": {"websocket"}, "Connection": {"Upgrade"}, "Sec-Websocket-Version": {"13"},
+			"Sec-Websocket-Key": {"dGhlIHNhbXBsZSBub25jZQ=="}, "Sec-Websocket-Extensions": {offers}})
+		if res.StatusCode != http.StatusSwitchingProtocols {
+			t.Fatalf("%s: got %s", offers, res.Status)
+		}
+		if got := res.Header.Get("Sec-Websocket-Extensions") != ""; got != agreed {
+			t.Errorf("%s: got %v, want %v", offers, got, agreed)
+		}
+	}
+}
+
 // TestFrameSizes: frames come whole where the length in their head takes another form.
 func TestFrameSizes(t *testing.T) {
 	f := newFixture(t, nil)

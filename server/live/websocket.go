@@ -65,10 +65,10 @@ func (s *Server) webSocket(rc *fasthttp.RequestCtx, simple bool) {
 	}
 	defer c.abandon(making) // unless it is hijacked
 	c.simple = simple
-	plain := !s.opts.Compression || !strings.Contains(strings.Join(req.Header["Sec-Websocket-Extensions"], ","), "permessage-deflate")
+	plain := !s.opts.Compression || !offersDeflate(req.Header[headerExtensions])
 	u := websocket.Upgrader{
 		ReadBufferSize: readBuffer, WriteBufferSize: writeBuffer, WriteBufferPool: &s.frames,
-		Subprotocols: []string{protocol}, EnableCompression: s.opts.Compression, CheckOrigin: func(*http.Request) bool { return true },
+		Subprotocols: []string{protocol}, EnableCompression: !plain, CheckOrigin: func(*http.Request) bool { return true },
 		Error: func(_ http.ResponseWriter, _ *http.Request, code int, reason error) {
 			fail(rc, code, "bad_data", reason)
 		},
@@ -87,7 +87,7 @@ func (s *Server) webSocket(rc *fasthttp.RequestCtx, simple bool) {
 // requestOf copies what the handshake is about.
 func requestOf(rc *fasthttp.RequestCtx) *http.Request {
 	r := &http.Request{Method: string(rc.Method()), Host: string(rc.Host()), Header: http.Header{}}
-	for _, name := range []string{"Connection", "Upgrade", "Sec-Websocket-Version", "Sec-Websocket-Key", "Sec-Websocket-Extensions", headerProtocol} {
+	for _, name := range []string{"Connection", "Upgrade", "Sec-Websocket-Version", "Sec-Websocket-Key", headerExtensions, headerProtocol} {
 		for _, v := range rc.Request.Header.PeekAll(name) {
 			r.Header.Add(name, string(v))
 		}
