@@ -65,6 +65,9 @@ func (f *liveFlags) query(expr string) (client.Query, error) {
 	if err != nil {
 		return q, fmt.Errorf("--step: %w", err)
 	}
+	if step == 0 {
+		return q, errors.New("--step: it must not be 0; the server's default is 1s")
+	}
 	q.Step = time.Duration(step)
 	if f.backfill != "" {
 		back, err := model.ParseDuration(f.backfill)
@@ -106,7 +109,7 @@ func runLive(ctx context.Context, f *liveFlags, expr string, w, log io.Writer) e
 		return err
 	}
 	if terminal {
-		err = showTable(ctx, sub, newTable(expr, q.Step), t)
+		err = showTable(ctx, sub, newTable(q), t)
 	} else {
 		err = printLines(ctx, sub, w)
 	}

@@ -5,9 +5,12 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
+	"maps"
 	"math"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -40,16 +43,16 @@ func TestSparkline(t *testing.T) {
 func TestLiveTableFits(t *testing.T) {
 	for _, width := range []int{1, 7, 20, 80, 200} {
 		for _, height := range []int{1, 5, 40} {
-			tb := newTable("sum(m)\x1b[31m", time.Second)
+			tb := newTable(client.Query{Expr: "sum(m)\x1b[31m", Step: time.Second})
 			for i := range 20 {
 				for j := range 10 {
 					tb.take(&client.Update{Time: time.Unix(int64(i), 0), Samples: []client.Sample{
 						{Labels: map[string]string{"__name__": "世界", "i": strconv.Itoa(j), "x": "a\x1bb"}, Value: float64(i * j)},
 						{Labels: map[string]string{"h": strconv.Itoa(j)}, Histogram: json.RawMessage(`{"count":"5","sum":"1.25"}`)},
-					}})
+					}}, time.Unix(int64(i), 0))
 				}
 			}
-			tb.take(&client.Update{Time: time.Unix(20, 0), Stale: []map[string]string{{"h": "0"}}})
+			tb.take(&client.Update{Time: time.Unix(20, 0), Stale: []map[string]string{{"h": "0"}}}, time.Unix(20, 0))
 			lines := tb.lines(width, height)
 			if len(lines) >= max(height, 4) {
 				t.Errorf("%dx%d: %d lines", width, height, len(lines))
@@ -64,9 +67,9 @@ func TestLiveTableFits(t *testing.T) {
 }
 
 func TestLiveTableTakesCorrections(t *testing.T) {
-	tb := newTable("m", time.Second)
+	tb := newTable(client.Query{Expr: "m", Step: time.Second})
 	put := func(sec int64, v float64) {
-		tb.take(&client.Update{Time: time.Unix(sec, 0), Samples: []client.Sample{{Labels: map[string]string{"a": "b"}, Value: v}}})
+		tb.take(&client.Update{Time: time.Unix(sec, 0), Samples: []client.Sample{{Labels: map[string]string{"a": "b"}, Value: v}}}, time.Unix(sec, 0))
 	}
 	put(10, 1)
 	put(11, 2)
@@ -75,6 +78,72 @@ func TestLiveTableTakesCorrections(t *testing.T) {
 	put(10, 5)
 	if got, want := fmt.Sprint(tb.rows[`{a="b"}`].last), "[5 3 NaN NaN 4]"; got != want {
 		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+// TestLiveTableShowsTheNewestStep: what is not in it has no value, whatever comes later of
+// the steps before.
+func TestLiveTableShowsTheNewestStep(t *testing.T) {
+	tb := newTable(client.Query{Expr: "m", Step: time.Second})
+	put := func(sec int64, series ...string) {
+		u := &client.Update{Time: time.Unix(sec, 0), Samples: []client.Sample{}}
+		for _, s := range series {
+			u.Samples = append(u.Samples, client.Sample{Labels: map[string]string{"a": s}, Value: float64(sec)})
+		}
+		tb.take(u, time.Unix(sec, 0))
+	}
+	want := func(at int64, rows ...string) {
+		t.Helper()
+		if got := slices.Sorted(maps.Keys(tb.rows)); !slices.Equal(got, rows) || tb.at.Unix() != at {
+			t.Errorf("got %v at %d, want %v at %d", got, tb.at.Unix(), rows, at)
+		}
+	}
+	put(10, "x", "y")
+	put(11, "x") // y ended while nobody was connected: no stale frame tells of it
+	want(11, `{a="x"}`)
+	put(10, "x", "y") // a correction
+	want(11, `{a="x"}`)
+	put(11, "x", "z")
+	want(11, `{a="x"}`, `{a="z"}`)
+	put(12)
+	want(12)
+}
+
+func TestLiveTableTellsSilence(t *testing.T) {
+	start := time.Unix(100, 0)
+	tb := newTable(client.Query{Expr: "m", Step: 2 * time.Second})
+	tb.take(&client.Update{Time: start, Samples: []client.Sample{}}, start)
+	for after, want := range map[time.Duration]string{time.Second: "", 6 * time.Second: "", 7*time.Second + 900*time.Millisecond: "nothing new for 7s"} {
+		tb.note = ""
+		if changed := tb.silence(start.Add(after)); tb.note != want || changed != (want != "") {
+			t.Errorf("after %s: got %q %v, want %q", after, tb.note, changed, want)
+		}
+	}
+	if tb.take(&client.Update{Time: start.Add(2 * time.Second), Samples: []client.Sample{}}, start.Add(9*time.Second)); tb.note != "" {
+		t.Errorf("got %q", tb.note)
+	}
+	tb = newTable(client.Query{Expr: "m", Samples: true})
+	tb.take(&client.Update{Time: start, Samples: []client.Sample{}}, start)
+	if tb.silence(start.Add(time.Hour)) {
+		t.Errorf("samples need not come: got %q", tb.note)
+	}
+}
+
+// TestLiveStepIsNotZero: a table needs to know how far its steps are from each other.
+func TestLiveStepIsNotZero(t *testing.T) {
+	f := &liveFlags{servers: []string{"http://127.0.0.1:1"}, step: "0s"}
+	if err := runLive(t.Context(), f, "up", io.Discard, io.Discard); err == nil || !strings.Contains(err.Error(), "--step") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestLiveTableValues(t *testing.T) {
+	for v, want := range map[float64]string{
+		1795903842: "1795903842", -12345678901: "-12345678901", 0.1 + 0.2: "0.3", 1e21: "1e+21", 5e-324: "4.9406565e-324", 1795903842.25: "1.7959038e+09", math.Inf(1): "+Inf",
+	} {
+		if got, _ := cell(&client.Sample{Value: v}); got != want {
+			t.Errorf("%v: got %q, want %q", v, got, want)
+		}
 	}
 }
 

@@ -26,6 +26,9 @@ const (
 	history = 60
 	// maxCell is the widest that a value gets.
 	maxCell = 24
+	// patience is how much later than its time a step may come before the table says that
+	// nothing does: the server or the connection is away, or the query is slow.
+	patience = 5 * time.Second
 )
 
 // Control sequences of ECMA-48.
@@ -45,15 +48,16 @@ type row struct {
 
 // table is what a terminal shows of a subscription.
 type table struct {
-	expr, note string
-	step       time.Duration
-	at         time.Time
-	rows       map[string]*row
-	drawn      int // lines on the screen
+	query client.Query
+	note  string
+	at    time.Time // of the newest step
+	heard time.Time // when something came last; zero: nothing has
+	rows  map[string]*row
+	drawn int // lines on the screen
 }
 
-func newTable(expr string, step time.Duration) *table {
-	return &table{expr: expr, step: step, rows: map[string]*row{}, note: "connecting"}
+func newTable(q client.Query) *table {
+	return &table{query: q, rows: map[string]*row{}, note: "connecting"}
 }
 
 // showTable draws until the subscription or ctx ends, and leaves the last state behind.
@@ -84,10 +88,10 @@ func showTable(ctx context.Context, sub *client.Subscription, t *table, w *os.Fi
 				t.draw(w)
 				return <-ended
 			}
-			t.take(&u)
+			t.take(&u, time.Now())
 			dirty = true
-		case <-tick.C:
-			if dirty {
+		case now := <-tick.C:
+			if t.silence(now) || dirty {
 				t.draw(w)
 			}
 			dirty = false
@@ -95,8 +99,9 @@ func showTable(ctx context.Context, sub *client.Subscription, t *table, w *os.Fi
 	}
 }
 
-// take puts an update into the table.
-func (t *table) take(u *client.Update) {
+// take puts an update that came at a time into the table.
+func (t *table) take(u *client.Update, now time.Time) {
+	t.heard = now
 	switch {
 	case u.Dropped != nil:
 		t.note = fmt.Sprintf("%d steps missed", u.Dropped.Count)
@@ -112,17 +117,38 @@ func (t *table) take(u *client.Update) {
 		return
 	}
 	t.note = ""
-	t.at = u.Time
+	older := u.Time.Before(t.at) // a correction, or a late sample
+	if !older {
+		t.at = u.Time
+	}
 	for i := range u.Samples {
 		s := &u.Samples[i]
 		name := seriesName(s.Labels)
 		r := t.rows[name]
 		if r == nil {
+			if older && !t.query.Samples { // it has ended since
+				continue
+			}
 			r = &row{}
 			t.rows[name] = r
 		}
-		r.take(s, u.Time, t.step)
+		r.take(s, u.Time, t.query.Step)
 	}
+	if !older && !t.query.Samples { // what is not in a step has no value
+		maps.DeleteFunc(t.rows, func(_ string, r *row) bool { return !r.at.Equal(u.Time) })
+	}
+}
+
+// silence says in the table that no step has come for some time, if so, and reports whether
+// that is new. Samples need not come.
+func (t *table) silence(now time.Time) bool {
+	quiet := now.Sub(t.heard).Truncate(time.Second)
+	if t.heard.IsZero() || t.query.Samples || quiet < t.query.Step+patience {
+		return false
+	}
+	old := t.note
+	t.note = fmt.Sprintf("nothing new for %s", quiet)
+	return t.note != old
 }
 
 // take adds a value, or replaces the newest if it is of the same time.
@@ -153,6 +179,9 @@ func (r *row) take(s *client.Sample, at time.Time, step time.Duration) {
 // cell returns a value as text, and as the number that the sparkline shows.
 func cell(s *client.Sample) (string, float64) {
 	if s.Histogram == nil {
+		if s.Value == math.Trunc(s.Value) && math.Abs(s.Value) < 1e15 { // a counter's last digits are what moves
+			return strconv.FormatFloat(s.Value, 'f', -1, 64), s.Value
+		}
 		return strconv.FormatFloat(s.Value, 'g', 8, 64), s.Value
 	}
 	var h struct{ Count, Sum string }
@@ -223,7 +252,7 @@ func (t *table) write(w io.Writer, width, height int) {
 
 // lines lays the table out: no line is wider than width, and there are fewer than height.
 func (t *table) lines(width, height int) []string {
-	head := t.expr
+	head := t.query.Expr
 	if !t.at.IsZero() {
 		head = t.at.Format("15:04:05.000") + "  " + head
 	}
