@@ -95,7 +95,7 @@ func (a *API) answer(ctx context.Context) ([]byte, error) {
 			return nil, err
 		}
 		for i := range objectives {
-			list = append(list, a.status(ctx, &objectives[i], recorded[objectives[i].Name], now))
+			list = append(list, a.status(ctx, &objectives[i], recorded.of(&objectives[i]), now))
 		}
 	}
 	return json.Marshal(map[string]any{"status": "success", "data": map[string]any{"time": now.UTC(), "objectives": list}})

@@ -4,10 +4,12 @@ import (
 	"fmt"
 	"maps"
 	"math"
+	"slices"
 	"strconv"
 	"time"
 
 	prommodel "github.com/prometheus/common/model"
+	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/rulefmt"
 	"github.com/prometheus/prometheus/promql/parser"
 )
@@ -81,9 +83,7 @@ func Groups(objectives []Objective, p parser.Parser) (*rulefmt.RuleGroups, error
 }
 
 func (o *Objective) groups(p parser.Parser) ([]rulefmt.RuleGroup, error) {
-	ls := map[string]string{}
-	maps.Copy(ls, o.Labels)
-	ls[labelName] = o.Name
+	ls := o.allLabels()
 	record := func(name, expr string) rulefmt.Rule { return rulefmt.Rule{Record: name, Expr: expr, Labels: ls} }
 	budget := number(o.budget())
 	var short, long []rulefmt.Rule
@@ -110,9 +110,23 @@ func (o *Objective) groups(p parser.Parser) ([]rulefmt.RuleGroup, error) {
 	}, nil
 }
 
-// recorded selects what the rules record for one window.
+// allLabels are those of all series and alerts of the objective.
+func (o *Objective) allLabels() map[string]string {
+	ls := map[string]string{}
+	maps.Copy(ls, o.Labels)
+	ls[labelName] = o.Name
+	return ls
+}
+
+// recorded selects what the rules record for one window: by all labels, as there may still be
+// series from before these were changed.
 func (o *Objective) recorded(name string, w time.Duration) string {
-	return fmt.Sprintf("%s%s{%s=%s}", name, windowName(w), labelName, strconv.Quote(o.Name))
+	ls := o.allLabels()
+	s := &parser.VectorSelector{Name: name + windowName(w)}
+	for _, k := range slices.Sorted(maps.Keys(ls)) {
+		s.LabelMatchers = append(s.LabelMatchers, &labels.Matcher{Type: labels.MatchEqual, Name: k, Value: ls[k]})
+	}
+	return s.String()
 }
 
 // alert fires when any of its conditions holds.

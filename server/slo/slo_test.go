@@ -111,6 +111,7 @@ func (f *fixture) evaluate(t *testing.T, os []slo.Objective) map[string]float64 
 			if err != nil {
 				t.Fatal(err)
 			}
+			distinct := map[string]bool{}
 			for _, s := range v {
 				if r.Alert != "" {
 					firing[r.Labels["severity"]] = s.F
@@ -119,6 +120,11 @@ func (f *fixture) evaluate(t *testing.T, os []slo.Objective) map[string]float64 
 				b := labels.NewBuilder(s.Metric).Set("__name__", r.Record)
 				for k, l := range r.Labels {
 					b.Set(k, l)
+				}
+				if ls := b.Labels().String(); distinct[ls] {
+					t.Errorf("%s gives %s twice", r.Expr, ls)
+				} else {
+					distinct[ls] = true
 				}
 				f.add(t, b.Labels(), noon, s.F)
 			}
@@ -216,6 +222,28 @@ func TestNumbers(t *testing.T) {
 	if !near(s.Ratio, 0.99925) || !near(s.ErrorRatio, 0.00075) || !near(s.ErrorBudget.Left, 0.25) || s.ErrorBudget.Total != 0.001 || s.Window != "30d" || s.Labels["team"] != "shop" {
 		b, _ := json.Marshal(s)
 		t.Errorf("%s", b)
+	}
+}
+
+// TestChangedLabels: what was recorded before an objective's labels were changed, and can be
+// seen for some minutes, is not taken for its own.
+func TestChangedLabels(t *testing.T) {
+	f := newFixture(t)
+	f.traffic(t, 31*24*time.Hour, func(time.Duration) float64 { return 0.02 })
+	before := valid(t, objective())
+	f.evaluate(t, before)
+	after := valid(t, objective())
+	after[0].Labels = map[string]string{"team": "market", "a b": "c"}
+	f.evaluate(t, after) // fails the test if a rule gives two series with the same labels
+	f.api.Set(after)
+	if s := f.status(t)[0]; s.State != "page" || s.Error != "" || !near(s.ErrorRatio, 0.02) {
+		t.Errorf("%+v", s)
+	}
+	after[0].Labels = nil
+	f.api.Set(after)
+	f.clk.Advance(2 * time.Second)
+	if s := f.status(t)[0]; s.State != "page" || s.Error != "" || !near(s.ErrorRatio, 0.02) {
+		t.Errorf("%+v", s)
 	}
 }
 

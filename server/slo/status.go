@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"time"
 
+	prommodel "github.com/prometheus/common/model"
+	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql"
 
 	"github.com/strandline-db/strandline/query"
@@ -48,8 +50,15 @@ type ConditionStatus struct {
 	Holds  bool    `json:"holds"`
 }
 
-// ratios are the error ratios of all objectives, by name and window.
+// ratios are the error ratios that were recorded, by the labels of the series, as text,
+// and the window.
 type ratios map[string]map[string][]float64
+
+// of returns those of an objective, by window. Series from before its labels were changed
+// are not among them.
+func (r ratios) of(o *Objective) map[string][]float64 {
+	return r[labels.FromMap(o.allLabels()).String()]
+}
 
 // recordedRatios reads what the rules have recorded.
 func recordedRatios(ctx context.Context, q *query.Engine, now time.Time) (ratios, error) {
@@ -64,11 +73,12 @@ func recordedRatios(ctx context.Context, q *query.Engine, now time.Time) (ratios
 	}
 	out := ratios{}
 	for i := range v {
-		name, window := v[i].Metric.Get(labelName), v[i].Metric.Get("__name__")[len(recordErrors):]
-		if out[name] == nil {
-			out[name] = map[string][]float64{}
+		window := v[i].Metric.Get(prommodel.MetricNameLabel)[len(recordErrors):]
+		ls := v[i].Metric.MatchLabels(false, prommodel.MetricNameLabel).String()
+		if out[ls] == nil {
+			out[ls] = map[string][]float64{}
 		}
-		out[name][window] = append(out[name][window], v[i].F)
+		out[ls][window] = append(out[ls][window], v[i].F)
 	}
 	return out, nil
 }
