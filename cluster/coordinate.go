@@ -22,12 +22,12 @@ const (
 // the map down, keep the metadata's voters, and carry out the plan. What it must remember
 // is in the map.
 type coordinator struct {
-	n         *Node
-	strays    time.Time          // when it last looked for them
-	removed   int                // nodes, then
-	noted     time.Time          // the last error of a move
-	verifying string             // the token of the last mark
-	onPhase   func(*Node, *Move) // of tests
+	n       *Node
+	strays  time.Time          // when it last looked for them
+	removed int                // nodes, then
+	noted   time.Time          // the last error of a move
+	mark    mark               // the last
+	onPhase func(*Node, *Move) // of tests
 }
 
 // coordinate is the coordinator's goroutine. It acts only while this node leads the

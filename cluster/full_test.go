@@ -3,6 +3,7 @@ package cluster
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/strandline-db/strandline/shard/model"
@@ -57,4 +58,50 @@ func TestFullDisk(t *testing.T) {
 	c.leads("n1", true)
 	c.mustWrite("n1", 30, 10)
 	c.checkAll()
+}
+
+// TestFullTarget: a node whose disk is nearly full is given no replica; the move waits for
+// room, or can be cancelled.
+func TestFullTarget(t *testing.T) {
+	disks := &memDisks{}
+	c := newTrioOn(t, Options{}, disks.of)
+	c.mustWrite("n1", 0, 10)
+	c.join("n4", "n1")
+	disk := disks.of("n4").(*vfs.MemFS)
+	full := func(want bool, free uint64) {
+		t.Helper()
+		disk.SetFree(free)
+		c.await("word of the disk", func() error {
+			if is := c.nodes["n4"].db.Stats().ReadOnly; is != want {
+				return fmt.Errorf("read-only: %v", is)
+			}
+			return nil
+		})
+	}
+	n2 := c.nodes["n2"].node
+	for _, end := range []PlanState{PlanCancelled, PlanDone} {
+		full(true, 1<<20)
+		if err := n2.MoveShard(t.Context(), 1, "n1", "n4"); err != nil {
+			t.Fatal(err)
+		}
+		c.await("why the move waits", func() error {
+			m, err := n2.freshMap(t.Context())
+			if err == nil && !strings.Contains(m.moves[0].Error, "disk of n4 is nearly full") {
+				err = fmt.Errorf("plan %+v, moves %+v", m.plan, m.moves)
+			}
+			return err
+		})
+		if end == PlanCancelled {
+			if err := n2.SetPlan(t.Context(), PlanCancelling); err != nil {
+				t.Fatal(err)
+			}
+		} else {
+			full(false, 1<<40)
+		}
+		c.planEnds(end)
+		c.await("members", func() error { return c.members("n2") })
+	}
+	c.mustWrite("n2", 20, 10)
+	c.checkAll()
+	c.sameHashes()
 }

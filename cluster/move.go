@@ -7,6 +7,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/hashicorp/raft"
+
 	"github.com/strandline-db/strandline/shard/model"
 )
 
@@ -84,6 +86,11 @@ func (c *coordinator) step(ctx context.Context, m *clusterMap, x *Move) (*ShardR
 	if err != nil && x.Phase != PhasePlanned {
 		return nil, err
 	}
+	to := serverID(x.To, m.nodes[x.To].Incarnation)
+	if slices.Contains([]Phase{PhaseCatchingUp, PhaseVerifying, PhasePromoting}, x.Phase) && v.find(to) == nil {
+		x.Phase = PhaseAdding // anew: it has lost the folder that was added
+		return nil, nil
+	}
 	switch x.Phase {
 	case PhasePlanned:
 		if x.To == "" {
@@ -93,8 +100,11 @@ func (c *coordinator) step(ctx context.Context, m *clusterMap, x *Move) (*ShardR
 		x.Phase, s.Learner = PhaseAdding, x.To
 		return &s, nil
 	case PhaseAdding:
-		return nil, c.add(ctx, m, x, v)
+		return nil, c.add(ctx, x, to, v)
 	case PhaseCatchingUp:
+		if err := c.takes(ctx, x.To); err != nil {
+			return nil, err
+		}
 		if !c.n.caughtUp(ctx, x.To, uint64(x.Shard), v) {
 			return nil, fmt.Errorf("%w: %s", errBehind, x.To)
 		}
@@ -103,7 +113,6 @@ func (c *coordinator) step(ctx context.Context, m *clusterMap, x *Move) (*ShardR
 	case PhaseVerifying:
 		return nil, c.verify(ctx, m, x, v)
 	case PhasePromoting:
-		to := serverID(x.To, m.nodes[x.To].Incarnation)
 		if !v.votes(to) {
 			return nil, c.n.giveVote(ctx, uint64(x.Shard), to, v)
 		}
@@ -111,16 +120,7 @@ func (c *coordinator) step(ctx context.Context, m *clusterMap, x *Move) (*ShardR
 		s.Replicas = append(s.Replicas, x.To)
 		return &s, nil
 	case PhaseHandover:
-		if x.From == "" {
-			x.Phase = PhaseDone
-			return nil, nil
-		}
-		if v.Leader == x.From {
-			return nil, c.n.handAway(ctx, m, x, v)
-		}
-		x.Phase = PhaseRemoving // from here on nobody reads there
-		s.Replicas = without(s.Replicas, x.From)
-		return &s, nil
+		return c.handOver(ctx, m, x, to, v)
 	case PhaseRemoving:
 		if ok, err := c.out(ctx, x.Shard, x.From, v); !ok {
 			return nil, err
@@ -143,8 +143,7 @@ func without(names []string, name string) []string {
 }
 
 // add makes a move's target a member without a vote.
-func (c *coordinator) add(ctx context.Context, m *clusterMap, x *Move, v *groupView) error {
-	to := serverID(x.To, m.nodes[x.To].Incarnation)
+func (c *coordinator) add(ctx context.Context, x *Move, to raft.ServerID, v *groupView) error {
 	if v.find(to) != nil {
 		x.Phase = PhaseCatchingUp
 		return nil
@@ -154,7 +153,46 @@ func (c *coordinator) add(ctx context.Context, m *clusterMap, x *Move, v *groupV
 			return c.n.removeMember(ctx, uint64(x.Shard), v, s)
 		}
 	}
+	if err := c.takes(ctx, x.To); err != nil {
+		return err
+	}
 	return c.n.changeGroup(ctx, uint64(x.Shard), &groupChange{Add: to, Prev: v.Index})
+}
+
+// takes returns nil if a node is one to give a replica to.
+func (c *coordinator) takes(ctx context.Context, name string) error {
+	ctx, cancel := context.WithTimeout(ctx, attemptWait)
+	defer cancel()
+	none := c.n.wantsNone()
+	if name != c.n.name {
+		t, err := c.n.askTerms(ctx, name, uint64(metaStream))
+		if err != nil {
+			return err
+		}
+		none = t[0].draining
+	}
+	if none {
+		return fmt.Errorf("%w: the disk of %s is nearly full, or it is about to stop", model.ErrUnavailable, name)
+	}
+	return nil
+}
+
+// handOver lets a move's source leave once it leads no more, and not before the target, which
+// may have failed since it got its vote, stands in for it.
+func (c *coordinator) handOver(ctx context.Context, m *clusterMap, x *Move, to raft.ServerID, v *groupView) (*ShardRecord, error) {
+	switch {
+	case x.From == "":
+		x.Phase = PhaseDone
+		return nil, nil
+	case v.Leader == x.From:
+		return nil, c.n.handAway(ctx, m, x, v)
+	case x.To != "" && !(v.votes(to) && c.n.caughtUp(ctx, x.To, uint64(x.Shard), v)):
+		return nil, fmt.Errorf("%w: %s", errBehind, x.To)
+	}
+	s := m.shards[x.Shard]
+	x.Phase = PhaseRemoving // from here on nobody reads there
+	s.Replicas = without(s.Replicas, x.From)
+	return &s, nil
 }
 
 // handAway gives the leadership of a move's shard to a replica that stays, the target

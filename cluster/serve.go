@@ -169,7 +169,7 @@ func (n *Node) handleGroup(ctx context.Context, from *wire, m *message, respond 
 	case kindChange:
 		go func() { respond(nil, g.answerChange(ctx, m.data)) }()
 	case kindVerify:
-		go func() { respond(nil, g.answerVerify(m.data)) }()
+		go func() { respond(g.answerVerify(m.data)) }()
 	case kindHashOf:
 		respond(g.answerHash(m.data))
 	case kindAllow:
