@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"testing"
@@ -92,6 +93,37 @@ func (c *trio) sameHashes() {
 		}
 		return nil
 	})
+}
+
+// TestReadyVotes: a node is not ready while it lacks a vote that it should have, however good
+// its data is.
+func TestReadyVotes(t *testing.T) {
+	c := newTrio(t, Options{})
+	c.mustWrite("n1", 0, 10)
+	n := c.nodes["n3"].node
+	for _, id := range []uint64{1, uint64(metaStream)} {
+		c.await("readiness", n.Ready)
+		c.await("the end of the vote", func() error {
+			v, err := n.askConfig(t.Context(), id)
+			if err != nil {
+				return err
+			}
+			if v.Leader == n.name {
+				return errors.Join(errBehind, n.changeGroup(t.Context(), id, &groupChange{Transfer: "*"}))
+			}
+			return n.changeGroup(t.Context(), id, &groupChange{Demote: n.raftID, Prev: v.Index})
+		})
+		c.await("the vote", func() error {
+			before, err := n.voting(id), n.Ready()
+			if err == nil && !before && !n.voting(id) {
+				t.Fatalf("ready without a vote of %s", groupName(id))
+			}
+			if !before {
+				return errors.New("none yet")
+			}
+			return err
+		})
+	}
 }
 
 // TestFourthNode: a node enters, holds nothing, serves all; gets a shard by a move, and

@@ -210,7 +210,8 @@ func (g *group) status(now time.Time) GroupStatus {
 const readyAge = 5 * time.Second
 
 // Ready returns nil when every group with a replica here has a leader that this node is
-// not far behind, the map is written down, and the node has the replicas that it should.
+// not far behind, the map is written down, and the node has the replicas and votes that it
+// should: until then another node that stopped could take the majority with it.
 func (n *Node) Ready() error {
 	if err := n.anyLost(); err != nil {
 		return err
@@ -232,11 +233,35 @@ func (n *Node) Ready() error {
 		return errForming
 	}
 	for i := range m.shards {
-		if m.shards[i].on(n.name) && !n.holdsShard(i) {
+		if m.shards[i].on(n.name) && !(n.holdsShard(i) && n.voting(uint64(i))) {
 			return fmt.Errorf("%w: the replica of shard %d is not complete yet", model.ErrUnavailable, i)
 		}
 	}
+	if n.lacksMetaVote(m) {
+		return fmt.Errorf("%w: the replica of the metadata is not complete yet", model.ErrUnavailable)
+	}
 	return nil
+}
+
+// voting tells whether this node has a vote in a group.
+func (n *Node) voting(id uint64) bool {
+	g := n.group(id)
+	return g != nil && g.votes(n.raftID)
+}
+
+// lacksMetaVote tells whether this node is to get a vote of the metadata: it has none, and
+// of those that have one too few are nodes as the map knows them.
+func (n *Node) lacksMetaVote(m *clusterMap) bool {
+	if m.nodes[n.name].State != stateMember || n.voting(uint64(metaStream)) {
+		return false
+	}
+	members, voters := m.members(stateMember), 0
+	for _, name := range members {
+		if n.meta().votes(serverID(name, m.nodes[name].Incarnation)) {
+			voters++
+		}
+	}
+	return voters < metaVoters(len(members))
 }
 
 // Drain hands the leadership of every group to other nodes, as far as they take it
