@@ -94,3 +94,47 @@ func TestDamagedLogOfOne(t *testing.T) {
 		}
 	}
 }
+
+// TestLostLog: of a node's log nothing is left, and of its shards what another replica sent,
+// which reaches behind any log. It takes part again only when it has asked what it may have
+// acknowledged; one that never had a vote just goes on.
+func TestLostLog(t *testing.T) {
+	c := newTrio(t, Options{TrailingLogs: 16})
+	c.join("n4", "n1")
+	for at := range int64(30) {
+		c.mustWrite("n1", 10*at, 10)
+	}
+	c.flush("n1")
+	c.flush("n2")
+	c.stop("n3")
+	if err := os.RemoveAll(filepath.Join(c.dir, "n3")); err != nil {
+		t.Fatal(err)
+	}
+	c.start("n3")
+	for i, name := range []string{"n3", "n4", "n3"} {
+		c.await("readiness of "+name, c.nodes[name].node.Ready)
+		c.stop(name)
+		segments, err := filepath.Glob(filepath.Join(c.dir, name, "wal", "*.wal"))
+		if err != nil || len(segments) == 0 {
+			t.Fatal(segments, err)
+		}
+		for _, s := range segments {
+			if err := os.Truncate(s, 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		c.mustWrite("n2", 1000+10*int64(i), 10)
+		c.start(name)
+		term, ok := c.nodes[name].node.replicas.Log().Value(1, keyCurrentTerm)
+		if voted := name != "n4"; voted && (!ok || len(term) != 8) {
+			t.Fatalf("%s takes part without a term: %x", name, term)
+		}
+		c.mustWrite(name, 2000+10*int64(i), 10)
+		c.checkAll()
+	}
+	c.await("readiness of n3", c.nodes["n3"].node.Ready)
+	c.stop("n1")
+	c.mustWrite("n2", 3000, 10)
+	c.checkAll()
+	c.equalHashes()
+}

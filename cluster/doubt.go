@@ -71,14 +71,14 @@ const (
 
 // reassure returns once this node may take part: at once if it does not doubt its log.
 func (n *Node) reassure(ctx context.Context) error {
+	if err := n.doubtLostLog(); err != nil {
+		return err
+	}
 	why, err := n.replicas.Log().Doubt()
 	if err != nil || why == "" {
 		return err
 	}
 	n.opts.Logger.Error("cluster: this node's log may lack acknowledged entries; asking the others what it must not vote against", "why", why)
-	if err := n.alignMeta(); err != nil {
-		return err
-	}
 	mine, err := n.readTails()
 	if err != nil {
 		return err
@@ -112,6 +112,30 @@ func (n *Node) reassure(ctx context.Context) error {
 		case <-time.After(formWait):
 		}
 	}
+}
+
+// doubtLostLog doubts a log that has no term of a group in which this node had a vote, as
+// one that lost all its files has none: what is left of a shard may be the manifest of
+// another replica, which reaches behind the log by right. The metadata's log then goes on
+// behind its state.
+func (n *Node) doubtLostLog() error {
+	me, log := n.identity.get(), n.replicas.Log()
+	if !me.Started {
+		return nil
+	}
+	for id := range n.allGroups() {
+		if state := me.Groups[id]; state != voter && me.Groups != nil {
+			continue
+		}
+		if _, ok := log.Value(wal.StreamID(id), keyCurrentTerm); ok {
+			continue
+		}
+		if err := log.SetDoubt(fmt.Sprintf("nothing is left of the log of %s: log files are missing or were cut", groupName(id))); err != nil {
+			return err
+		}
+		break
+	}
+	return n.alignMeta()
 }
 
 // hearTails asks every member that is known and was not heard.

@@ -36,8 +36,8 @@ func (c *trio) joined(name string) {
 	c.t.Helper()
 	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 		n, voters := c.nodes[name].node, 0
-		for _, state := range n.identity.get().Groups {
-			if state == voter {
+		for id := range n.allGroups() {
+			if n.voting(id) {
 				voters++
 			}
 		}
