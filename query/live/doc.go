@@ -23,7 +23,8 @@
 // is applied for it later, up to Options.Horizon, evaluates it again; it is sent again
 // only if its values differ, with a revision that is the age in milliseconds at which it
 // was corrected: that ascends also where another process takes over. Where there is much
-// to correct, new steps and other evaluations have their turns between. Whoever resumes is
+// to correct, new steps and other evaluations have their turns between. What newer samples
+// change of the choice between a pair's senders (package pair) corrects nothing. Whoever resumes is
 // sent the steps again that may have been corrected while it was away: those within the
 // horizon before its cursor, since nobody knows what another node has sent. They are at
 // hand if it was away for less than the horizon, and queried otherwise. Backfill is
