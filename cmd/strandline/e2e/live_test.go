@@ -1,15 +1,12 @@
 package e2e
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"math"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -271,134 +268,4 @@ func instant(ctx context.Context, base, expr string, ms int64) (map[string]float
 		out[fmt.Sprint(s.Metric)] = v
 	}
 	return out, nil
-}
-
-// TestLiveChurn lets many clients come and go, a few at a time, each in one of three ways: with the first step,
-// without a goodbye, and by a reset. Nothing of them is left; for goroutines that are not of live packages, which
-// are given up only after a while, this is looked at in a soak.
-func TestLiveChurn(t *testing.T) {
-	s := serve(t, t.TempDir())
-	before, err := leftOf(t.Context(), s.base)
-	if err != nil || before.live == 0 || before.all == 0 {
-		t.Fatalf("%+v, %v", before, err)
-	}
-	queue := make(chan int)
-	var clients sync.WaitGroup
-	for range 16 {
-		clients.Go(func() {
-			for i := range queue {
-				var err error
-				if i%3 == 0 {
-					err = comeAndGo(t.Context(), s.base)
-				} else {
-					err = comeAndBreak(strings.TrimPrefix(s.base, "http://"), i%3 == 1)
-				}
-				if err != nil {
-					t.Errorf("client %d: %v", i, err)
-				}
-			}
-		})
-	}
-	for i := range rounds(600, 10_000) {
-		queue <- i
-	}
-	close(queue)
-	clients.Wait()
-	http.DefaultClient.CloseIdleConnections()
-	await(t, "nothing to be left", func() error {
-		after, err := leftOf(t.Context(), s.base)
-		if err == nil && (after.live > before.live || after.conns+after.subs > 0 || *soak && after.all > before.all) {
-			err = fmt.Errorf("%+v before, %+v now", before, after)
-		}
-		return err
-	})
-	s.terminate(t)
-}
-
-// comeAndGo subscribes, takes a step and closes.
-func comeAndGo(ctx context.Context, base string) error {
-	c, err := client.New([]string{base}, nil)
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	sub, err := c.Subscribe(client.Query{Expr: "vector(1)", Step: liveStep, Backfill: time.Second})
-	if err != nil {
-		return err
-	}
-	u, err := sub.Next(ctx)
-	return errors.Join(err, u.Err)
-}
-
-// comeAndBreak subscribes and ends the connection below the WebSocket.
-func comeAndBreak(addr string, reset bool) (err error) {
-	c, err := net.Dial("tcp", addr)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, c.Close()) }()
-	const subscribe = `{"op":"subscribe","id":"a","query":"up"}`
-	frame := append([]byte{0x81, 0x80 | byte(len(subscribe)), 0, 0, 0, 0}, subscribe...) // the mask is 0
-	_, err = fmt.Fprintf(c, "GET /api/v1/live HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n%s", addr, frame)
-	if err != nil {
-		return err
-	}
-	line, err := bufio.NewReader(c).ReadString('\n')
-	if err == nil && !strings.HasPrefix(line, "HTTP/1.1 101 ") {
-		err = fmt.Errorf("%w: %s", errLive, line)
-	}
-	if tcp, ok := c.(*net.TCPConn); ok && reset {
-		err = errors.Join(err, tcp.SetLinger(0))
-	}
-	return err
-}
-
-// left is what a server has of its live clients.
-type left struct {
-	all, live   int // goroutines, and those in the live packages
-	conns, subs int
-}
-
-func leftOf(ctx context.Context, base string) (l left, err error) {
-	text, err := get(ctx, base+"/debug/pprof/goroutine?debug=1")
-	if err != nil {
-		return l, err
-	}
-	for stack := range strings.SplitSeq(text, "\n\n") {
-		head, _, _ := strings.Cut(stack, " @ ")
-		if n, err := strconv.Atoi(head[strings.LastIndexByte(head, '\n')+1:]); err == nil {
-			if l.all += n; strings.Contains(stack, "/server/live.") || strings.Contains(stack, "/query/live.") {
-				l.live += n
-			}
-		}
-	}
-	if text, err = get(ctx, base+"/metrics"); err != nil {
-		return l, err
-	}
-	for line := range strings.Lines(text) {
-		name, value, _ := strings.Cut(strings.TrimSpace(line), " ")
-		name, _, _ = strings.Cut(name, "{")
-		if into := map[string]*int{"strandline_live_connections": &l.conns, "strandline_live_client_subscriptions": &l.subs}[name]; into != nil {
-			n, err := strconv.Atoi(value)
-			if err != nil {
-				return l, err
-			}
-			*into += n
-		}
-	}
-	return l, nil
-}
-
-func get(ctx context.Context, url string) (string, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return "", err
-	}
-	res, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return "", err
-	}
-	defer res.Body.Close()
-	text, err := io.ReadAll(res.Body)
-	return string(text), err
 }

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -123,6 +124,9 @@ func (c *child) anon(t *testing.T) int64 {
 	return 0
 }
 
+// CPU returns the CPU time that the process has used.
+func (c *child) CPU() (time.Duration, error) { return peers.CPU(c.cmd.Process.Pid) }
+
 // strandline is a running server under test.
 type strandline struct {
 	*child
@@ -211,4 +215,41 @@ func (s *strandline) kill(t *testing.T) {
 	t.Helper()
 	s.signal(syscall.SIGKILL)
 	_ = s.awaitExit(t) // says "signal: killed"
+}
+
+// metric returns the value of a line of /metrics; "0": it is not there.
+func metric(t *testing.T, s *strandline, name string) string {
+	t.Helper()
+	text, err := get(t.Context(), s.base+"/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(text) {
+		if v, ok := strings.CutPrefix(line, name+" "); ok {
+			return strings.TrimSpace(v)
+		}
+	}
+	return "0"
+}
+
+// heap returns what two collections leave of the server's heap and stacks, in bytes; what its
+// pools hold outlives one.
+func (s *strandline) heap(t *testing.T) (held int64) {
+	t.Helper()
+	for range 2 {
+		text, err := get(t.Context(), s.base+"/debug/pprof/heap?debug=1&gc=1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		held = 0
+		for _, name := range []string{"\n# HeapAlloc = ", "\n# Stack = "} {
+			_, after, _ := strings.Cut(text, name)
+			var n int64
+			if _, err := fmt.Sscan(after, &n); err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			held += n
+		}
+	}
+	return held
 }
