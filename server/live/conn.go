@@ -150,14 +150,15 @@ func (c *conn) turn(w *work, own bool) {
 func (c *conn) flush(w *work, own bool) (all bool) {
 	var n int
 	var err error
-	if own {
-		n, err = c.out.flush(c.s.opts.WriteTimeout)
-		all = true
-	} else {
-		n, all, err = c.out.try(&w.send)
+	for more := true; more; more = own && !all && err == nil {
+		if own {
+			n, all, err = c.out.flush(c.s.opts.WriteTimeout)
+		} else {
+			n, all, err = c.out.try(&w.send)
+		}
+		c.s.metrics.bytes.Add(float64(n))
+		c.writes.Add(1)
 	}
-	c.s.metrics.bytes.Add(float64(n))
-	c.writes.Add(1)
 	if err == nil {
 		return all
 	}

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -21,6 +22,8 @@ import (
 	dto "github.com/prometheus/client_model/go"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/prometheus/model/histogram"
+	"github.com/prometheus/prometheus/model/labels"
 
 	"github.com/strandline-db/strandline/server/live/frame"
 	"github.com/strandline-db/strandline/shard/model"
@@ -468,5 +471,59 @@ func TestFrameSizes(t *testing.T) {
 		if d := c.next(frame.Data); len(d.V) != 1 {
 			t.Errorf("got %+v", d)
 		}
+	}
+}
+
+// steady is a connection whose reader takes a little at a time, and lives.
+type steady struct {
+	net.Conn
+	ws *websocket.Conn
+}
+
+// Read implements net.Conn.
+func (s *steady) Read(p []byte) (int, error) {
+	if s.ws != nil {
+		time.Sleep(100 * time.Millisecond) // the pace
+		if err := s.ws.WriteControl(websocket.PongMessage, nil, time.Now().Add(patience)); err != nil {
+			return 0, err
+		}
+	}
+	return s.Conn.Read(p[:min(len(p), 64<<10)])
+}
+
+// TestSlowButSteady: a client that goes on taking a large frame is not cut, however long
+// that lasts in all.
+func TestSlowButSteady(t *testing.T) {
+	f := newFixture(t, &Options{WriteTimeout: time.Second, Heartbeat: 100 * time.Millisecond})
+	conn := &steady{}
+	d := websocket.Dialer{ReadBufferSize: 64 << 10, NetDial: func(network, addr string) (c net.Conn, err error) {
+		if conn.Conn, err = net.Dial(network, addr); err == nil {
+			err = conn.Conn.(*net.TCPConn).SetReadBuffer(64 << 10)
+		}
+		return conn, err
+	}}
+	ws, _, err := d.Dial("ws://"+f.addr+PathLive, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ws.Close()
+	c := &rawClient{t, ws}
+	c.send(`{"op":"subscribe","id":"a","query":"m","mode":"samples"}`)
+	c.next(frame.Ack)
+	conn.ws = ws
+	const series, buckets = 500, 100
+	at := time.Now().UnixMilli()
+	b := &model.Batch{}
+	h := &histogram.FloatHistogram{Count: buckets, PositiveSpans: []histogram.Span{{Length: buckets}}, PositiveBuckets: slices.Repeat([]float64{1}, buckets)}
+	for i := range series {
+		key := model.AppendKey(nil, labels.FromStrings("__name__", "m", "i", strconv.Itoa(i)))
+		b.Series = append(b.Series, model.BatchSeries{Key: key, HFrom: i, HTo: i + 1})
+		b.Hist = append(b.Hist, model.HistogramSample{T: at, FH: h})
+	}
+	if _, err := f.store.Append(t.Context(), b); err != nil {
+		t.Fatal(err)
+	}
+	for got := 0; got < series; {
+		got += len(c.next(frame.Data, frame.Series, frame.Heartbeat).V)
 	}
 }

@@ -165,20 +165,19 @@ func (g *gather) discard() {
 	}
 }
 
-// flush writes what has gathered; each piece may take as long as timeout.
-func (g *gather) flush(timeout time.Duration) (n int, err error) {
-	for b := g.load(); len(b) > 0; b = g.load() {
-		if err := g.deadline(timeout); err != nil {
-			return n, err
-		}
-		k, err := g.conn.Write(b[:min(len(b), sendBuffer)])
-		n += k
-		g.wrote(k)
-		if err != nil {
-			return n, err
-		}
+// flush writes a piece of what has gathered, which may take as long as timeout. all: there
+// was none. The piece is so small that a socket which takes anything takes it whole.
+func (g *gather) flush(timeout time.Duration) (n int, all bool, err error) {
+	b := g.load()
+	if len(b) == 0 {
+		return 0, true, nil
 	}
-	return n, nil
+	if err := g.deadline(timeout); err != nil {
+		return 0, false, err
+	}
+	n, err = g.conn.Write(b[:min(len(b), chunk)])
+	g.wrote(n)
+	return n, false, err
 }
 
 func (g *gather) deadline(timeout time.Duration) error {
