@@ -27,6 +27,10 @@ type volume struct{ image, dir string }
 func newVolume(t *testing.T, dir string, bytes int64) *volume {
 	t.Helper()
 	v := &volume{image: filepath.Join(t.TempDir(), "image"), dir: dir}
+	t.Cleanup(func() {
+		_ = command("umount", v.dir) // it may be off already
+		_ = command("umount", v.dir) // what it is on
+	})
 	need(t, "run as root where loop devices may be mounted, and apt-get install e2fsprogs mount", func() (string, error) {
 		f, err := os.Create(v.image)
 		if err != nil {
@@ -36,9 +40,14 @@ func newVolume(t *testing.T, dir string, bytes int64) *volume {
 		if err != nil {
 			return "", err
 		}
-		return "", errors.Join(command("mkfs.ext4", "-q", v.image), v.mount())
+		// On a mount that is shared: else whoever makes a mount namespace meanwhile, as ip netns
+		// does, keeps the file system, and it comes back as the power cut left it.
+		err = errors.Join(command("mkfs.ext4", "-q", v.image), command("mount", "--bind", dir, dir), command("mount", "--make-shared", dir))
+		if err != nil {
+			return "", err
+		}
+		return "", v.mount()
 	})
-	t.Cleanup(func() { _ = command("umount", v.dir) }) // it may be off already
 	return v
 }
 
