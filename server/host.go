@@ -3,7 +3,6 @@ package server
 import (
 	"net"
 	"net/netip"
-	"net/url"
 	"strings"
 
 	"github.com/valyala/fasthttp"
@@ -58,7 +57,7 @@ func (s *Server) ownPage(ctx *fasthttp.RequestCtx, path string, r route) bool {
 	if origin == "" || r.role != auth.Admin && r.role != auth.Write || ctx.IsGet() || ctx.IsHead() || ctx.IsOptions() {
 		return true
 	}
-	if u, err := url.Parse(origin); err == nil && u.Host != "" && strings.EqualFold(u.Host, string(ctx.Host())) {
+	if auth.OwnOrigin(origin, string(ctx.Host())) {
 		return true
 	}
 	s.o.Audit.Warn("denied", "method", string(ctx.Method()), "path", path, "origin", origin[:min(len(origin), maxLogged)], "remote", ctx.RemoteAddr().String())

@@ -61,6 +61,26 @@ func TestRelations(t *testing.T) {
 	}
 }
 
+// TestOrigins: what is listed is compared with what a browser writes, which has no default
+// port; what no browser can write is a fault.
+func TestOrigins(t *testing.T) {
+	c, err := Load([]byte("live-origins: 'https://A.example:443, http://b.example:80,https://c.example:8443,http://[::1]:3000'\n"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"https://a.example", "http://b.example", "https://c.example:8443", "http://[::1]:3000"}; !slices.Equal(c.LiveOrigins, want) {
+		t.Errorf("got %q, want %q", c.LiveOrigins, want)
+	}
+	if c, err = Load([]byte("live-origins: '*'\n"), nil); err != nil || !slices.Equal(c.LiveOrigins, []string{"*"}) {
+		t.Errorf("got %q, %v", c.LiveOrigins, err)
+	}
+	for _, bad := range []string{"https://*.a.example", "a.example", "https://a.example/", "https://a.example/x", "https://a.example#x", "https://u@a.example", "null"} {
+		if _, err := Load([]byte("live-origins: '"+bad+"'\n"), nil); !errors.Is(err, ErrBadValue) {
+			t.Errorf("%s: got %v", bad, err)
+		}
+	}
+}
+
 func TestSecretsStayOut(t *testing.T) {
 	sum := strings.Repeat("ab", 32)
 	c, err := Load([]byte("tokens:\n- {name: ci, sha256: "+sum+", role: admin}\nlog-level: warn\n"), nil)

@@ -5,6 +5,8 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	"github.com/strandline-db/strandline/server/auth"
 )
 
 // livings are the settings of live queries.
@@ -24,18 +26,22 @@ func livings() []Setting {
 	}
 }
 
-// origins reads a list of scheme://host[:port], or the star.
+// origins reads a list of scheme://host[:port], as browsers write them, or the star.
 func origins(field func(*Config) *[]string) setter {
 	return func(c *Config, s string) error {
 		*field(c) = nil
 		for o := range strings.SplitSeq(s, ",") {
-			o = strings.TrimSpace(o)
-			if u, err := url.Parse(o); o != "" && o != "*" && (err != nil || u.Scheme == "" || u.Host == "" || u.Path != "" || u.RawQuery != "" || u.User != nil) {
-				return errors.New("want origins such as https://a.example:8443, joined by commas")
+			if o = strings.TrimSpace(o); o == "" {
+				continue
 			}
-			if o != "" {
-				*field(c) = append(*field(c), o)
+			if o != "*" {
+				u, err := url.Parse(o)
+				if err != nil || u.Scheme == "" || u.Host == "" || *u != (url.URL{Scheme: u.Scheme, Host: u.Host}) || strings.Contains(u.Host, "*") {
+					return errors.New("want origins such as https://a.example:8443, joined by commas, or * alone for all")
+				}
+				o = auth.CanonicalOrigin(u)
 			}
+			*field(c) = append(*field(c), o)
 		}
 		return nil
 	}

@@ -1,10 +1,11 @@
 package live
 
 import (
-	"net/url"
 	"strings"
 
 	"github.com/valyala/fasthttp"
+
+	"github.com/strandline-db/strandline/server/auth"
 )
 
 // maxLogged bounds what a client can put into the log.
@@ -27,7 +28,7 @@ func (s *Server) admit(rc *fasthttp.RequestCtx) bool {
 // allows compares host and port with the request's own, since a proxy may speak
 // another scheme, and scheme, host and port with the list.
 func allows(origins []string, origin, host string) bool {
-	if u, err := url.Parse(origin); err == nil && u.Host != "" && strings.EqualFold(u.Host, host) {
+	if auth.OwnOrigin(origin, host) {
 		return true
 	}
 	for _, a := range origins {
