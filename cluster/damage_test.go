@@ -133,8 +133,8 @@ func TestLostLog(t *testing.T) {
 		c.checkAll()
 	}
 	c.await("readiness of n3", c.nodes["n3"].node.Ready)
+	c.sameHashes()
 	c.stop("n1")
 	c.mustWrite("n2", 3000, 10)
 	c.checkAll()
-	c.sameHashes()
 }
