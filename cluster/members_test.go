@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -163,4 +165,59 @@ func TestFourthNode(t *testing.T) {
 	}
 	c.checkAll()
 	c.sameHashes()
+}
+
+// TestLostFolderAfterMove: a node that has lost its folder becomes a member again of what lies
+// on it now, not of what it held when the cluster formed, as the past of the map has it.
+func TestLostFolderAfterMove(t *testing.T) {
+	c := newTrio(t, Options{})
+	c.mustWrite("n1", 0, 10)
+	c.join("n4", "n1")
+	if err := c.nodes["n1"].node.MoveShard(t.Context(), 2, "n3", "n4"); err != nil {
+		t.Fatal(err)
+	}
+	c.planEnds(PlanDone)
+	c.await("the shard off n3", func() error { return c.hostsOnly("n3", 0, 1, 3) })
+	c.stop("n3")
+	if err := os.RemoveAll(filepath.Join(c.dir, "n3")); err != nil {
+		t.Fatal(err)
+	}
+	c.start("n3")
+	n3 := c.nodes["n3"].node
+	c.await("the shards that lie there", func() error {
+		for _, i := range []int{0, 1, 3} {
+			if !n3.holdsShard(i) || !n3.group(uint64(i)).votes(n3.raftID) {
+				return fmt.Errorf("shard %d is not whole", i)
+			}
+		}
+		return nil
+	})
+	c.await("word of the shard's leader", func() error {
+		v, err := n3.askConfig(t.Context(), 2)
+		if err == nil && v.find(n3.raftID) != nil {
+			t.Errorf("n3 is a member of shard 2: %+v", v)
+		}
+		return err
+	})
+	c.await("nothing of the shard at n3", func() error { return c.hostsOnly("n3", 0, 1, 3) })
+	c.mustWrite("n3", 10, 10)
+	c.checkAll()
+	c.sameHashes()
+	if err := n3.changeGroup(t.Context(), 0, &groupChange{Remove: n3.raftID}); err != nil {
+		t.Fatal(err)
+	}
+	if err := n3.changeGroup(t.Context(), 0, &groupChange{Promote: n3.raftID}); !errors.Is(err, errBehind) {
+		t.Errorf("a vote for one that is no member any more: %v", err)
+	}
+}
+
+// hostsOnly tells whether a node has replicas of these shards and of no other.
+func (c *trio) hostsOnly(name string, shards ...int) error {
+	me := c.nodes[name].node.identity.get()
+	for i := range c.nodes[name].node.replicas.Len() {
+		if has := me.Groups[uint64(i)] != ""; has != slices.Contains(shards, i) {
+			return fmt.Errorf("%s has replicas of %v", name, me.Groups)
+		}
+	}
+	return nil
 }

@@ -58,6 +58,9 @@ func (n *Node) joinGroup(id uint64) error {
 	if err != nil {
 		return err
 	}
+	if err := n.confirmPlace(ctx, id); err != nil { // from here on a move that takes it away changes the members
+		return err
+	}
 	for _, s := range v.Servers {
 		if s.Node == n.name && s.ID != n.raftID {
 			n.opts.Logger.Warn("cluster: having the member removed whose folder is lost", "group", groupName(id), "id", s.ID)
@@ -68,6 +71,20 @@ func (n *Node) joinGroup(id uint64) error {
 		return nil
 	}
 	return n.changeGroup(ctx, id, &groupChange{Add: n.raftID, Prev: v.Index})
+}
+
+// confirmPlace returns nil if a group is to have a replica here by the map as it is now. A
+// node that has just entered reads the past of the map first, in which its name may stand
+// for more.
+func (n *Node) confirmPlace(ctx context.Context, id uint64) error {
+	if id == uint64(metaStream) {
+		return nil
+	}
+	m, err := n.freshMap(ctx)
+	if err == nil && !m.shards[id].on(n.name) {
+		err = fmt.Errorf("%w: %s is not to lie here", errNoReplica, groupName(id))
+	}
+	return err
 }
 
 // votes tells whether a member is a voter, as far as this node knows.
@@ -174,12 +191,8 @@ func (g *group) answerChange(ctx context.Context, data []byte) error {
 	case c.Add != "":
 		f = g.raft.AddNonvoter(c.Add, raft.ServerAddress(nodeOf(c.Add)), c.Prev, changeWait)
 	case c.Promote != "":
-		t, err := g.node.askTerms(ctx, nodeOf(c.Promote), g.id)
-		if err != nil {
+		if err := g.mayVote(ctx, &c); err != nil {
 			return err
-		}
-		if t[0].consumed+nearEntries < g.fsm.consumed() {
-			return fmt.Errorf("%w: at entry %d of %d", errBehind, t[0].consumed, g.fsm.consumed())
 		}
 		f = g.raft.AddVoter(c.Promote, raft.ServerAddress(nodeOf(c.Promote)), c.Prev, changeWait)
 	case c.Demote != "":
@@ -195,6 +208,26 @@ func (g *group) answerChange(ctx context.Context, data []byte) error {
 		return raftError(err)
 	}
 	return nil
+}
+
+// mayVote returns nil if a change gives a vote to a member that has caught up, and makes it
+// meant for the members among which that was found: Raft would take in anew one that has left.
+func (g *group) mayVote(ctx context.Context, c *groupChange) error {
+	f := g.raft.GetConfiguration()
+	if err := f.Error(); err != nil {
+		return raftError(err)
+	}
+	if c.Prev == 0 {
+		c.Prev = f.Index()
+	}
+	if members := f.Configuration(); suffrageIn(&members, c.Promote) == nil {
+		return fmt.Errorf("%w: %s is no member", errBehind, c.Promote)
+	}
+	t, err := g.node.askTerms(ctx, nodeOf(c.Promote), g.id)
+	if err == nil && t[0].consumed+nearEntries < g.fsm.consumed() {
+		err = fmt.Errorf("%w: at entry %d of %d", errBehind, t[0].consumed, g.fsm.consumed())
+	}
+	return err
 }
 
 // handTo gives the leadership to the named voter; "*": to any other.
