@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+
+	"github.com/strandline-db/strandline/shard/model"
 )
 
 // A node that another folder has taken the place of, or that was removed while it was
@@ -60,8 +62,7 @@ func (n *Node) replaced(was *NodeRecord) bool {
 		n.gone.Store(true)
 		return true
 	case was.Incarnation != "" && was.Incarnation != me.Incarnation && n.hasVoted(&me):
-		n.fail(fmt.Errorf("%w: the cluster knows node %s by another folder since (%s, this one is %s): empty this folder to take the node back in",
-			ErrIdentity, n.name, was.Incarnation, me.Incarnation))
+		n.fail(&replacedError{n.name, was.Incarnation, me.Incarnation})
 		return true
 	}
 	return false
@@ -75,4 +76,18 @@ func (n *Node) hasVoted(me *self) bool {
 		}
 	}
 	return false
+}
+
+// replacedError stops a node as a failure of its storage does, and says why: the disk is
+// in order.
+type replacedError struct{ name, by, this string }
+
+func (e *replacedError) Error() string {
+	return fmt.Sprintf("%v: the cluster knows node %s by another folder since (%s, this one is %s): empty this folder to take the node back in",
+		ErrIdentity, e.name, e.by, e.this)
+}
+
+// Is makes it both of what callers ask for.
+func (e *replacedError) Is(target error) bool {
+	return target == ErrIdentity || target == model.ErrFailed
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/strandline-db/strandline/engine"
+	"github.com/strandline-db/strandline/shard/model"
 )
 
 // TestOldFolder: a folder that comes back after another took its place is told, and its
@@ -41,7 +42,7 @@ func TestOldFolder(t *testing.T) {
 	c.start("n3")
 	select {
 	case err := <-failed:
-		if !errors.Is(err, ErrIdentity) || !strings.Contains(err.Error(), "by another folder since") {
+		if !errors.Is(err, ErrIdentity) || !errors.Is(err, model.ErrFailed) || !strings.HasPrefix(err.Error(), "cluster: cluster identity: the cluster knows node n3 by another folder since") {
 			t.Fatal(err)
 		}
 	case <-time.After(40 * time.Second):

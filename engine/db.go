@@ -296,7 +296,7 @@ func (db *DB) fail(cause error) error {
 		cause = fmt.Errorf("%w: %w", model.ErrFailed, cause)
 	}
 	if db.failure.CompareAndSwap(nil, &cause) {
-		db.opts.Logger.Error("storage failed; restart the process after looking at the disk", "err", cause)
+		db.opts.Logger.Error("storage has stopped for good", "err", cause)
 		if db.opts.OnFailure != nil {
 			db.opts.OnFailure(cause)
 		}

@@ -22,6 +22,9 @@ import (
 // errCertName keeps the authority from being written over, and files from outside the folder.
 var errCertName = errors.New("no name of a node for which a certificate can be made")
 
+// errCertThere keeps a certificate in use from being written over.
+var errCertThere = errors.New("there is a certificate already; --renew makes new ones")
+
 const (
 	caName   = "ca"
 	caLife   = 10 * 365 * 24 * time.Hour
@@ -29,24 +32,26 @@ const (
 )
 
 func newCerts() *cobra.Command {
-	dir := "certs"
+	dir, renew := "certs", false
 	cmd := &cobra.Command{
 		Use:   "certs NODE...",
 		Short: "Make a private authority and a certificate for each node, to try a cluster with TLS",
 		Long: `Make a private certificate authority and, for each node, a certificate and a key made out to its name.
-An authority that is there already is used again, so that nodes can be added. Keep ca.key away from the nodes.`,
+An authority that is there already is used again, so that nodes can be added. Keep ca.key away from the nodes.
+A node's certificate is good for two years; with --renew a new one takes its place, also while the node runs.`,
 		Example: "  strandline cluster certs --dir certs n1 n2 n3",
 		Args:    cobra.MinimumNArgs(1),
-		RunE:    func(cmd *cobra.Command, args []string) error { return makeCerts(dir, args, cmd.OutOrStdout()) },
+		RunE:    func(cmd *cobra.Command, args []string) error { return makeCerts(dir, args, renew, cmd.OutOrStdout()) },
 	}
 	cmd.Flags().StringVar(&dir, "dir", dir, "folder for the files")
+	cmd.Flags().BoolVar(&renew, "renew", false, "make new certificates and keys for nodes that have them")
 	return cmd
 }
 
-func makeCerts(dir string, names []string, w io.Writer) error {
+func makeCerts(dir string, names []string, renew bool, w io.Writer) error {
 	for _, name := range names {
-		if name == caName || filepath.Base(name) != name || strings.HasPrefix(name, ".") {
-			return fmt.Errorf("%w: %q", errCertName, name)
+		if err := mayMakeCert(dir, name, renew); err != nil {
+			return err
 		}
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -69,6 +74,18 @@ func makeCerts(dir string, names []string, w io.Writer) error {
 		}
 		fmt.Fprintf(w, "%s: --cluster-tls-cert %[2]s.crt --cluster-tls-key %[2]s.key --cluster-tls-ca %[3]s\n",
 			name, filepath.Join(dir, name), filepath.Join(dir, caName+".crt"))
+	}
+	return nil
+}
+
+// mayMakeCert returns nil if a certificate for a node may be written.
+func mayMakeCert(dir, name string, renew bool) error {
+	if name == caName || filepath.Base(name) != name || strings.HasPrefix(name, ".") {
+		return fmt.Errorf("%w: %q", errCertName, name)
+	}
+	file := filepath.Join(dir, name+".crt")
+	if _, err := os.Stat(file); err == nil && !renew {
+		return fmt.Errorf("%w: %s", errCertThere, file)
 	}
 	return nil
 }

@@ -4,8 +4,9 @@ import "errors"
 
 // Errors that end a command with exit code 1.
 var (
-	// errStorage: a write or sync of the storage failed while serving.
-	errStorage = errors.New("storage failed")
+	// errStorage: the storage has stopped while serving, because a write or sync of it failed
+	// or because another folder has taken its place in the cluster.
+	errStorage = errors.New("stopped by itself")
 	// errOpenCluster: what nodes tell each other would be open to everybody.
 	errOpenCluster = errors.New("nodes beyond loopback need cluster-tls-cert, cluster-tls-key and cluster-tls-ca (`strandline cluster certs` makes some), or --insecure if the network is yours alone")
 	// errClusterFolder: a single node must not write behind a cluster's back.

@@ -113,7 +113,7 @@ func (n *node) run(signals <-chan os.Signal) error {
 			return err
 		case err := <-n.failed:
 			// What is in memory is in the log; a disk that failed is not asked for more.
-			n.log.Error("stopping: the storage failed", "err", err)
+			n.log.Error("stopping", "err", err)
 			return errors.Join(fmt.Errorf("%w: %w", errStorage, err), n.shutdown())
 		case s := <-signals:
 			if s == syscall.SIGHUP {
