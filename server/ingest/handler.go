@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"strconv"
 	"sync"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/valyala/fasthttp"
+	"golang.org/x/time/rate"
 
 	"github.com/strandline-db/strandline/shard/model"
 )
@@ -42,7 +44,8 @@ type Handler struct {
 	metrics  *metrics
 	decoders sync.Pool
 	slots    chan struct{}
-	inFlight atomic.Int64 // bytes of decompressed bodies
+	inFlight atomic.Int64  // bytes of decompressed bodies
+	warnings *rate.Limiter // while a node can take nothing, each try of each sender fails
 }
 
 // New checks the options and returns a Handler that stores with a. o may be nil.
@@ -62,7 +65,7 @@ func New(a Appender, o *Options) (*Handler, error) {
 	if h.metrics, err = newMetrics(h.o.Registerer); err != nil {
 		return nil, err
 	}
-	h.slots = make(chan struct{}, h.o.MaxConcurrent)
+	h.slots, h.warnings = make(chan struct{}, h.o.MaxConcurrent), rate.NewLimiter(rate.Every(10*time.Second), 4)
 	h.decoders.New = func() any { return &decoder{seen: map[metaRef]struct{}{}} }
 	return h, nil
 }
@@ -99,11 +102,11 @@ func (h *Handler) Handle(ctx *fasthttp.RequestCtx) {
 		// Spread the senders, so that they don't come back all at once.
 		ctx.Response.Header.Set("Retry-After", strconv.Itoa(1+rand.IntN(5)))
 	}
-	if code >= 500 {
-		h.o.Logger.Warn("write request failed", "code", code, "err", err)
-	} else {
-		h.o.Logger.Debug("write request refused", "code", code, "err", err)
+	level := slog.LevelDebug
+	if code >= 500 && h.warnings.Allow() {
+		level = slog.LevelWarn
 	}
+	h.o.Logger.Log(ctx, level, "write request failed", "code", code, "err", err)
 	h.answer(ctx, p, code, err.Error())
 }
 

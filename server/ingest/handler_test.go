@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -145,6 +147,25 @@ func TestErrorsDecide(t *testing.T) {
 				require.Equal(t, "0", r.head.Get(name))
 			}
 		})
+	}
+}
+
+// TestFailuresAreNotAllWarnedOf: a node that can take nothing does not fill its log.
+func TestFailuresAreNotAllWarnedOf(t *testing.T) {
+	var warned atomic.Int64
+	count := func(_ []string, a slog.Attr) slog.Attr {
+		if a.Key == slog.LevelKey {
+			warned.Add(1)
+		}
+		return a
+	}
+	c := serve(t, &store{err: model.ErrReadOnly}, &Options{Logger: slog.New(slog.NewTextHandler(io.Discard, &slog.HandlerOptions{Level: slog.LevelWarn, ReplaceAttr: count}))})
+	body := snappy.Encode(nil, encodeV1(t, simple("up")))
+	for range 200 {
+		require.Equal(t, 503, post(t, c, typeV1, "snappy", body).code)
+	}
+	if n := warned.Load(); n == 0 || n > 50 {
+		t.Errorf("%d warnings of 200 failures", n)
 	}
 }
 
