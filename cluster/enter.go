@@ -47,6 +47,9 @@ func (n *Node) enter(ctx context.Context, me *self, at string) (waits []string, 
 	if errors.Is(err, ErrIdentity) {
 		return nil, err
 	}
+	if errors.Is(err, errDown) {
+		return []string{n.link(at).awaited()}, nil
+	}
 	if err != nil {
 		return []string{fmt.Sprintf("%s (%v)", at, err)}, nil
 	}

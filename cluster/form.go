@@ -14,7 +14,7 @@ const formWait = 200 * time.Millisecond // between rounds of asking
 // form returns once this node belongs to a cluster. A new node asks all listed peers
 // who they are. When all are new, they are the members, and the cluster's id follows
 // from their incarnations: each node comes to the same by itself. A peer that is a
-// member already says of which members; if this incarnation is among them, then this
+// member already, of the same cluster as any other, says of which members; if this incarnation is among them, then this
 // node was seen by it as new, and takes the same. Otherwise the cluster formed with
 // an earlier folder of this node, whose place it takes, or without it. A node that is
 // to join has no peers, and enters.
@@ -47,20 +47,28 @@ func (n *Node) tryForm(ctx context.Context, me *self) (waits []string, _ error) 
 		return n.enter(ctx, me, n.opts.Join)
 	}
 	members := map[string]string{me.Name: me.Incarnation}
+	var formed *helloAnswer
 	for _, name := range slices.Sorted(maps.Keys(n.opts.Peers)) {
 		if name == me.Name {
 			continue
 		}
 		peer, err := n.hello(ctx, name)
 		if err != nil {
-			waits = append(waits, name)
+			waits = append(waits, n.link(name).awaited())
 			continue
 		}
 		if peer.Name != name {
 			return nil, fmt.Errorf("%w: at %s is node %q, not %q: look at cluster-peers", ErrIdentity, n.opts.Peers[name], peer.Name, name)
 		}
 		if peer.Cluster != "" {
-			return n.adopt(ctx, me, &peer.self)
+			if formed != nil && formed.Cluster != peer.Cluster {
+				return nil, fmt.Errorf("%w: node %s belongs to cluster %s, node %s to %s: look at cluster-peers, or stop the one that is of an old cluster",
+					ErrIdentity, formed.Name, formed.Cluster, name, peer.Cluster)
+			}
+			if formed == nil || peer.Grown { // that one knows that others were to come
+				formed = &peer
+			}
+			continue
 		}
 		if mine := n.replicas.PairLabel(); peer.PairLabel != mine {
 			return nil, fmt.Errorf("%w: the folder of node %s places series without the label %q, that of this node without %q: start both with the same replica-label on empty folders",
@@ -68,7 +76,10 @@ func (n *Node) tryForm(ctx context.Context, me *self) (waits []string, _ error) 
 		}
 		members[name] = peer.Incarnation
 	}
-	if len(waits) > 0 {
+	switch {
+	case formed != nil:
+		return n.adopt(ctx, me, &formed.self)
+	case len(waits) > 0:
 		return waits, nil
 	}
 	return nil, n.become(members)

@@ -19,6 +19,9 @@ var errPeer = errors.New("peer")
 // errDown: there is no connection to the peer.
 var errDown = fmt.Errorf("%w: no connection to the node", model.ErrUnavailable)
 
+// errMute: where a node should be is something else, or one that shows this one the door.
+var errMute = errors.New("it hangs up without a word: this is not where a node listens for others (its cluster-listen), or it refuses this node, and its log says why")
+
 // errSilent: the peer has not answered for some time.
 var errSilent = fmt.Errorf("%w: the node does not answer", model.ErrUnavailable)
 
@@ -39,6 +42,7 @@ type link struct {
 		next    uint64
 		pending map[uint64]request
 		heard   time.Time // when the last answer came, or when something began to wait for one
+		why     error     // the last connection ended, or there was none
 	}
 }
 
@@ -64,6 +68,7 @@ func (l *link) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		began := time.Now()
 		err := l.session(ctx, tried)
+		l.ended(err)
 		tried()
 		if refused := errors.Is(err, syscall.ECONNREFUSED); refused && !l.gone {
 			l.node.peerGone(l.to)
@@ -93,7 +98,7 @@ func (l *link) session(ctx context.Context, tried func()) error {
 	w.lends = l.bulk
 	defer w.close()
 	if err := l.node.identity.greet(conn, l.node.addr, name); err != nil {
-		return err
+		return errors.Join(errMute, err)
 	}
 	stop := context.AfterFunc(ctx, w.close)
 	defer stop()
@@ -106,19 +111,34 @@ func (l *link) session(ctx context.Context, tried func()) error {
 	watched := make(chan struct{})
 	ended := make(chan struct{})
 	go func() { defer close(watched); l.watch(w, ended) }()
-	err = w.read(l.answer)
+	mute := errMute
+	err = w.read(func(m *message) { mute = nil; l.answer(m) })
 	close(ended)
 	<-watched
 	w.close()
+	return errors.Join(mute, err, <-wrote)
+}
+
+// ended fails what waits for a connection that has ended.
+func (l *link) ended(why error) {
 	l.mu.Lock()
-	l.mu.w = nil
+	l.mu.w, l.mu.why = nil, why
 	lost := l.mu.pending
 	l.mu.pending = map[uint64]request{}
 	l.mu.Unlock()
 	for _, r := range lost {
 		r.done(nil, errDown)
 	}
-	return errors.Join(err, <-wrote)
+}
+
+// awaited names who does not answer, and says why there is no connection.
+func (l *link) awaited() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.mu.w != nil || l.mu.why == nil {
+		return l.to
+	}
+	return fmt.Sprintf("%s (%s)", l.to, strings.ReplaceAll(l.mu.why.Error(), "\n", "; "))
 }
 
 // dial connects to the first address that answers. The error is ECONNREFUSED only if

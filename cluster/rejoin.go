@@ -80,6 +80,9 @@ func (n *Node) confirmPlace(ctx context.Context, id uint64) error {
 	if id == uint64(metaStream) {
 		return nil
 	}
+	if !n.meta().has(n.raftID) { // which the map would be waited for
+		return fmt.Errorf("%w: it is no member of the metadata's group yet", errBehind)
+	}
 	m, err := n.freshMap(ctx)
 	if err == nil && !m.shards[id].on(n.name) {
 		err = fmt.Errorf("%w: %s is not to lie here", errNoReplica, groupName(id))
