@@ -391,10 +391,12 @@ func TestIsolated(t *testing.T) {
 }
 
 // TestPairApart: two nodes without a link between them, which the third has to both, take
-// writes for each other's shards by way of it, and read there what they don't hear of.
+// writes for each other's shards by way of it, and read there what they don't hear of. A
+// node without shards reads at those that hear what they must.
 func TestPairApart(t *testing.T) {
 	c := newTrio(t, Options{CommitTimeout: 30 * time.Second})
 	c.mustWrite("n1", 0, 10)
+	c.join("n4", "n1")
 	at := int64(10)
 	for _, pair := range [][2]string{{"n1", "n2"}, {"n2", "n3"}, {"n3", "n1"}} {
 		c.net.part(c.peers[pair[0]], c.peers[pair[1]], true)

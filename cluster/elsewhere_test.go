@@ -140,9 +140,10 @@ func TestRestartBeforeSelect(t *testing.T) {
 	}
 	c.check("n4")
 	// Brought up to date for one shard, the node is not so for the others.
-	if _, err := other.askSync(t.Context(), at, []int{1}); err != nil {
-		t.Fatal(err)
-	}
+	c.await("one shard brought up to date", func() error {
+		_, err := other.askSync(t.Context(), at, []int{1})
+		return err
+	})
 	if late, _ := other.notSynced(at, []int{0, 1}); !slices.Equal(late, []int{0}) {
 		t.Errorf("to be brought up to date: %v", late)
 	}

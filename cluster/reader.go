@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/prometheus/model/labels"
@@ -152,7 +153,23 @@ func (p *reading) syncOnce(ctx context.Context) (time.Duration, error) {
 }
 
 // syncAt finds, for each shard, a node that holds it and comes to be as fresh as is wanted.
+// While none hears the leader it asks them anew.
 func (p *reading) syncAt(ctx context.Context, shards []int) (time.Duration, error) {
+	for {
+		age, err := p.syncAtOnce(ctx, shards)
+		if !errors.Is(err, errUnheard) {
+			return age, err
+		}
+		if p.n.pause(ctx) != nil {
+			return 0, fmt.Errorf("%w: no node hears the leaders of shards %v: %w", model.ErrUnavailable, shards, context.Cause(ctx))
+		}
+		p.mu.Lock()
+		p.mu.bad = nil
+		p.mu.Unlock()
+	}
+}
+
+func (p *reading) syncAtOnce(ctx context.Context, shards []int) (time.Duration, error) {
 	var mu sync.Mutex
 	var most time.Duration
 	err := p.each(ctx, shards, func(ctx context.Context, name string, of []int) error {
@@ -171,9 +188,13 @@ func (p *reading) syncAt(ctx context.Context, shards []int) (time.Duration, erro
 // each calls fn for every node of a set that holds the shards between them; those of one
 // that can't be reached are asked of others, until there are none.
 func (p *reading) each(ctx context.Context, shards []int, fn func(context.Context, string, []int) error) error {
+	var unheard atomic.Bool // by a node that holds some
 	for open := shards; len(open) > 0; {
 		byNode, orphans := p.assign(open)
 		if len(orphans) > 0 {
+			if unheard.Load() {
+				return errUnheard
+			}
 			err := fmt.Errorf("%w: no node with a replica of shards %v can be reached", model.ErrUnavailable, orphans)
 			if !p.wanted.Partial {
 				return err
@@ -191,6 +212,7 @@ func (p *reading) each(ctx context.Context, shards []int, fn func(context.Contex
 				}
 				p.n.opts.Logger.Debug("cluster: a read goes to another node", "failed", name, "err", err)
 				p.fail(name, of)
+				unheard.CompareAndSwap(false, errors.Is(err, errUnheard))
 				mu.Lock()
 				defer mu.Unlock()
 				open = append(open, of...)
@@ -388,9 +410,13 @@ func (n *Node) answerSync(ctx context.Context, data []byte) ([]byte, error) {
 	if err := d.end(); err != nil {
 		return nil, err
 	}
+	p := &reading{n: n, wanted: w}
+	if _, unheard := p.partUnheard(groups); len(unheard) > 0 { // another may hear them
+		return nil, errUnheard
+	}
 	ctx, cancel := n.whileReached(ctx, n.opts.CommitTimeout, ids)
 	defer cancel()
-	age, err := n.syncGroups(ctx, &w, groups)
+	age, err := p.syncHeard(ctx, groups)
 	return putUvarints(nil, uint64(age), n.life), err
 }
 
