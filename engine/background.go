@@ -86,8 +86,12 @@ func (db *DB) Flush(ctx context.Context) error {
 }
 
 func (db *DB) flushShard(ctx context.Context, i int) error {
-	db.flushing.Lock()
-	defer db.flushing.Unlock()
+	select {
+	case db.flushing <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { <-db.flushing }()
 	err := db.committer.Flush(ctx, i)
 	if err != nil && ctx.Err() == nil && !errors.Is(err, model.ErrUnavailable) {
 		return db.fail(err)

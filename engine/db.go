@@ -37,7 +37,7 @@ type DB struct {
 	damage    chan Damage // blocks in quarantine, for a committer that can repair them
 	readOnly  atomic.Bool
 	failure   atomic.Pointer[error]
-	flushing  sync.Mutex      // one flush of a shard at a time
+	flushing  chan struct{}   // one flush of a shard at a time; a disk may hold it up for long
 	backingUp sync.Mutex      // held by the one backup
 	life      context.Context // until Close
 	stop      context.CancelFunc
@@ -50,7 +50,7 @@ type DB struct {
 // log. It is all or nothing, and one process at a time: another that has the folder
 // open gets an error.
 func Open(dir string, o *Options) (_ *DB, err error) {
-	db := &DB{dir: dir, damage: make(chan Damage, maxDamage)}
+	db := &DB{dir: dir, damage: make(chan Damage, maxDamage), flushing: make(chan struct{}, 1)}
 	if o != nil {
 		db.opts = *o
 	}

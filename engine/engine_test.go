@@ -2,10 +2,12 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -388,5 +390,42 @@ func TestLaterWins(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// asked is a context that tells when it is waited for.
+type asked struct {
+	context.Context
+	tell func()
+}
+
+func (a *asked) Done() <-chan struct{} {
+	a.tell()
+	return a.Context.Done()
+}
+
+// TestFlushGivesUp: a flush that waits for another, which its disk holds up, ends with its context.
+func TestFlushGivesUp(t *testing.T) {
+	in, out := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	f := newFixture(t, Options{Failpoint: func(name string) {
+		if name == "flush-start" {
+			once.Do(func() {
+				close(in)
+				<-out
+			})
+		}
+	}})
+	f.append(floats(labels.FromStrings("__name__", "m"), []int64{start.UnixMilli()}, []float64{1}))
+	first := make(chan error)
+	go func() { first <- f.Flush(context.Background()) }()
+	<-in
+	ctx, cancel := context.WithCancel(context.Background())
+	if err := f.Flush(&asked{Context: ctx, tell: cancel}); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	close(out)
+	if err := <-first; err != nil {
+		t.Error(err)
 	}
 }
