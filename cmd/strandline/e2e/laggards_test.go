@@ -169,8 +169,8 @@ func (a *audience) burst(what string) (b bursts) {
 	after := a.used()
 	b.p50 = took[len(took)/2]
 	b.others = ((after.Busy - before.Busy) - (after.Server - before.Server) - (after.Load - before.Load)).Seconds() / time.Since(begin).Seconds()
-	a.t.Logf("%d bursts of %d requests of %d samples %s: p50 %v, worst %v; %s", len(took), requests, series, what,
-		b.p50.Round(time.Microsecond), took[len(took)-1].Round(time.Microsecond), after.Since(before))
+	a.t.Logf("%d bursts of %d requests of %d samples %s: least %v, p50 %v, worst %v; %s", len(took), requests, series, what,
+		took[0].Round(time.Microsecond), b.p50.Round(time.Microsecond), took[len(took)-1].Round(time.Microsecond), after.Since(before))
 	return b
 }
 
