@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/strandline-db/strandline/engine"
+	"github.com/strandline-db/strandline/shard/model"
 )
 
 // TestDamagedLog: a node whose log is damaged in its midst starts with what lies before
@@ -137,4 +138,55 @@ func TestLostLog(t *testing.T) {
 	c.stop("n1")
 	c.mustWrite("n2", 3000, 10)
 	c.checkAll()
+}
+
+// TestLostMeta: a node whose metadata file is damaged or gone gets it from the others, whatever
+// is left of the log, and goes by none that lacks what the log begins behind.
+func TestLostMeta(t *testing.T) {
+	c := newTrio(t, Options{TrailingLogs: 4})
+	c.mustWrite("n1", 0, 10)
+	for i := range 40 { // a long log of the metadata
+		ch := &model.RecordChange{Changes: []model.Change{{Key: fmt.Sprintf("k%d", i), Value: []byte("v")}}}
+		if err := c.nodes["n1"].node.ChangeRecords(t.Context(), ch); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for round, lose := range []func(file string){
+		func(file string) {
+			if err := os.Remove(file); err != nil {
+				t.Fatal(err)
+			}
+		},
+		func(file string) {
+			if err := os.Truncate(file, 100); err != nil {
+				t.Fatal(err)
+			}
+		},
+		func(file string) { flipByte(t, file, func(size int64) int64 { return size / 2 }) },
+	} {
+		name := []string{"n1", "n3", "n2"}[round]
+		c.await("readiness", c.nodes[name].node.Ready)
+		if err := c.nodes[name].node.meta().flush(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		c.stop(name)
+		lose(filepath.Join(c.dir, name, "meta.json"))
+		c.start(name)
+		c.await("its metadata", func() error {
+			n := c.nodes[name].node
+			if err := n.Ready(); err != nil {
+				return err
+			}
+			if me := n.identity.get(); len(me.Floors)+len(me.Lost) > 0 {
+				return fmt.Errorf("not yet: %v %v", me.Floors, me.Lost)
+			}
+			return nil
+		})
+		if got := len(c.nodes[name].node.replicas.Records("k")); got != 40 {
+			t.Fatalf("%s has %d of 40 records", name, got)
+		}
+		c.mustWrite(name, int64(100*(round+1)), 10)
+		c.checkAll()
+	}
+	c.sameHashes()
 }

@@ -112,7 +112,7 @@ func loadIdentity(o *Options) (*identity, error) {
 		return nil, err
 	}
 	if err := json.Unmarshal(b, &id.mu.self); err != nil {
-		return nil, fmt.Errorf("%w: %s: %w", ErrIdentity, file, err)
+		return nil, fmt.Errorf("%w: %s is damaged (%w): bring it back, or empty the folder for the node to come in as a new one", ErrIdentity, file, err)
 	}
 	switch s := id.get(); {
 	case s.Version != identityVersion:

@@ -150,8 +150,14 @@ func (m *metaMachine) freeze() cut { return (*metaCut)(m) }
 
 type metaCut metaMachine
 
+// metaMark is what metaMarkName holds: a cut, and a revision that its state has come to.
+type metaMark struct {
+	engine.Mark
+	Revision uint64 `json:"revision,omitempty"` // 0: of an earlier version
+}
+
 func (c *metaCut) persist(at engine.Mark) error {
-	b, err := json.Marshal(&at)
+	b, err := json.Marshal(&metaMark{at, c.r.Revision()})
 	if err != nil {
 		return err
 	}
@@ -160,19 +166,24 @@ func (c *metaCut) persist(at engine.Mark) error {
 
 func (*metaCut) release() {}
 
-func (m *metaMachine) mark() (at engine.Mark, ok bool) {
+// mark returns the last cut; none if the state that it covers is lost, see dropLost.
+func (m *metaMachine) mark() (_ engine.Mark, ok bool) {
+	var at metaMark
 	b, err := vfs.ReadFile(m.node.opts.FS, path.Join(m.node.opts.Dir, metaMarkName))
 	if errors.Is(err, fs.ErrNotExist) {
-		return at, false
+		return engine.Mark{}, false
 	}
 	if err == nil {
 		err = json.Unmarshal(b, &at)
 	}
 	if err != nil {
 		m.node.fail(fmt.Errorf("%s: %w", metaMarkName, err))
-		return at, false
+		return engine.Mark{}, false
 	}
-	return at, true
+	if m.r.Revision() < at.Revision {
+		return engine.Mark{}, false
+	}
+	return at.Mark, true
 }
 
 func (m *metaMachine) offer() ([]byte, engine.Mark, func(), error) {

@@ -147,18 +147,21 @@ func TestLostShard(t *testing.T) {
 	c.mustWrite("n1", 400, 10)
 	c.stop("n2")
 	flipByte(t, filepath.Join(c.dir, "n2", "shards", "000", "MANIFEST"), func(size int64) int64 { return size / 2 })
-	tables, err := filepath.Glob(filepath.Join(c.dir, "n2", "shards", "001", "*.tbl"))
-	if err != nil || len(tables) != 1 {
+	tables, err := filepath.Glob(filepath.Join(c.dir, "n2", "shards", "00[12]", "*.tbl"))
+	if err != nil || len(tables) != 2 {
 		t.Fatal(tables, err)
 	}
 	flipByte(t, tables[0], func(size int64) int64 { return size / 2 })
+	if err := os.Remove(tables[1]); err != nil {
+		t.Fatal(err)
+	}
 	c.mustWrite("n3", 500, 10)
 	c.start("n2")
-	if len(c.nodes["n2"].node.identity.get().Lost) != 2 {
+	if len(c.nodes["n2"].node.identity.get().Lost) != 3 {
 		t.Fatalf("lost: %v", c.nodes["n2"].node.identity.get().Lost)
 	}
 	c.check("n2")
-	c.repaired("n2", 2)
+	c.repaired("n2", 3)
 	c.mustWrite("n2", 600, 10)
 	c.checkAll()
 	c.equalHashes()

@@ -76,7 +76,12 @@ func Open(dir string, o *Options) (_ *DB, err error) {
 	if err := db.loadFormat(); err != nil {
 		return nil, err
 	}
-	if db.meta, err = openMeta(fsys, dir); err != nil {
+	if db.opts.Replicate != nil {
+		db.meta, err = db.openReplicatedMeta()
+	} else {
+		db.meta, err = openMeta(fsys, dir)
+	}
+	if err != nil {
 		return nil, err
 	}
 	if err := db.openShards(); err != nil {

@@ -65,22 +65,46 @@ func newMetaState() metaState {
 }
 
 // openMeta opens the store in a data folder: a bbolt file, which needs the machine's
-// file system; over any other a plain file.
+// file system; over any other a plain file. It fails with a *model.CorruptionError if that
+// is damaged.
 func openMeta(fsys vfs.FS, dir string) (_ *metaStore, err error) {
 	m := &metaStore{}
 	m.mu.watchers = map[*watcher]struct{}{}
+	name := metaName(fsys, dir)
 	if _, real := fsys.(vfs.OS); real {
-		m.file, err = openBolt(path.Join(dir, "meta.db"))
+		m.file, m.mu.metaState, err = loadBolt(name)
 	} else {
-		m.file = &plainMeta{fs: fsys, name: path.Join(dir, "meta.json")}
+		m.file = &plainMeta{fs: fsys, name: name}
+		m.mu.metaState, err = m.file.load()
 	}
 	if err != nil {
 		return nil, err
 	}
-	if m.mu.metaState, err = m.file.load(); err != nil {
-		return nil, errors.Join(err, m.file.close())
-	}
 	return m, nil
+}
+
+func metaName(fsys vfs.FS, dir string) string {
+	if _, real := fsys.(vfs.OS); real {
+		return path.Join(dir, "meta.db")
+	}
+	return path.Join(dir, "meta.json")
+}
+
+// openReplicatedMeta is openMeta for a node of a cluster. A damaged file is put aside: the
+// store begins empty, and another replica must fill it.
+func (db *DB) openReplicatedMeta() (*metaStore, error) {
+	fsys, dir := db.opts.FS, db.dir
+	m, err := openMeta(fsys, dir)
+	var damage *model.CorruptionError
+	if !errors.As(err, &damage) {
+		return m, err
+	}
+	db.opts.Logger.Error("the metadata can't be opened; it begins empty, and another replica must fill it", "err", err)
+	name := metaName(fsys, dir)
+	if err := errors.Join(fsys.Rename(name, name+".damaged"), fsys.SyncDir(dir)); err != nil {
+		return nil, err
+	}
+	return openMeta(fsys, dir)
 }
 
 // fresh returns what of mds is new or changed, copied.
@@ -282,6 +306,13 @@ func (m *metaStore) watch(prefix string) (<-chan struct{}, func()) {
 		defer m.mu.Unlock()
 		delete(m.mu.watchers, w)
 	}
+}
+
+// revision returns how far changes of records have come.
+func (m *metaStore) revision() uint64 {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.mu.place.Rev
 }
 
 func (m *metaStore) close() error {

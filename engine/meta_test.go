@@ -4,12 +4,15 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"hash/crc32"
 	"math/rand/v2"
+	"os"
 	"path"
 	"reflect"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/strandline-db/strandline/shard/model"
@@ -202,4 +205,54 @@ func FuzzMeta(f *testing.F) {
 			t.Fatalf("%v: got %v, want %v", err, again, md)
 		}
 	})
+}
+
+// TestBoltDamage: bytes flipped in the file's pages, or a file that was cut, give a corruption
+// error or what was stored, and never a panic.
+func TestBoltDamage(t *testing.T) {
+	dir := t.TempDir()
+	m, err := openMeta(vfs.OS{}, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 200 {
+		if _, err := m.change(uint64(i+1), []model.RecordChange{put(fmt.Sprintf("k%03d", i), strings.Repeat("v", 100))}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := m.close(); err != nil {
+		t.Fatal(err)
+	}
+	name := metaName(vfs.OS{}, dir)
+	sound, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	try := func(what string, b []byte) {
+		t.Helper()
+		if err := errors.Join(os.RemoveAll(name), os.WriteFile(name, b, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		m, err := openMeta(vfs.OS{}, dir)
+		var damage *model.CorruptionError
+		switch {
+		case err == nil:
+			if err := m.close(); err != nil {
+				t.Error(err)
+			}
+		case !errors.As(err, &damage):
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	for at := 0; at < len(sound); at += 4096 {
+		for _, k := range []int{8, 10, 12, 20, 24, 40} { // headers of pages, elements
+			b := slices.Clone(sound)
+			for i := range 4 {
+				b[at+k+i] ^= 0x5a
+			}
+			try(fmt.Sprintf("flipped at %d", at+k), b)
+		}
+		try(fmt.Sprintf("cut at %d", at), sound[:at])
+	}
+	try("cut within a page", sound[:6000])
 }

@@ -7,9 +7,12 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io/fs"
+	"runtime/debug"
+	"syscall"
 	"time"
 
 	"go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
 
 	"github.com/strandline-db/strandline/shard/model"
 	"github.com/strandline-db/strandline/wal/vfs"
@@ -25,12 +28,31 @@ var (
 	keyPlace       = []byte("place")
 )
 
-func openBolt(file string) (*boltMeta, error) {
+// loadBolt opens and reads a file. Its pages have no checksums, and bbolt takes them at their
+// word: what is wrong with them may show as a panic or as a fault of the mapped file. After
+// one while it opens, bbolt leaves the file open.
+func loadBolt(file string) (b *boltMeta, s metaState, err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	damaged := func(why error) error { return &model.CorruptionError{Path: file, Err: why} }
+	defer func() {
+		if p := recover(); p != nil {
+			b, err = nil, damaged(fmt.Errorf("%v", p))
+		}
+	}()
 	db, err := bbolt.Open(file, 0o600, &bbolt.Options{Timeout: 5 * time.Second})
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", file, err)
+	var system *fs.PathError
+	var errno syscall.Errno
+	if errors.Is(err, berrors.ErrTimeout) || errors.As(err, &system) || errors.As(err, &errno) {
+		return nil, s, fmt.Errorf("%s: %w", file, err)
 	}
-	return &boltMeta{db}, nil
+	if err != nil {
+		return nil, s, damaged(err)
+	}
+	b = &boltMeta{db}
+	if s, err = b.load(); err != nil {
+		return nil, s, errors.Join(err, db.Close())
+	}
+	return b, s, nil
 }
 
 func (b *boltMeta) load() (s metaState, err error) {
@@ -50,7 +72,7 @@ func (b *boltMeta) load() (s metaState, err error) {
 			readBucket(tx, bucketPlace, map[string]*place{string(keyPlace): &s.place}))
 	})
 	if err != nil {
-		return s, fmt.Errorf("%s: %w", b.db.Path(), err)
+		return s, &model.CorruptionError{Path: b.db.Path(), Err: err}
 	}
 	return s, nil
 }
@@ -121,11 +143,11 @@ func (p *plainMeta) load() (metaState, error) {
 		return newMetaState(), nil
 	}
 	c := plainContent{Metadata: map[string]model.Metadata{}, Records: map[string]model.Record{}}
-	if err == nil {
-		err = decodeValue(b, &c)
-	}
 	if err != nil {
 		return metaState{}, fmt.Errorf("%s: %w", p.name, err)
+	}
+	if err := decodeValue(b, &c); err != nil {
+		return metaState{}, &model.CorruptionError{Path: p.name, Err: err}
 	}
 	return metaState{known: c.Metadata, records: c.Records, place: c.Place}, nil
 }

@@ -87,5 +87,8 @@ func (r *Replicas) WatchRecords(prefix string) (<-chan struct{}, func()) {
 // MetaImage returns all metadata and records, for InstallMeta on another node.
 func (r *Replicas) MetaImage() MetaImage { return r.db.meta.image() }
 
+// Revision is how far changes of records have come here; it grows with each, and is durable.
+func (r *Replicas) Revision() uint64 { return r.db.meta.revision() }
+
 // InstallMeta makes this node's metadata and records those of another's image.
 func (r *Replicas) InstallMeta(i *MetaImage) error { return r.db.meta.install(i) }

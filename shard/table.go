@@ -2,8 +2,10 @@ package shard
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
+	"io/fs"
 	"path"
 
 	"github.com/klauspost/compress/zstd"
@@ -52,6 +54,9 @@ func readTable(fsys vfs.FS, dir string, ref *TableRef, fn func(no uint32, key st
 	}
 	name := path.Join(dir, ref.Name)
 	b, err := vfs.ReadFile(fsys, name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return &model.CorruptionError{Path: name, Err: err}
+	}
 	if err != nil {
 		return fmt.Errorf("series table: %w", err)
 	}
