@@ -393,3 +393,25 @@ func TestDifferential(t *testing.T) {
 		})
 	}
 }
+
+// TestLateAtTheStep: late samples of a selector at the step's own time change it, in whatever
+// subquery that stands.
+func TestLateAtTheStep(t *testing.T) {
+	for _, query := range []string{
+		`sum_over_time((m @ end())[5s:1s] offset 10s)`,
+		fmt.Sprintf(`sum_over_time((m @ start())[5s:1s] @ %d)`, start.Unix()),
+		`max_over_time(sum_over_time(m[3s:1s] @ end())[5s:1s] offset 15s)`,
+	} {
+		r := newRig(t, live.Options{Delay: -1})
+		c := r.subscribe(live.Request{Query: query})
+		for i := range int64(5) {
+			r.append(gauge("a", start.UnixMilli()+i*1000, float64(i))) // of a step that is out
+			r.clock.Advance(time.Second)
+			c.until(start.UnixMilli() + (i+1)*1000)
+		}
+		c.settle()
+		if c.fixed == 0 {
+			t.Errorf("%s: nothing was corrected", query)
+		}
+	}
+}

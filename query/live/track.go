@@ -47,14 +47,18 @@ func reachOf(expr parser.Expr, lookback time.Duration) []reach {
 		}
 		r.from += sel.OriginalOffset.Milliseconds()
 		r.to = sel.OriginalOffset.Milliseconds() + back.Milliseconds()
-		for _, p := range path {
-			if q, ok := p.(*parser.SubqueryExpr); ok {
-				if q.Timestamp != nil {
-					return nil
-				}
-				r.from += q.OriginalOffset.Milliseconds()
-				r.to += q.OriginalOffset.Milliseconds() + q.Range.Milliseconds()
+		whole := sel.StartOrEnd != 0 // what is at the step's own time is so in any subquery
+		for i := len(path) - 1; i >= 0 && !whole; i-- {
+			q, ok := path[i].(*parser.SubqueryExpr)
+			if !ok {
+				continue
 			}
+			if q.Timestamp != nil {
+				return nil
+			}
+			r.from += q.OriginalOffset.Milliseconds()
+			r.to += q.OriginalOffset.Milliseconds() + q.Range.Milliseconds()
+			whole = q.StartOrEnd != 0
 		}
 		text := fmt.Sprint(r.matchers)
 		i, known := byText[text]
