@@ -81,9 +81,8 @@ func (e *evaluation) advance(ctx context.Context, newest int64, err error) (held
 			e.publish(entry{err: kindOf(err), t: newest, held: true}, e.next-step)
 		}
 		return true
-	case e.next < to: // it may be one of them that fails
+	default: // those that follow may fail too
 		p.chunk = 1
-	default:
 		e.publish(entry{err: kindOf(err), t: e.next}, e.next)
 		e.next += step
 	}

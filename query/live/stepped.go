@@ -34,15 +34,19 @@ func (s *stepped) steps(ctx context.Context, from, to int64) ([]*Step, error) {
 	return s.e.query(ctx, from, to)
 }
 
-// query evaluates the steps from from to to by the query engine.
+// query evaluates the steps from from to to by the query engine. With an error that is not
+// passing come those before the one that it is of.
 func (e *evaluation) query(ctx context.Context, from, to int64) ([]*Step, error) {
 	if from == to || e.plan.byStep {
 		return e.instants(ctx, from, to)
 	}
 	step := time.Duration(e.key.step) * time.Millisecond
 	res, err := e.hub.engine.Range(ctx, e.plan.text, time.UnixMilli(from), time.UnixMilli(to), step, query.QueryOptions{Client: client})
-	if err != nil {
+	switch {
+	case err != nil && passing(err):
 		return nil, err
+	case err != nil: // the range fails as a whole
+		return e.instants(ctx, from, to)
 	}
 	defer res.Close()
 	n := int((to-from)/e.key.step) + 1
@@ -67,7 +71,7 @@ func (e *evaluation) query(ctx context.Context, from, to int64) ([]*Step, error)
 	}
 	for _, r := range rows {
 		if len(r) > e.hub.opts.MaxSeries {
-			return nil, tooManySeries(e.hub.opts.MaxSeries)
+			return e.instants(ctx, from, to)
 		}
 	}
 	return e.number(times, rows), nil
