@@ -167,22 +167,26 @@ func (s *Subscription) pollRing(dst []Event) (_ []Event, more bool) {
 }
 
 // fellBehind notes what lies between the last step given and the newest, and what was
-// corrected since the event at was.
+// corrected since the event at was. Where the ring has but failures and corrections, the
+// newest is computed.
 func (s *Subscription) fellBehind(r *ring, was uint64) {
 	s.jumped = true
 	if s.e.key.samples {
 		s.missing = &Dropped{From: s.since, To: max(s.since, s.e.known.Load())}
 		return
 	}
-	if s.seq == r.head {
-		return
-	}
-	step, newest := s.e.key.step, r.get(s.seq).t
+	step := s.e.key.step
 	last := floor(s.since, step)
+	newest := max(s.e.mu.last, last+step)
+	seam := s.e.mu.last
+	if s.seq < r.head {
+		newest = r.get(s.seq).t
+		seam = newest - step
+	}
 	if n := (newest-last)/step - 1; n > 0 {
 		s.missing = &Dropped{Count: n, From: last + step, To: newest - step}
 	}
-	s.fill = &fill{next: newest, seam: newest - step, fix: span{s.start, last}, was: was}
+	s.fill = &fill{next: newest, seam: seam, fix: span{s.start, last}, was: was}
 	s.e.mu.filling.Add(1)
 }
 
