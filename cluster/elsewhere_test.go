@@ -184,6 +184,44 @@ func TestPartial(t *testing.T) {
 	c.checkAll()
 }
 
+// TestNobodyAnswers: a read that can do without the shards whose nodes are silent does not
+// wait for them once Sync has, and the status names such shards all the same.
+func TestNobodyAnswers(t *testing.T) {
+	c := newTrio(t, Options{})
+	c.join("n4", "n1")
+	c.check("n4")
+	n := c.nodes["n4"].node
+	c.net.isolate(c.peers["n4"], true)
+	c.await("silence", func() error {
+		for _, name := range []string{"n1", "n2", "n3"} {
+			if !n.silent(name) {
+				return errors.New(name + " is not silent")
+			}
+		}
+		return nil
+	})
+	p := &reading{n: n}
+	if _, orphans := p.assign([]int{0, 1}); len(orphans) > 0 {
+		t.Errorf("shards %v are asked of nobody, though nobody was waited for", orphans)
+	}
+	p.mu.lax = true
+	if byNode, orphans := p.assign([]int{0, 1}); len(orphans) != 2 {
+		t.Errorf("silent nodes are asked: %v", byNode)
+	}
+	groups := n.Status(t.Context()).Groups
+	if len(groups) != 5 {
+		t.Fatalf("the status has %d of 5 groups", len(groups))
+	}
+	for _, g := range groups {
+		if g.Group == "metadata" {
+			continue
+		}
+		if g.From != "" || g.Leader != "" || len(g.Members) != 3 || g.Members[0].Answers {
+			t.Errorf("%+v", g)
+		}
+	}
+}
+
 // TestNewAddress: nodes come back at other addresses.
 func TestNewAddress(t *testing.T) {
 	c := newTrio(t, Options{})

@@ -22,10 +22,15 @@ const rejoinsAhead = 3
 // host is the goroutine that does at this node what the map says: enters the node into
 // it, and starts and ends replicas.
 func (n *Node) host() {
+	var told bool
 	for {
 		wait := hostEvery
 		n.askIfReplaced()
 		registering, reconciling := n.register(), n.reconcile()
+		if n.removed() && !told {
+			n.opts.Logger.Warn("cluster: this node was removed from the cluster; to take it back in, empty its folder and start it with cluster-join")
+			told = true
+		}
 		if registering || reconciling {
 			wait = rejoinPause
 		}

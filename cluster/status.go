@@ -46,6 +46,7 @@ type PeerStatus struct {
 }
 
 // GroupStatus describes one group, as the node From sees it: its leader if that answers.
+// Without From nobody who answers has a replica, and all there is is the map's list of members.
 type GroupStatus struct {
 	Group     string   `json:"group"`
 	From      string   `json:"from"`
@@ -81,9 +82,11 @@ func (n *Node) Status(ctx context.Context) Status {
 	s := Status{Node: me.Name, Cluster: me.Cluster, Staleness: n.Staleness().Seconds(), Plan: m.plan, Moves: m.moves}
 	said := n.askStatuses(ctx, m.members(stateMember, stateDraining))
 	for id := range n.allGroups() {
-		if g := joinStatuses(groupName(id), said, n.name); g != nil {
-			s.Groups = append(s.Groups, *g)
+		g := joinStatuses(groupName(id), said, n.name)
+		if g == nil {
+			g = m.groupStatus(id)
 		}
+		s.Groups = append(s.Groups, *g)
 	}
 	for _, name := range m.members(stateMember, stateDraining) {
 		s.Nodes = append(s.Nodes, n.nodeStatus(m, name, said))
@@ -93,6 +96,17 @@ func (n *Node) Status(ctx context.Context) Status {
 		}
 	}
 	return s
+}
+
+// groupStatus is what the map says of a shard of which nobody who answers has a replica.
+func (m *clusterMap) groupStatus(id uint64) *GroupStatus {
+	g := &GroupStatus{Group: groupName(id)}
+	if id < uint64(len(m.shards)) {
+		for _, name := range m.shards[id].Replicas {
+			g.Members = append(g.Members, Member{ID: string(serverID(name, m.nodes[name].Incarnation)), Address: name, Voter: true})
+		}
+	}
+	return g
 }
 
 func (n *Node) nodeStatus(m *clusterMap, name string, said map[string][]GroupStatus) NodeStatus {
