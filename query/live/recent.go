@@ -69,12 +69,17 @@ func (r *recents) step(t int64) *Step {
 	return nil
 }
 
-// corrected returns the first correction of steps in of that an event from seq to before
-// next has told; nil: there is none.
-func (r *recents) corrected(of span, seq, next uint64) *Step {
-	i, _ := r.find(of.from)
-	for ; i < len(r.at) && r.at[i].step.T <= of.to; i++ {
-		if v := r.at[i]; v.seq >= seq && v.seq < next && v.step.Rev > 0 && !v.step.failed {
+// corrected returns the first correction of a step in the fill's fix that an event from was
+// to before the cursor has told, of what was sent again only from caught on; nil: there is none.
+func (s *Subscription) corrected() *Step {
+	r, fix := &s.e.mu.recent, s.fill.fix
+	i, _ := r.find(fix.from)
+	for ; i < len(r.at) && r.at[i].step.T <= fix.to; i++ {
+		v, from := r.at[i], s.fill.was
+		if v.step.T <= s.after {
+			from = max(from, s.caught)
+		}
+		if v.seq >= from && v.seq < s.seq && v.step.Rev > 0 && !v.step.failed {
 			return v.step
 		}
 	}

@@ -67,3 +67,41 @@ func TestSlowSubscriberOfCorrections(t *testing.T) {
 	}
 	slow.settle()
 }
+
+// TestSlowResume: of what is sent again to who comes back, no correction of before comes, also
+// where the ring moves on before it is taken.
+func TestSlowResume(t *testing.T) {
+	for _, polls := range []int{0, 1} { // before the ring moves on
+		r := newRig(t, live.Options{Delay: -1, Ring: 8})
+		fast, c := r.subscribe(live.Request{Query: `m`}), r.subscribe(live.Request{Query: `m`})
+		c.strict = false
+		now := start.UnixMilli()
+		step := func() {
+			now += 1000
+			r.append(gauge("a", now, float64(now)))
+			r.clock.Advance(time.Second)
+			fast.until(now)
+		}
+		for range 5 {
+			step()
+			c.until(now)
+		}
+		c.Close()
+		step()
+		r.append(gauge("b", c.lastT, 7))
+		step()
+		r.clock.Advance(10 * time.Millisecond)
+		fresh := r.subscribe(live.Request{Query: `m`, After: c.lastT})
+		c.Subscription, c.names, c.stale = fresh.Subscription, fresh.names, fresh.stale
+		for range polls {
+			for _, ev := range c.Poll(nil) {
+				c.take(ev)
+			}
+		}
+		for range 20 {
+			step()
+		}
+		c.until(now)
+		c.settle()
+	}
+}

@@ -271,7 +271,7 @@ func (s *Subscription) pollFill(dst []Event) (_ []Event, more, ask bool) {
 	case f.asked:
 		return dst, false, false
 	case !f.fix.empty():
-		dst = s.pollFix(dst, r.corrected(f.fix, f.was, s.seq))
+		dst = s.pollFix(dst, s.corrected())
 	case f.next <= min(f.again, f.seam):
 		dst = s.pollRecent(dst, r.step(f.next))
 	case len(f.ready) > 0:
