@@ -194,8 +194,8 @@ func TestNobodyAnswers(t *testing.T) {
 	c.net.isolate(c.peers["n4"], true)
 	c.await("silence", func() error {
 		for _, name := range []string{"n1", "n2", "n3"} {
-			if !n.silent(name) {
-				return errors.New(name + " is not silent")
+			if !n.mute(name) {
+				return errors.New(name + " is not mute")
 			}
 		}
 		return nil

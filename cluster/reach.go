@@ -174,17 +174,20 @@ func (n *Node) cutOff(id uint64) bool {
 	} else {
 		holders = n.holders(id)
 	}
-	r := n.reach
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.mu.since.IsZero() || time.Since(r.mu.since) < n.patience() {
-		return false
-	}
 	missing := len(holders)/2 + 1
 	for _, name := range holders {
-		if name == n.name || time.Since(r.mu.heard[name]) < n.patience() {
+		if name == n.name || !n.mute(name) {
 			missing--
 		}
 	}
 	return len(holders) > 0 && missing > 0
+}
+
+// mute tells whether another node has given no sign of life for as long as this one has
+// patience, although it was asked for one. One that works on a request gives it.
+func (n *Node) mute(name string) bool {
+	r, patience := n.reach, n.patience()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return !r.mu.since.IsZero() && time.Since(r.mu.since) >= patience && time.Since(r.mu.heard[name]) >= patience
 }

@@ -240,7 +240,7 @@ func (p *reading) fail(name string, of []int) {
 
 // assign gives each shard to a node that holds it: to that which Sync chose; otherwise
 // to one with a connection, and of those to the one that has most of them, so that few
-// are asked. One that Sync found silent is not waited for, if the read can do without.
+// are asked. One that gives no sign of life is not waited for, if the read can do without.
 func (p *reading) assign(shards []int) (byNode map[string][]int, orphans []int) {
 	m := p.n.currentMap()
 	p.mu.Lock()
@@ -252,7 +252,7 @@ func (p *reading) assign(shards []int) (byNode map[string][]int, orphans []int) 
 		}
 	}
 	for name := range score {
-		if p.mu.bad[name] || name == p.n.name || p.mu.lax && p.n.silent(name) {
+		if p.mu.bad[name] || name == p.n.name || p.mu.lax && p.n.mute(name) {
 			delete(score, name)
 		} else if p.n.link(name).up() {
 			score[name] += len(m.shards)
