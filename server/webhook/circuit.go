@@ -103,6 +103,13 @@ func (c *circuit) count(err error) (moves []string) {
 	return moves
 }
 
+// failing reports whether the last attempt has failed.
+func (c *circuit) failing() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.mu.failures > 0
+}
+
 // behind is by how much later than others a message comes to the trial for each failure
 // that it has had: what the target refuses for itself does not take the trial from the rest.
 const behind = 50 * time.Millisecond

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -113,8 +114,9 @@ func (d *Dispatcher) Wake(subscription string) {
 // host bounds the attempts that run at a time at one host, so that those which hang there
 // don't take the turns of others. It lives as long as somebody has to do with it.
 type host struct {
-	slots chan struct{}
-	users int // guarded by the dispatcher's mutex
+	slots   chan struct{}
+	failing chan struct{} // some of the slots, for targets whose last attempt has failed
+	users   int           // guarded by the dispatcher's mutex
 }
 
 func (d *Dispatcher) enter(origin string) *host {
@@ -122,7 +124,7 @@ func (d *Dispatcher) enter(origin string) *host {
 	defer d.mu.Unlock()
 	h := d.mu.hosts[origin]
 	if h == nil {
-		h = &host{slots: make(chan struct{}, d.o.MaxPerHost)}
+		h = &host{slots: make(chan struct{}, d.o.MaxPerHost), failing: make(chan struct{}, max(d.o.MaxPerHost/2, 1))}
 		d.mu.hosts[origin] = h
 	}
 	h.users++
@@ -222,7 +224,11 @@ func (l *lane) deliver(ctx context.Context, r *model.Record) time.Duration {
 func (l *lane) attemptAt(ctx context.Context, c *circuit, t *Target, m *Message) error {
 	host := l.d.enter(c.target)
 	defer l.d.exit(c.target, host)
-	for _, slots := range []chan struct{}{host.slots, l.d.slots} {
+	turns := []chan struct{}{host.slots, l.d.slots}
+	if c.failing() { // it leaves room for the paths that work
+		turns = slices.Insert(turns, 0, host.failing)
+	}
+	for _, slots := range turns {
 		select {
 		case slots <- struct{}{}:
 		case <-ctx.Done():

@@ -33,7 +33,8 @@ type Options struct {
 	OpenFor time.Duration
 	// MaxParallel is how many attempts run at a time. Default 16.
 	MaxParallel int
-	// MaxPerHost is how many of them run at one scheme, host and port. Default 4.
+	// MaxPerHost is how many of them run at one scheme, host and port; half of that, or one, at
+	// targets whose last attempt has failed. Default 4.
 	MaxPerHost int
 	Resolver   Resolver              // nil: the machine's
 	Dialer     Dialer                // nil: the machine's

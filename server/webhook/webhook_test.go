@@ -335,6 +335,34 @@ func TestHangingHostHoldsUpNoOther(t *testing.T) {
 	})
 }
 
+// TestHangingPathsLeaveRoom: once they have failed they take but half of their host's turns.
+func TestHangingPathsLeaveRoom(t *testing.T) {
+	inBubble(t, func(_ http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, "/hang") {
+			<-r.Context().Done()
+		}
+	}, func(b *bench) {
+		const hanging = 20
+		b.d.Start()
+		for i := range hanging {
+			sub := fmt.Sprint("m", i)
+			b.targets.add(sub, webhook.Target{URL: fmt.Sprint("http://hook.example/hang", i)})
+			b.queue(sub, 1)
+		}
+		b.after(hanging / 4 * 10 * time.Second) // each has had its first turn
+		for i := range 120 {
+			b.queue("s", 1)
+			b.after(hanging/4*10*time.Second + time.Duration(i)*time.Second + time.Second/2)
+			b.expect("left", b.left(), hanging)
+		}
+		for _, c := range b.d.Circuits() {
+			if c.Subscriptions[0] != "s" && c.Failed < 2 {
+				t.Errorf("%v has not had its turns", c)
+			}
+		}
+	})
+}
+
 // TestManyCircuits: those of subscriptions that are gone are forgotten.
 func TestManyCircuits(t *testing.T) {
 	inBubble(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) }, func(b *bench) {
