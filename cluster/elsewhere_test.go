@@ -169,9 +169,10 @@ func TestPartial(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	series := len(sel.Series)
 	sel.Close()
-	if w := strings.Join(Warnings(ctx), "; "); len(sel.Series) > 0 || !strings.Contains(w, "are missing") {
-		t.Errorf("%d series, warnings: %s", len(sel.Series), w)
+	if w := strings.Join(Warnings(ctx), "; "); series > 0 || !strings.Contains(w, "are missing") {
+		t.Errorf("%d series, warnings: %s", series, w)
 	}
 	c.net.isolate(c.peers["n4"], false)
 	c.await("all of it again", func() error {
@@ -182,6 +183,35 @@ func TestPartial(t *testing.T) {
 		return err
 	})
 	c.checkAll()
+}
+
+// TestPartialStale: what is left of the nodes that hold the shards has no majority: a read
+// that takes what there is gets its data, with a warning.
+func TestPartialStale(t *testing.T) {
+	c := newTrio(t, Options{CommitTimeout: time.Second})
+	c.mustWrite("n1", 0, 20)
+	c.join("n4", "n1")
+	c.check("n3")
+	c.check("n4")
+	for _, name := range []string{"n1", "n2"} {
+		c.net.isolate(c.peers[name], true)
+	}
+	n := c.nodes["n4"].node
+	for range 5 {
+		ctx, _, err := n.Sync(t.Context(), Wanted{Level: Linearizable, Partial: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		sel, err := n.Reader().Select(ctx, everything())
+		if err != nil {
+			t.Fatal(err)
+		}
+		series := len(sel.Series)
+		sel.Close()
+		if w := strings.Join(Warnings(ctx), "; "); series != 10 || !strings.Contains(w, "may be older") || strings.Contains(w, "are missing") {
+			t.Errorf("%d series, warnings: %s", series, w)
+		}
+	}
 }
 
 // TestNobodyAnswers: a read that can do without the shards whose nodes are silent does not

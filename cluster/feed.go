@@ -174,7 +174,7 @@ func (j *joinedFeed) arrangeFar(far []int, first bool) error {
 	}
 	p := &reading{n: j.n, wanted: Wanted{Level: Leader}}
 	var opened atomic.Bool // without, there is nothing new that a reader could begin with
-	err := p.each(j.ctx, far, func(ctx context.Context, name string, of []int) error {
+	err := p.each(j.ctx, far, false, func(ctx context.Context, name string, of []int) error {
 		err := j.open(ctx, name, of, first)
 		if err == nil {
 			opened.Store(true)

@@ -143,10 +143,10 @@ func (p *reading) syncOnce(ctx context.Context) (time.Duration, error) {
 		p.takeOver(past.from, unheard)
 	}
 	if p.wanted.Partial && errors.Is(err, model.ErrUnavailable) && !errors.Is(err, errNoReplica) && !errors.Is(err, errUnheard) {
-		p.warn("the data may be older than was asked for: " + err.Error())
 		p.mu.Lock()
-		defer p.mu.Unlock()
-		p.mu.lax = true
+		p.mu.lax, p.mu.bad, p.mu.warnings = true, nil, nil // from here on all that have data will do
+		p.mu.Unlock()
+		p.warn("the data may be older than was asked for: " + err.Error())
 		return p.n.Staleness(), nil
 	}
 	return max(age, far, past.age), err
@@ -172,7 +172,7 @@ func (p *reading) syncAt(ctx context.Context, shards []int) (time.Duration, erro
 func (p *reading) syncAtOnce(ctx context.Context, shards []int) (time.Duration, error) {
 	var mu sync.Mutex
 	var most time.Duration
-	err := p.each(ctx, shards, func(ctx context.Context, name string, of []int) error {
+	err := p.each(ctx, shards, true, func(ctx context.Context, name string, of []int) error {
 		age, err := p.askSync(ctx, name, of)
 		if err != nil {
 			return err
@@ -186,8 +186,9 @@ func (p *reading) syncAtOnce(ctx context.Context, shards []int) (time.Duration, 
 }
 
 // each calls fn for every node of a set that holds the shards between them; those of one
-// that can't be reached are asked of others, until there are none.
-func (p *reading) each(ctx context.Context, shards []int, fn func(context.Context, string, []int) error) error {
+// that can't be reached are asked of others, until there are none. syncing says that fn makes
+// them fresh.
+func (p *reading) each(ctx context.Context, shards []int, syncing bool, fn func(context.Context, string, []int) error) error {
 	var unheard atomic.Bool // by a node that holds some
 	for open := shards; len(open) > 0; {
 		byNode, orphans := p.assign(open)
@@ -196,7 +197,7 @@ func (p *reading) each(ctx context.Context, shards []int, fn func(context.Contex
 				return errUnheard
 			}
 			err := fmt.Errorf("%w: no node with a replica of shards %v can be reached", model.ErrUnavailable, orphans)
-			if !p.wanted.Partial {
+			if !p.wanted.Partial || syncing && p.demands() { // one that can't be as fresh has data still
 				return err
 			}
 			p.warn(fmt.Sprintf("shards %v are missing: no node with a replica can be reached", orphans))
@@ -300,7 +301,7 @@ func (p *reading) run(ctx context.Context, here func(context.Context, []int) err
 		}
 	}
 	eg, ctx := errgroup.WithContext(ctx)
-	eg.Go(func() error { return p.each(ctx, far, elsewhere) })
+	eg.Go(func() error { return p.each(ctx, far, false, elsewhere) })
 	eg.Go(func() error {
 		for {
 			err := here(ctx, near)
@@ -318,7 +319,7 @@ func (p *reading) run(ctx context.Context, here func(context.Context, []int) err
 				lost = append(lost, s)
 				return true
 			})
-			if err := p.each(ctx, lost, elsewhere); err != nil {
+			if err := p.each(ctx, lost, false, elsewhere); err != nil {
 				return err
 			}
 		}
@@ -331,12 +332,17 @@ func (p *reading) replaced(shard int) bool {
 	return p.here != nil && (p.here[shard] == nil || p.here[shard] != p.n.group(uint64(shard)))
 }
 
+// demands tells whether a replica may have data and yet not what is wanted.
+func (p *reading) demands() bool {
+	return p.wanted.Level != Stale || len(p.wanted.Applied) > 0 || p.wanted.MaxStaleness != 0
+}
+
 // notSynced returns the shards for which a node must first be brought to what is wanted,
 // all of them in one life of it; if there are none, that life: 0 if any will do.
 func (p *reading) notSynced(name string, of []int) (late []int, life uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.mu.lax || p.wanted.Level == Stale && len(p.wanted.Applied) == 0 && p.wanted.MaxStaleness == 0 {
+	if p.mu.lax || !p.demands() {
 		return nil, 0
 	}
 	for _, s := range of {
