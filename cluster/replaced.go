@@ -42,6 +42,17 @@ func (n *Node) removed() bool {
 	return n.gone.Load() || was.State == stateRemoved && was.Incarnation == n.identity.get().Incarnation
 }
 
+// AwaitRemoval waits until this node was removed from the cluster. The error is that of ctx. A node
+// that was removed still serves, with what others hold, until it is stopped.
+func (n *Node) AwaitRemoval(ctx context.Context) error {
+	for seen := uint64(0); !n.removed(); {
+		if !n.mapped.wait(ctx, &seen, hostEvery) { // it may be told so by a node, without a map
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
 // answerNode says what the map has of a node, with all that was acknowledged before the
 // question: one that has entered is in it.
 func (n *Node) answerNode(ctx context.Context, name []byte) ([]byte, error) {

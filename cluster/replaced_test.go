@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -78,8 +79,18 @@ func TestRemovedSaysSo(t *testing.T) {
 	c.join("n4", "n1")
 	n4 := c.nodes["n4"].node
 	c.await("the fourth node", n4.Ready)
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := n4.AwaitRemoval(ended); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v of a node that was not removed", err)
+	}
+	told := make(chan error, 1)
+	go func() { told <- n4.AwaitRemoval(t.Context()) }()
 	if err := c.nodes["n1"].node.RemoveNode(t.Context(), "n4", false); err != nil {
 		t.Fatal(err)
+	}
+	if err := <-told; err != nil {
+		t.Error(err)
 	}
 	c.await("word of the removal", func() error {
 		known := n4.currentMap().nodes["n4"].State == stateRemoved

@@ -13,8 +13,9 @@ import (
 
 // living is what evaluates live queries and pushes their results.
 type living struct {
-	hub *qlive.Hub
-	api *live.Server
+	hub   *qlive.Hub
+	api   *live.Server
+	watch func() // ends what looks whether this node was removed, and waits
 }
 
 // startLive starts live queries over the open storage.
@@ -47,11 +48,31 @@ func (n *node) startLive(q *query.Engine) (*living, error) {
 	if l.api, err = live.New(hub, o); err != nil {
 		return nil, errors.Join(err, hub.Close())
 	}
+	l.watch = n.watchRemoval(l.api)
 	return l, nil
+}
+
+// watchRemoval sends the clients elsewhere when this node was removed from its cluster; the
+// result ends that and waits. The node still serves who comes, with what others hold.
+func (n *node) watchRemoval(api *live.Server) func() {
+	if n.cluster == nil {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if n.cluster.AwaitRemoval(ctx) == nil {
+			n.log.Warn("this node was removed from the cluster: live clients are sent elsewhere")
+			api.Drain("this node was removed from the cluster")
+		}
+	}()
+	return func() { cancel(); <-done }
 }
 
 // close sends the clients elsewhere; those that have not gone when ctx ends are cut.
 func (l *living) close() error {
+	l.watch()
 	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
 	defer cancel()
 	err := l.api.Close(ctx)

@@ -181,6 +181,27 @@ func TestCloseDrains(t *testing.T) {
 	}
 }
 
+// TestDrain: those who are there are sent elsewhere, those who come all the same are served.
+func TestDrain(t *testing.T) {
+	f := newFixture(t, nil)
+	ws := f.dial(PathLive, nil)
+	ws.send(`{"op":"subscribe","id":"a","query":"m"}`)
+	ws.next(frame.Ack)
+	sse := f.get(PathSSE+"?query=m", nil)
+	f.Drain("it is to go")
+	if d := ws.next(frame.Drain); d.Reason != "it is to go" {
+		t.Errorf("got %+v", d)
+	}
+	ws.closed(1001)
+	body, err := io.ReadAll(sse.Body)
+	if err != nil || !strings.Contains(string(body), "event: drain\n") {
+		t.Errorf("%v, got %s", err, body)
+	}
+	ws = f.dial(PathLive, nil)
+	ws.send(`{"op":"subscribe","id":"a","query":"m"}`)
+	ws.next(frame.Ack)
+}
+
 func TestCloseCutsWhoDoesNotGo(t *testing.T) {
 	f := newFixture(t, nil)
 	f.dial(PathLive, nil) // which never answers the close

@@ -217,9 +217,7 @@ func (s *Server) Close(ctx context.Context) error {
 		}
 	}
 	s.mu.Unlock()
-	for _, c := range s.all() {
-		c.drain("the server is stopping")
-	}
+	s.Drain("the server is stopping")
 	var err error
 	select {
 	case <-s.mu.empty:
@@ -235,6 +233,16 @@ func (s *Server) Close(ctx context.Context) error {
 	s.cancel()
 	s.writers.Wait()
 	return err
+}
+
+// Drain tells the clients of now to go elsewhere, for a reason, and closes their connections. It does
+// not wait; those that come later are served.
+func (s *Server) Drain(reason string) {
+	for _, c := range s.all() {
+		if !c.isClosing() {
+			c.drain(reason)
+		}
+	}
 }
 
 func (s *Server) all() (list []*conn) {
