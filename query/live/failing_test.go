@@ -2,8 +2,11 @@ package live_test
 
 import (
 	"fmt"
+	"math"
 	"testing"
 	"time"
+
+	"github.com/prometheus/prometheus/model/value"
 
 	"github.com/strandline-db/strandline/query/live"
 )
@@ -33,7 +36,30 @@ func TestOneFails(t *testing.T) {
 		c.check(at(i))
 		late.check(at(i))
 	}
-	if c.errs != 5 || late.errs != 1 || fmt.Sprint(late.drops) != fmt.Sprint([]live.Dropped{{Count: 5, From: at(5), To: at(9)}}) {
+	want := []live.Dropped{{Count: 1, From: at(5), To: at(5)}, {Count: 2, From: at(6), To: at(7)}, {Count: 2, From: at(8), To: at(9)}}
+	if c.errs != 5 || late.errs != len(want) || fmt.Sprint(late.drops) != fmt.Sprint(want) {
 		t.Errorf("%d failures were told, and %d of the backfill, of which was dropped: %v", c.errs, late.errs, late.drops)
+	}
+}
+
+// TestOneFailsInBackfill: a step that fails takes no other of its backfill with it.
+func TestOneFailsInBackfill(t *testing.T) {
+	r := newRig(t, live.Options{Delay: -1})
+	at := func(i int64) int64 { return start.UnixMilli() + i*1000 }
+	r.append(gauge("a", at(-30), 1))
+	r.append(gauge("a", at(-15), 1))
+	for i := int64(-20); i < 0; i += 7 {
+		r.append(gauge("b", at(i), 1))
+		r.append(gauge("b", at(i)+500, math.Float64frombits(value.StaleNaN)))
+	}
+	c := r.subscribe(live.Request{Query: `label_replace(m, "s", "", "s", ".*")`, Backfill: 25 * time.Second})
+	c.strict = false
+	c.until(at(0))
+	for i := int64(-25); i <= 0; i++ {
+		c.check(at(i))
+	}
+	want := []live.Dropped{{Count: 1, From: at(-20), To: at(-20)}, {Count: 1, From: at(-13), To: at(-13)}, {Count: 1, From: at(-6), To: at(-6)}}
+	if c.errs != 3 || fmt.Sprint(c.drops) != fmt.Sprint(want) {
+		t.Errorf("%d failures, dropped %v, want %v", c.errs, c.drops, want)
 	}
 }

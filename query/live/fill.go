@@ -11,6 +11,9 @@ type filler struct {
 	e    *evaluation
 	task taskState
 	hold time.Time // until when nothing is computed, since the storage can't be read
+	// failed is how many steps were given up with the last that failed; 0: another has been
+	// computed since. With the next go twice as many, lest all be tried where all fail.
+	failed int64
 }
 
 func (f *filler) state() *taskState { return &f.task }
@@ -107,12 +110,15 @@ func (f *filler) run(ctx context.Context, now time.Time) time.Time {
 		x.to = x.from + int64(len(steps)-1)*e.key.step
 	}
 	e.keep(x, steps)
-	if err == nil {
-		return now // hand it out, and look for more
-	}
-	e.wake(e.fail(x.to+e.key.step, to, err))
-	if passing(err) {
+	switch {
+	case len(steps) > 0: // hand them out, and look for more
+		f.failed = 0
+	case passing(err):
 		f.hold = now.Add(look)
+		e.wake(e.fail(x.from, to, err))
+	default:
+		f.failed = max(2*f.failed, 1)
+		e.wake(e.fail(x.from, min(to, x.from+(f.failed-1)*e.key.step), err))
 	}
 	return now
 }
