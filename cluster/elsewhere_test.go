@@ -198,9 +198,12 @@ func TestPartialStale(t *testing.T) {
 	}
 	n := c.nodes["n4"].node
 	for range 5 {
-		ctx, _, err := n.Sync(t.Context(), Wanted{Level: Linearizable, Partial: true})
+		ctx, age, err := n.Sync(t.Context(), Wanted{Level: Linearizable, Partial: true})
 		if err != nil {
 			t.Fatal(err)
+		}
+		if age >= 0 {
+			t.Errorf("data of another node without a majority is %v old at most", age)
 		}
 		sel, err := n.Reader().Select(ctx, everything())
 		if err != nil {

@@ -54,7 +54,7 @@ type Wanted struct {
 }
 
 // Sync returns once a read with the context that it returns gives what is wanted, and how
-// old at most its data is. It fails with model.ErrUnavailable when a group has no leader
+// old at most its data is; negative if Partial has it take what there is of unknown age. It fails with model.ErrUnavailable when a group has no leader
 // or no majority within ctx and the commit timeout, and Partial does not allow for it.
 func (n *Node) Sync(ctx context.Context, w Wanted) (context.Context, time.Duration, error) {
 	p := &reading{n: n, wanted: w}

@@ -92,6 +92,9 @@ func (n *Node) split() (here, elsewhere []int) {
 	return here, elsewhere
 }
 
+// unknownAge is that of a read that takes what other nodes have, however old.
+const unknownAge time.Duration = -1
+
 // sync brings what is here, and at the nodes that are asked for the rest, to where the
 // read wants it, and returns how old it may be.
 func (p *reading) sync(ctx context.Context) (time.Duration, error) {
@@ -147,6 +150,9 @@ func (p *reading) syncOnce(ctx context.Context) (time.Duration, error) {
 		p.mu.lax, p.mu.bad, p.mu.warnings = true, nil, nil // from here on all that have data will do
 		p.mu.Unlock()
 		p.warn("the data may be older than was asked for: " + err.Error())
+		if len(elsewhere) > 0 {
+			return unknownAge, nil
+		}
 		return p.n.Staleness(), nil
 	}
 	return max(age, far, past.age), err

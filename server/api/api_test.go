@@ -213,3 +213,22 @@ func TestTimeoutAndKill(t *testing.T) {
 		t.Errorf("ended by %v", err)
 	}
 }
+
+// TestStalenessHeader: an answer says how old it may be, unless nobody knows.
+func TestStalenessHeader(t *testing.T) {
+	for age, want := range map[time.Duration]string{1500 * time.Millisecond: "1.500", 0: "0.000", -1: ""} {
+		f := newFixture(t, &api.Options{Consistency: "stale", Sync: func(ctx context.Context, _ api.Freshness) (context.Context, time.Duration, error) {
+			return ctx, age, nil
+		}})
+		res, err := f.client.Get("http://x/api/v1/query?query=1&partial=true")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := res.Body.Close(); err != nil || res.StatusCode != http.StatusOK {
+			t.Fatal(res.Status, err)
+		}
+		if got := res.Header.Get("X-Strandline-Staleness"); got != want {
+			t.Errorf("an age of %v is told as %q", age, got)
+		}
+	}
+}

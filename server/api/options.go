@@ -34,7 +34,7 @@ type Options struct {
 	// it status/tsdb is not served.
 	TSDB func(limit int) (TSDBStatus, error)
 	// Sync returns once the data is as fresh as a request wants it, a context to read it
-	// with, and how old it is at most. Nil: it always is.
+	// with, and how old it is at most, negative if nobody knows. Nil: it always is.
 	Sync func(ctx context.Context, w Freshness) (context.Context, time.Duration, error)
 	// Warnings tells what a read with a context of Sync left out. Nil: nothing.
 	Warnings func(context.Context) []string

@@ -81,7 +81,7 @@ func (a *API) await(ctx context.Context, rc *fasthttp.RequestCtx, w Freshness) (
 		return ctx, nil
 	}
 	ctx, age, err := a.opts.Sync(ctx, w)
-	if err == nil && w.Level == "stale" {
+	if err == nil && w.Level == "stale" && age >= 0 {
 		rc.Response.Header.Set(headerStaleness, strconv.FormatFloat(age.Seconds(), 'f', 3, 64))
 	}
 	return ctx, err
