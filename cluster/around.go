@@ -42,12 +42,13 @@ func (p *reading) behind(g *group, now time.Time) bool {
 // partUnheard tells the groups here that can be brought to what is wanted from those that
 // may be better read around.
 func (p *reading) partUnheard(groups []*group) (heard, unheard []*group) {
-	if p.wanted.Held {
-		return groups, nil
-	}
 	now := time.Now()
+	around := func(g *group) bool { return g.unheard(now) && p.behind(g, now) }
+	if p.wanted.Held {
+		around = func(g *group) bool { return p.n.detour(int(g.id)) }
+	}
 	for _, g := range groups {
-		if g.unheard(now) && p.behind(g, now) {
+		if around(g) {
 			unheard = append(unheard, g)
 		} else {
 			heard = append(heard, g)

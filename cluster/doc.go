@@ -58,7 +58,8 @@
 // means that repair blocks.
 //
 // Feeds of applied samples are joined from the replicas here and from nodes that hold the
-// other shards (feed.go, feedpart.go; the other side is feedserve.go). A Select of
+// other shards (feed.go, feedpart.go; the other side is feedserve.go), or that hear a leader
+// which this one does not (detour.go). A Select of
 // FeedReader reads where the feed comes from, so that nothing falls between the two.
 //
 //	subscriber <- joinedFeed <- replicas here, and link <- kindFeedPoll <- servedFeed

@@ -24,7 +24,8 @@ const feedRetry = 200 * time.Millisecond
 // applied here, of the others as they are applied at a node that holds them. When a shard
 // moves, or that node or the connection to it is lost, the feed goes on from where the
 // shard lies then and tells of it as Reset. FeedRequest.MaxSeries bounds each node's
-// part. It goes together with FeedReader.
+// part. A shard that lies here comes from another node too while its leader is heard
+// there and not here. It goes together with FeedReader.
 func (n *Node) Feeder() model.Feeder { return (*feeder)(n) }
 
 // FeedReader reads as Reader does, but a Select whose matchers are those of open feeds of
@@ -153,7 +154,7 @@ func (j *joinedFeed) follow(placed <-chan struct{}) {
 // brings nothing that was brought before: what it takes the place of has ended by
 // then, and its node has all that any had.
 func (j *joinedFeed) arrange(first bool) error {
-	here, far := j.n.split()
+	here, far := j.n.splitFeeds()
 	far = j.endUseless(far)
 	if err := j.arrangeHere(here, first); err != nil {
 		return err
@@ -420,13 +421,8 @@ type feedReader struct{ *clusterReader }
 // Select implements model.Reader.
 func (r *feedReader) Select(ctx context.Context, req *model.SelectRequest) (*model.Selection, error) {
 	n := (*Node)(r.clusterReader)
-	p := &reading{n: n, wanted: Wanted{Level: Leader}}
-	p.mu.at = map[int]synced{}
 	feeds := n.feeds.of(req.Matchers)
-	for _, j := range feeds {
-		j.pin(p)
-	}
-	sel, err := r.clusterReader.Select(context.WithValue(ctx, readingKey{}, p), req)
+	sel, err := r.clusterReader.Select(context.WithValue(ctx, readingKey{}, n.readingFor(feeds)), req)
 	if err != nil {
 		return nil, err
 	}
@@ -439,16 +435,45 @@ func (r *feedReader) Select(ctx context.Context, req *model.SelectRequest) (*mod
 	return sel, nil
 }
 
-// pin makes a read go where the feed comes from.
-func (j *joinedFeed) pin(p *reading) {
+// readingFor returns a read that goes where feeds come from. A shard that they have from
+// different places, as while one feed after another moves, is read at a node that comes
+// first to what the leader has: nothing else has all that came before each of them began.
+func (n *Node) readingFor(feeds []*joinedFeed) *reading {
+	p := &reading{n: n, wanted: Wanted{Level: Leader}, here: map[int]*group{}}
+	p.mu.at = map[int]synced{}
+	for _, g := range n.serving() {
+		p.here[int(g.id)] = g
+	}
+	from := map[int][]synced{}
+	for _, j := range feeds {
+		j.sources(from)
+	}
+	for s, all := range from {
+		first := all[0]
+		same := !slices.ContainsFunc(all, func(x synced) bool { return x != first })
+		if !same || first.name != n.name {
+			delete(p.here, s)
+		}
+		if same && first.name != n.name {
+			p.mu.at[s] = first
+		}
+	}
+	return p
+}
+
+// sources adds where the feed comes from, by shard.
+func (j *joinedFeed) sources(from map[int][]synced) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	for _, s := range j.mu.local.here {
+		from[s] = append(from[s], synced{j.n.name, j.n.life})
+	}
 	for _, x := range j.mu.parts {
 		if x.ended() {
 			continue
 		}
 		for _, s := range x.shards {
-			p.mu.at[s] = synced{x.node, x.life}
+			from[s] = append(from[s], synced{x.node, x.life})
 		}
 	}
 }

@@ -88,7 +88,7 @@ func (l *liveNode) poll() (err error) {
 }
 
 // once reads samples mode, in which nothing may be missing or, here, come twice.
-func once(t *testing.T, s *live.Subscription, names map[uint32]string, seen map[string]bool) {
+func once(t testing.TB, s *live.Subscription, names map[uint32]string, seen map[string]bool) {
 	t.Helper()
 	for _, ev := range s.Poll(nil) {
 		for _, d := range ev.Series {
@@ -126,6 +126,66 @@ func (n *Node) servers() (out []string) {
 	return out
 }
 
+// liveRounds writes, and waits until all who follow have it.
+type liveRounds struct {
+	c       *trio
+	hubs    []*liveNode // of which the last knows everything
+	queries []string
+	samples *live.Subscription // of the first
+	names   map[uint32]string
+	seen    map[string]bool
+	at      int64 // of the last step
+}
+
+func (r *liveRounds) run(what, writer string) {
+	t := r.c.t
+	t.Helper()
+	r.at++
+	r.c.mustWrite(writer, r.at, 1)
+	sum := 0.0
+	for s := range 10 {
+		sum += float64(s) + float64(r.at)/7
+	}
+	tries, now := 0, r.at
+	r.c.await(what, func() error {
+		if tries++; tries%10 == 1 { // a correction comes with the next step
+			now++
+			for _, l := range r.hubs {
+				l.clock.Advance(time.Second)
+			}
+		}
+		once(t, r.samples, r.names, r.seen)
+		for _, l := range r.hubs {
+			if err := l.poll(); err != nil {
+				return err
+			}
+		}
+		return r.come(fmt.Sprintf("[{} %.9g]", sum))
+	})
+	r.at = now
+}
+
+// come tells whether the last round's samples have come, and the steps with them.
+func (r *liveRounds) come(sum string) error {
+	for s := range 10 {
+		if k := fmt.Sprintf("{__name__=\"m\", s=\"%d\"} %d", s, r.at*1000); !r.seen[k] {
+			return fmt.Errorf("%s has not come; there are %d", k, len(r.seen))
+		}
+	}
+	last := r.hubs[len(r.hubs)-1]
+	if got := last.steps[`sum(m)`][r.at*1000]; got != sum {
+		return fmt.Errorf("the last has %s, want %s", got, sum)
+	}
+	for i, l := range r.hubs {
+		for _, text := range r.queries {
+			if a, b := l.steps[text][r.at*1000], last.steps[text][r.at*1000]; a != b || a == "" {
+				return fmt.Errorf("%s at %d: %d has %s, the last %s", text, r.at, i, a, b)
+			}
+		}
+	}
+	return nil
+}
+
 // TestLiveElsewhere: a node without shards serves live queries equal to those of the others,
 // also while what it gets its feeds from restarts, and when a shard comes to it.
 func TestLiveElsewhere(t *testing.T) {
@@ -155,48 +215,8 @@ func TestLiveElsewhere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	names, seen := map[uint32]string{}, map[string]bool{}
-	at := int64(base)
-	round := func(what string) {
-		t.Helper()
-		at++
-		c.mustWrite(witness, at, 1)
-		wantSum := 0.0
-		for s := range 10 {
-			wantSum += float64(s) + float64(at)/7
-		}
-		want := fmt.Sprintf("[{} %.9g]", wantSum)
-		tries, now := 0, at
-		c.await(what, func() error {
-			if tries++; tries%10 == 1 { // a correction comes with the next step
-				now++
-				for _, l := range hubs {
-					l.clock.Advance(time.Second)
-				}
-			}
-			once(t, samples, names, seen)
-			for _, l := range hubs {
-				if err := l.poll(); err != nil {
-					return err
-				}
-			}
-			for s := range 10 {
-				if k := fmt.Sprintf("{__name__=\"m\", s=\"%d\"} %d", s, at*1000); !seen[k] {
-					return fmt.Errorf("%s has not come; there are %d", k, len(seen))
-				}
-			}
-			if got := hubs[1].steps[`sum(m)`][at*1000]; got != want {
-				return fmt.Errorf("%s has %s, want %s", witness, got, want)
-			}
-			for _, text := range queries {
-				if a, b := hubs[0].steps[text][at*1000], hubs[1].steps[text][at*1000]; a != b || a == "" {
-					return fmt.Errorf("%s at %d: n4 has %s, %s has %s", text, at, a, witness, b)
-				}
-			}
-			return nil
-		})
-		at = now
-	}
+	rounds := &liveRounds{c: c, hubs: hubs, queries: queries, samples: samples, seen: map[string]bool{}, names: map[uint32]string{}, at: base}
+	round := func(what string) { t.Helper(); rounds.run(what, witness) }
 	round("the first")
 	round("the second")
 	c.stop(server)
@@ -220,7 +240,7 @@ func TestLiveElsewhere(t *testing.T) {
 			t.Errorf("dropped %v", l.drops)
 		}
 	}
-	if len(seen) == 0 {
+	if len(rounds.seen) == 0 {
 		t.Error("no sample came")
 	}
 	n4.close(t)

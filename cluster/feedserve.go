@@ -50,7 +50,8 @@ func (x *servedFeed) close() {
 // answerFeed opens a feed of shards that lie here. They are brought to what their leaders
 // have first, so that whoever was told of a write finds it. If these can't be asked, the
 // feed begins with what is here, unless it goes on where one from elsewhere has ended: it
-// would bring again what that one has brought.
+// would bring again what that one has brought. A node that does not hear a leader serves no
+// feed that another could.
 func (n *Node) answerFeed(ctx context.Context, from *wire, data []byte) ([]byte, error) {
 	d := &decoder{b: data}
 	id, buffer := d.uvarint(), d.uvarint()
@@ -59,7 +60,7 @@ func (n *Node) answerFeed(ctx context.Context, from *wire, data []byte) ([]byte,
 	if err := d.end(); err != nil {
 		return nil, err
 	}
-	if !n.holdsAll(shards) {
+	if !n.servesFeeds(shards) {
 		return nil, errNoReplica
 	}
 	if err := n.reachLeaders(ctx, shards); err != nil {
@@ -83,7 +84,7 @@ func (n *Node) answerFeed(ctx context.Context, from *wire, data []byte) ([]byte,
 		x.close()
 		return nil, err
 	}
-	if from.ended() || !n.holdsAll(shards) {
+	if from.ended() || !n.servesFeeds(shards) {
 		n.served.end(id, from)
 		return nil, errFeed
 	}
@@ -117,7 +118,7 @@ func (n *Node) answerFeedPoll(ctx context.Context, from *wire, data []byte) ([]b
 		if err != nil {
 			return nil, fmt.Errorf("%w: %w", errFeed, err)
 		}
-		if !n.holdsAll(x.shards) {
+		if !n.servesFeeds(x.shards) {
 			return nil, errNoReplica
 		}
 		if last || nudge > x.told || !x.batch.Empty() || x.batch.Cut > noCut {

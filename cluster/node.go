@@ -28,7 +28,8 @@ type Node struct {
 	leaders    leaders
 	selections *opened[*selection]
 	served     *opened[*servedFeed]
-	feeds      openFeeds // of subscribers here
+	feeds      openFeeds             // of subscribers here
+	detoured   atomic.Pointer[[]int] // shards here whose feeds come from elsewhere
 	asked      atomic.Pointer[Answerer]
 	worker     atomic.Pointer[model.FragmentFunc]
 	works      *opened[*work]
@@ -94,6 +95,7 @@ func Start(ctx context.Context, o *Options, r *engine.Replicas) (_ *Node, err er
 	n.mu.links, n.mu.bulks, n.mapped = map[string]*link{}, map[string]*link{}, newSignal()
 	n.mu.lent, n.refused = map[uint64]*lent{}, rate.NewLimiter(rate.Every(time.Minute), 4)
 	n.metrics, n.fetches = newMetrics(), newFetches(n.opts.FetchRate)
+	n.detoured.Store(&[]int{})
 	if n.identity, err = loadIdentity(&n.opts); err != nil {
 		return nil, err
 	}
@@ -141,7 +143,7 @@ func Start(ctx context.Context, o *Options, r *engine.Replicas) (_ *Node, err er
 		return nil, err
 	}
 	n.started.Store(true)
-	for _, run := range []func(){n.climb, n.repairs, n.rounds, n.watchDisk, n.balance, n.host, n.coordinate, n.feel} {
+	for _, run := range []func(){n.climb, n.repairs, n.rounds, n.watchDisk, n.balance, n.host, n.coordinate, n.feel, n.detours} {
 		n.wg.Go(run)
 	}
 	n.wg.Go(func() { n.announcements.run(n.ctx) })

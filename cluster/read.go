@@ -48,8 +48,8 @@ type Wanted struct {
 	Applied model.Applied
 	// Partial lets a read leave out shards that nobody can be asked for; see Warnings.
 	Partial bool
-	// Held wants it of all replicas here, for those who read feeds. Otherwise a shard whose
-	// leader can't be heard here may be read at another node.
+	// Held wants it of all replicas here that feeds come from, for those who read feeds.
+	// Otherwise a shard whose leader can't be heard here may be read at another node.
 	Held bool
 }
 
