@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/raft"
 	"github.com/prometheus/prometheus/model/labels"
 	"go.uber.org/goleak"
 
@@ -485,5 +486,56 @@ func TestInstall(t *testing.T) {
 	c.flush("n3")
 	c.stop("n3")
 	c.start("n3")
+	c.checkAll()
+}
+
+// TestAppendAfterInstall: a replica that has stored what follows an installed state takes
+// that from the leader once more, which knows nothing of it if the replica went down then.
+func TestAppendAfterInstall(t *testing.T) {
+	c := newTrio(t, Options{TrailingLogs: 1})
+	c.mustWrite("n1", 0, 10)
+	c.stop("n3")
+	for i := range int64(5) {
+		c.mustWrite("n1", 100+i*50, 50)
+		c.flush("n1")
+		c.flush("n2")
+	}
+	c.start("n3")
+	c.mustWrite("n3", 1000, 10)
+	c.checkAll()
+	tried := false
+	for _, g := range c.nodes["n3"].node.ordered() {
+		at, _ := g.machine.mark()
+		base, last := g.store.log.Base(g.store.id), g.store.log.Last(g.store.id)
+		if g.leads() || at.Applied != base || base == 0 || last == base {
+			continue
+		}
+		tried = true
+		id, _ := g.raft.LeaderWithID()
+		req := &raft.AppendEntriesRequest{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, Addr: []byte(id)},
+			Term: g.raft.CurrentTerm(), PrevLogEntry: base, PrevLogTerm: at.Term, LeaderCommitIndex: base}
+		for i := base + 1; i <= last; i++ {
+			var l raft.Log
+			if err := g.store.GetLog(i, &l); err != nil {
+				t.Fatal(err)
+			}
+			req.Entries = append(req.Entries, &l)
+		}
+		answered := make(chan error, 1)
+		g.trans.receive(&message{kind: kindAppend, group: g.id, data: putAppend(forMember(g.node.raftID), req)}, func(b []byte, err error) {
+			var resp raft.AppendEntriesResponse
+			d := &decoder{b: b}
+			if d.appendResponse(&resp); err == nil && !resp.Success {
+				err = fmt.Errorf("refused: %+v", resp)
+			}
+			answered <- err
+		})
+		if err := <-answered; err != nil {
+			t.Errorf("%s, entries %d to %d: %v", g.name(), base+1, last, err)
+		}
+	}
+	if !tried {
+		t.Fatal("no shard was installed and went on")
+	}
 	c.checkAll()
 }

@@ -74,7 +74,7 @@ func newGroup(n *Node, id uint64, m machine, log *wal.Log) *group {
 	g.store = &logStore{log: log, id: wal.StreamID(id), fail: n.fail, tap: n.opts.tap, early: g.early}
 	g.cached = newCachedStore(g.store, func() int { return cacheBytes / max(1, len(n.ordered())) })
 	g.snaps = &snapshots{m: m, log: g.store}
-	g.trans = &transport{node: n, ctx: g.ctx, group: id, rpcs: make(chan raft.RPC, rpcQueue), consumed: g.fsm.consumed, covers: g.covers, durable: g.store.late.wait,
+	g.trans = &transport{node: n, ctx: g.ctx, group: id, rpcs: make(chan raft.RPC, rpcQueue), consumed: g.fsm.consumed, covers: g.covers, goOn: g.store.goOn, durable: g.store.late.wait,
 		committed: g.committed, announce: g.announceOwn}
 	g.join = engine.JoinPayload
 	return g

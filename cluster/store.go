@@ -80,6 +80,20 @@ func (s *logStore) has(index, term uint64) bool {
 	return err == nil && e.Term == term
 }
 
+// goOn makes a request that goes on from an entry which the log has let go of go on from the
+// last of its own entries that the log holds. Raft can't compare the former, and would
+// refuse the request for ever: it comes again and again if this node went down after it had
+// stored what followed an installed state, and before the leader was told.
+func (s *logStore) goOn(r *raft.AppendEntriesRequest) {
+	if base := s.log.Base(s.id); r.PrevLogEntry == 0 || r.PrevLogEntry > base || s.log.Last(s.id) <= base || s.late.any() {
+		return // of an entry that is not durable nobody may be told that it is here
+	}
+	for len(r.Entries) > 0 && s.has(r.Entries[0].Index, r.Entries[0].Term) {
+		r.PrevLogEntry, r.PrevLogTerm = r.Entries[0].Index, r.Entries[0].Term
+		r.Entries = r.Entries[1:]
+	}
+}
+
 // StoreLog implements raft.LogStore.
 func (s *logStore) StoreLog(l *raft.Log) error { return s.StoreLogs([]*raft.Log{l}) }
 

@@ -30,6 +30,7 @@ type transport struct {
 	heartbeat atomic.Pointer[func(raft.RPC)]
 	consumed  func() uint64 // by the state machine
 	covers    func(*raft.InstallSnapshotRequest) *raft.InstallSnapshotResponse
+	goOn      func(*raft.AppendEntriesRequest)
 	durable   func(index uint64) error // waits until the log here holds the group's entries up to it
 	told      told
 	committed func() uint64 // by the group, as far as is known here
@@ -168,7 +169,9 @@ func (t *transport) receive(m *message, respond func([]byte, error)) {
 	rpc := raft.RPC{RespChan: answers}
 	switch m.kind {
 	case kindAppend, kindAnnounce:
-		rpc.Command = d.appendRequest()
+		req := d.appendRequest()
+		t.goOn(req)
+		rpc.Command = req
 	case kindHeartbeat:
 		t.receiveHeartbeat(d, respond)
 		return
