@@ -71,7 +71,7 @@ func newGroup(n *Node, id uint64, m machine, log *wal.Log) *group {
 	context.AfterFunc(g.ctx, func() { close(g.ended) })
 	g.fsm = newFSM(m, n.fail)
 	g.fsm.marked = g.marked
-	g.store = &logStore{log: log, id: wal.StreamID(id), fail: n.fail, tap: n.opts.tap, early: g.early}
+	g.store = &logStore{log: log, id: wal.StreamID(id), fail: n.fail, tap: n.opts.tap, early: g.early, mark: m.mark}
 	g.cached = newCachedStore(g.store, func() int { return cacheBytes / max(1, len(n.ordered())) })
 	g.snaps = &snapshots{m: m, log: g.store}
 	g.trans = &transport{node: n, ctx: g.ctx, group: id, rpcs: make(chan raft.RPC, rpcQueue), consumed: g.fsm.consumed, covers: g.covers, goOn: g.store.goOn, durable: g.store.late.wait,

@@ -54,6 +54,41 @@ func TestLateInstall(t *testing.T) {
 	c.checkAll()
 }
 
+// TestOverruledAboveFlush: a follower agrees with its leader on the entry of its last flush
+// when its log begins right behind it, as it does where more than the trailing entries above
+// were not committed. There is nothing else to agree on when these are overruled.
+func TestOverruledAboveFlush(t *testing.T) {
+	c := newTrio(t, Options{})
+	c.mustWrite("n1", 0, 10)
+	leader, follower := c.leaderOf(0)
+	c.flush(follower)
+	g, f := c.nodes[leader].node.group(0), c.nodes[follower].node
+	at, ok := f.group(0).machine.mark()
+	if !ok {
+		t.Fatal("the flush has left no mark")
+	}
+	c.mustWrite("n1", 10, 10)
+	if err := f.group(0).fsm.wait(t.Context(), at.Applied+1, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.group(0).cached.DeleteRange(1, at.Applied); err != nil {
+		t.Fatal(err)
+	}
+	for prev, want := range map[uint64]bool{at.Applied: true, at.Applied - 1: false} {
+		req := &raft.AppendEntriesRequest{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(g.node.raftID), Addr: []byte(g.node.name)},
+			Term: g.raft.CurrentTerm(), PrevLogEntry: prev, PrevLogTerm: at.Term}
+		var got raft.AppendEntriesResponse
+		if err := g.trans.AppendEntries(raft.ServerID(f.raftID), raft.ServerAddress(f.name), req, &got); err != nil {
+			t.Fatal(err)
+		}
+		if got.Success != want {
+			t.Errorf("the log begins behind entry %d, and following on %d gives %t", at.Applied, prev, got.Success)
+		}
+	}
+	c.mustWrite("n1", 20, 10)
+	c.checkAll()
+}
+
 // leaderOf waits for a shard to have a leader, and returns it and another node.
 func (c *trio) leaderOf(shard uint64) (leader, follower string) {
 	c.t.Helper()

@@ -333,6 +333,10 @@ func simulate(t *testing.T, seed uint64) *sim {
 	return s
 }
 
+// simFound are seeds behind the usual ones that have found something: two flushes that
+// waited for one disk, and a tail that was overruled right above the place of a flush.
+func simFound() []uint64 { return []uint64{4677, 7082} }
+
 // TestSimulation runs three nodes on virtual time under faults that a seed draws:
 // nothing acknowledged is lost, nothing is there that was never sent, a register is
 // linearizable, replicas are equal at the same entry, and when the faults end all nodes
@@ -345,7 +349,14 @@ func TestSimulation(t *testing.T) {
 		counts     map[string]int
 	}
 	total.counts = map[string]int{}
+	var seeds []uint64
+	if *simFirst == 0 {
+		seeds = simFound()
+	}
 	for seed := *simFirst; seed < *simFirst+*simSeeds; seed++ {
+		seeds = append(seeds, seed)
+	}
+	for _, seed := range seeds {
 		if !t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := simulate(t, seed)
@@ -362,5 +373,5 @@ func TestSimulation(t *testing.T) {
 			break
 		}
 	}
-	t.Logf("%d seeds: %d writes acknowledged, %d operations on the register, faults: %v", *simSeeds, total.acked, total.ops, total.counts)
+	t.Logf("%d seeds: %d writes acknowledged, %d operations on the register, faults: %v", len(seeds), total.acked, total.ops, total.counts)
 }

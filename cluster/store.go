@@ -7,6 +7,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/strandline-db/strandline/engine"
 	"github.com/strandline-db/strandline/wal"
 )
 
@@ -20,7 +21,9 @@ type logStore struct {
 	// early tells whether these entries, which Raft has just made, may go out to the
 	// followers before they are durable here; nil: none may. See group.early.
 	early func([]*raft.Log) bool
-	late  lateWrites
+	// mark is the machine's, for its term; see GetLog. nil: it has none.
+	mark func() (engine.Mark, bool)
+	late lateWrites
 }
 
 var (
@@ -53,13 +56,20 @@ func (s *logStore) LastIndex() (uint64, error) {
 	return last, nil
 }
 
-// GetLog implements raft.LogStore.
+// GetLog implements raft.LogStore. The entry at which the machine was last made durable is
+// known by its term when it is gone: a leader that overrules all that is above it has no
+// other to agree on, nor a snapshot that covers lets through. Raft asks for no more of it
+// unless it is the first, which a leader sends without a look at what is before it.
 func (s *logStore) GetLog(index uint64, l *raft.Log) error {
 	if err := s.late.wait(index); err != nil {
 		return err
 	}
 	e, err := s.log.Get(s.id, index)
 	if errors.Is(err, wal.ErrNotFound) {
+		if term, ok := s.markedTerm(index); ok && index > 1 {
+			*l = raft.Log{Index: index, Term: term}
+			return nil
+		}
 		return raft.ErrLogNotFound
 	}
 	if err != nil {
@@ -68,6 +78,16 @@ func (s *logStore) GetLog(index uint64, l *raft.Log) error {
 	}
 	*l = raft.Log{Index: e.Index, Term: e.Term, Type: raft.LogType(e.Type), Data: e.Data}
 	return nil
+}
+
+// markedTerm returns the term of the entry at which the machine was last made durable, if
+// that is the one of the index.
+func (s *logStore) markedTerm(index uint64) (term uint64, ok bool) {
+	if s.mark == nil {
+		return 0, false
+	}
+	at, ok := s.mark()
+	return at.Term, ok && at.Applied == index
 }
 
 // has tells whether the log holds the entry of this index and term, or has let go of it
