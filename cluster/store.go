@@ -101,9 +101,10 @@ func (s *logStore) has(index, term uint64) bool {
 }
 
 // goOn makes a request that goes on from an entry which the log has let go of go on from the
-// last of its own entries that the log holds. Raft can't compare the former, and would
-// refuse the request for ever: it comes again and again if this node went down after it had
-// stored what followed an installed state, and before the leader was told.
+// last of its own entries that the log holds. Raft can't compare the former unless it is that
+// of the last flush (see GetLog), and would refuse the request for ever: it comes again and
+// again if this node stored what followed on an installed state, and went down before the
+// leader was told.
 func (s *logStore) goOn(r *raft.AppendEntriesRequest) {
 	if base := s.log.Base(s.id); r.PrevLogEntry == 0 || r.PrevLogEntry > base || s.log.Last(s.id) <= base || s.late.any() {
 		return // of an entry that is not durable nobody may be told that it is here
