@@ -66,13 +66,6 @@ func (w *lateWrite) succeeded() bool {
 	}
 }
 
-// any tells whether there are entries that are not durable yet.
-func (l *lateWrites) any() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return len(l.mu.writes) > 0
-}
-
 // wait returns once the entries up to index are durable, as far as there are any.
 func (l *lateWrites) wait(index uint64) error {
 	l.mu.Lock()

@@ -74,15 +74,30 @@ func TestOverruledAboveFlush(t *testing.T) {
 	if err := f.group(0).cached.DeleteRange(1, at.Applied); err != nil {
 		t.Fatal(err)
 	}
-	for prev, want := range map[uint64]bool{at.Applied: true, at.Applied - 1: false} {
+	for _, x := range []struct {
+		prev, term uint64
+		want       bool
+	}{
+		{at.Applied, at.Term, true},
+		{at.Applied, at.Term + 1, false},
+		{at.Applied - 1, at.Term, true}, // it is behind the flush, and so agreed on
+	} {
 		req := &raft.AppendEntriesRequest{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(g.node.raftID), Addr: []byte(g.node.name)},
-			Term: g.raft.CurrentTerm(), PrevLogEntry: prev, PrevLogTerm: at.Term}
+			Term: g.raft.CurrentTerm(), PrevLogEntry: x.prev, PrevLogTerm: x.term}
 		var got raft.AppendEntriesResponse
 		if err := g.trans.AppendEntries(raft.ServerID(f.raftID), raft.ServerAddress(f.name), req, &got); err != nil {
 			t.Fatal(err)
 		}
-		if got.Success != want {
-			t.Errorf("the log begins behind entry %d, and following on %d gives %t", at.Applied, prev, got.Success)
+		if got.Success != x.want {
+			t.Errorf("the log begins behind entry %d, and following on %d of term %d gives %t", at.Applied, x.prev, x.term, got.Success)
+		}
+	}
+	// What is behind the flush is skipped of a request, all of it or its beginning.
+	for n, left := range map[uint64]int{1: 0, 2: 0, 4: 2} {
+		req := &raft.AppendEntriesRequest{PrevLogEntry: at.Applied - 2, PrevLogTerm: at.Term, Entries: make([]*raft.Log, n), LeaderCommitIndex: at.Applied + 100}
+		f.group(0).store.goOn(req)
+		if req.PrevLogEntry != at.Applied || req.PrevLogTerm != at.Term || len(req.Entries) != left || req.LeaderCommitIndex != at.Applied+uint64(left) {
+			t.Errorf("%d entries behind %d: %d are left behind %d, committed up to %d", n, at.Applied-2, len(req.Entries), req.PrevLogEntry, req.LeaderCommitIndex)
 		}
 	}
 	c.mustWrite("n1", 20, 10)

@@ -21,7 +21,7 @@ type logStore struct {
 	// early tells whether these entries, which Raft has just made, may go out to the
 	// followers before they are durable here; nil: none may. See group.early.
 	early func([]*raft.Log) bool
-	// mark is the machine's, for its term; see GetLog. nil: it has none.
+	// mark is the machine's: the entry of the last flush, which GetLog and goOn need.
 	mark func() (engine.Mark, bool)
 	late lateWrites
 }
@@ -56,18 +56,18 @@ func (s *logStore) LastIndex() (uint64, error) {
 	return last, nil
 }
 
-// GetLog implements raft.LogStore. The entry at which the machine was last made durable is
-// known by its term when it is gone: a leader that overrules all that is above it has no
-// other to agree on, nor a snapshot that covers lets through. Raft asks for no more of it
-// unless it is the first, which a leader sends without a look at what is before it.
+// GetLog implements raft.LogStore. The entry of the last flush is known by its term when it
+// is gone: a leader that overrules all that is above it has no other to agree on, nor a
+// snapshot that covers lets through. Raft asks for no more of it unless it is the first,
+// which a leader sends without a look at what is before it.
 func (s *logStore) GetLog(index uint64, l *raft.Log) error {
 	if err := s.late.wait(index); err != nil {
 		return err
 	}
 	e, err := s.log.Get(s.id, index)
 	if errors.Is(err, wal.ErrNotFound) {
-		if term, ok := s.markedTerm(index); ok && index > 1 {
-			*l = raft.Log{Index: index, Term: term}
+		if at, ok := s.mark(); ok && at.Applied == index && index > 1 {
+			*l = raft.Log{Index: index, Term: at.Term}
 			return nil
 		}
 		return raft.ErrLogNotFound
@@ -80,16 +80,6 @@ func (s *logStore) GetLog(index uint64, l *raft.Log) error {
 	return nil
 }
 
-// markedTerm returns the term of the entry at which the machine was last made durable, if
-// that is the one of the index.
-func (s *logStore) markedTerm(index uint64) (term uint64, ok bool) {
-	if s.mark == nil {
-		return 0, false
-	}
-	at, ok := s.mark()
-	return at.Term, ok && at.Applied == index
-}
-
 // has tells whether the log holds the entry of this index and term, or has let go of it
 // behind a flush: then everything that a snapshot up to it says is here.
 func (s *logStore) has(index, term uint64) bool {
@@ -100,19 +90,22 @@ func (s *logStore) has(index, term uint64) bool {
 	return err == nil && e.Term == term
 }
 
-// goOn makes a request that goes on from an entry which the log has let go of go on from the
-// last of its own entries that the log holds. Raft can't compare the former unless it is that
-// of the last flush (see GetLog), and would refuse the request for ever: it comes again and
-// again if this node stored what followed on an installed state, and went down before the
-// leader was told.
+// goOn makes a request that follows on an entry which the log has let go of follow on that of
+// the last flush: all up to there is committed and here. Raft can't compare the former, and
+// would refuse the request for ever: it comes again and again if this node stored what came
+// behind an installed state, and the leader was never told.
 func (s *logStore) goOn(r *raft.AppendEntriesRequest) {
-	if base := s.log.Base(s.id); r.PrevLogEntry == 0 || r.PrevLogEntry > base || s.log.Last(s.id) <= base || s.late.any() {
-		return // of an entry that is not durable nobody may be told that it is here
+	if r.PrevLogEntry == 0 || r.PrevLogEntry > s.log.Base(s.id) {
+		return
 	}
-	for len(r.Entries) > 0 && s.has(r.Entries[0].Index, r.Entries[0].Term) {
-		r.PrevLogEntry, r.PrevLogTerm = r.Entries[0].Index, r.Entries[0].Term
-		r.Entries = r.Entries[1:]
+	at, ok := s.mark()
+	if !ok || r.PrevLogEntry >= at.Applied {
+		return
 	}
+	r.Entries = r.Entries[min(at.Applied-r.PrevLogEntry, uint64(len(r.Entries))):]
+	r.PrevLogEntry, r.PrevLogTerm = at.Applied, at.Term
+	// Raft would take all that is here for committed up to that, also what was never compared.
+	r.LeaderCommitIndex = min(r.LeaderCommitIndex, at.Applied+uint64(len(r.Entries)))
 }
 
 // StoreLog implements raft.LogStore.
