@@ -13,7 +13,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -395,82 +394,11 @@ func (c *trio) idleCPU(ctx context.Context) error {
 	return nil
 }
 
-// small is a body of a few series that lie in all shards.
-func small(seed uint64) ([]byte, error) {
-	f, err := os.CreateTemp("", "strandline-bench-")
-	if err != nil {
-		return nil, err
-	}
-	defer os.Remove(f.Name())
-	if err := f.Close(); err != nil {
-		return nil, err
-	}
-	if _, err := workload.Fleet(f.Name(), workload.FleetOptions{Series: 100, Scrapes: 1, Lanes: 1, Seed: seed, End: time.Now()}); err != nil {
-		return nil, err
-	}
-	w, err := workload.Open(f.Name(), 1)
-	if err != nil {
-		return nil, err
-	}
-	b, err := w.Read(w.Lane(0)[0], nil)
-	return b, errors.Join(err, w.Close())
-}
-
-const (
-	lightWrites = 500
-	lightPause  = 20 * time.Millisecond // between them
-)
-
-// latency compares a write at light load with a bare fdatasync beside it.
-func (c *trio) latency(ctx context.Context) error {
-	client := &http.Client{}
-	var writes, syncs []time.Duration
-	f, err := os.Create(filepath.Join(c.dir, "fdatasync"))
-	if err != nil {
-		return err
-	}
-	before, err := c.counter(ctx, "strandline_log_fsyncs_total")
-	if err != nil {
-		return err
-	}
-	buf := make([]byte, 512)
-	for i := range lightWrites {
-		body, err := small(uint64(i + 1))
-		if err != nil {
-			return err
-		}
-		time.Sleep(lightPause)
-		begin := time.Now()
-		if status, err := load.Post(ctx, client, c.nodes[0].Base, body); err != nil || status/100 != 2 {
-			return fmt.Errorf("write answered %d: %w", status, err)
-		}
-		writes = append(writes, time.Since(begin))
-		begin = time.Now()
-		if _, err := f.WriteAt(buf, int64(i)*512); err != nil {
-			return err
-		}
-		if err := syscall.Fdatasync(int(f.Fd())); err != nil {
-			return err
-		}
-		syncs = append(syncs, time.Since(begin))
-	}
-	after, err := c.counter(ctx, "strandline_log_fsyncs_total")
-	if err != nil {
-		return err
-	}
-	slices.Sort(writes)
-	slices.Sort(syncs)
-	w, s := writes[len(writes)/2], syncs[len(syncs)/2]
-	fmt.Printf("light write p50 %v, p99 %v; fdatasync p50 %v: %.1f times (reach 8); %.1f fsyncs a write\n",
-		w, writes[len(writes)*99/100], s, float64(w)/float64(s), (after-before)/lightWrites)
-	return f.Close()
-}
-
 // failover kills a node that leads a third of the groups, again and again, and
 // measures how long writes to another node, which go to all shards, stay out.
 func (c *trio) failover(ctx context.Context) error {
 	var gaps []time.Duration
-	body, err := small(7)
+	body, err := small(7, lightSeries)
 	if err != nil {
 		return err
 	}

@@ -33,6 +33,8 @@ func run(ctx context.Context, args []string) error {
 		return pairBench(ctx, args[1:])
 	case "live":
 		return liveBench(ctx, args[1:])
+	case "hops":
+		return runHops(args[1:])
 	}
 	return fmt.Errorf("unknown subcommand %q: want ingest, replay, cluster, live or pair", args[0])
 }
