@@ -33,7 +33,8 @@ var (
 	// errWaits: too many subscriptions wait for a write. It may be tried again.
 	errWaits = fmt.Errorf("%w: too many subscriptions wait for a write here", model.ErrOverloaded)
 	// errCursor: a Last-Event-ID that is not of this stream.
-	errCursor = errors.New("Last-Event-ID is not one of this stream: name the same queries in the same order, or leave it out to begin anew")
+	errCursor = errors.New("Last-Event-ID is not one of this stream: it is the id of an event as it came, for each query a time of the last ten years in base 36, " +
+		"such as mwv73z14 or mwv73z14.mwv7401s, with hyphens in between; name the same queries in the same order, or leave it out to begin anew")
 	// errParam: a parameter of the URL is unknown or can't be used. 400.
 	errParam = errors.New("bad parameter")
 	// errApplied: the token of a write can't be read.

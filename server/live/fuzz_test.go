@@ -3,6 +3,7 @@ package live
 import (
 	"net/url"
 	"testing"
+	"time"
 
 	"github.com/strandline-db/strandline/server/live/frame"
 )
@@ -13,13 +14,15 @@ func FuzzStream(f *testing.F) {
 	f.Add("query=up&query=m&step=1s&backfill=5m", "mwv73z14-0")
 	f.Add("query=up&mode=samples&applied=0%3A12", "")
 	f.Add("query=up&step=0.25", "zzzzzzzzzzzz")
-	f.Add("query=up&query=m", "mwv73z14.mwv7401s-0.1")
+	f.Add("query=up", "garbage")
+	f.Add("query=up&query=m", "mwv73z14.mwv7401s-0.0")
+	now := time.UnixMilli(1795555050000)
 	f.Fuzz(func(t *testing.T, raw, id string) {
 		args, err := url.ParseQuery(raw)
 		if err != nil {
 			return
 		}
-		subs, err := parseStream(args, id)
+		subs, err := parseStream(args, id, now)
 		if err != nil {
 			if typeOf(err) != "bad_data" {
 				t.Fatal(err)
@@ -33,7 +36,7 @@ func FuzzStream(f *testing.F) {
 			}
 			tr.subs = append(tr.subs, &sub{cursor: int64(subs[i].Resume)})
 		}
-		again, err := parseCursor(string(tr.appendCursor(nil)), len(subs))
+		again, err := parseCursor(string(tr.appendCursor(nil)), len(subs), now)
 		if err != nil {
 			t.Fatal(err)
 		}

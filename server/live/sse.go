@@ -111,10 +111,10 @@ func streamOf(rc *fasthttp.RequestCtx) ([]frame.Sub, error) {
 	if given := args["last_event_id"]; lastID == "" && len(given) > 0 {
 		lastID = given[0]
 	}
-	return parseStream(args, lastID)
+	return parseStream(args, lastID, time.Now())
 }
 
-func parseStream(args map[string][]string, lastID string) ([]frame.Sub, error) {
+func parseStream(args map[string][]string, lastID string, now time.Time) ([]frame.Sub, error) {
 	queries := args["query"]
 	if len(queries) == 0 {
 		return nil, fmt.Errorf(`%w "query": it is missing`, errParam)
@@ -131,7 +131,7 @@ func parseStream(args map[string][]string, lastID string) ([]frame.Sub, error) {
 			return "", errors.New("it must be there once, or once for each query")
 		}
 	}
-	cursors, err := parseCursor(lastID, len(queries))
+	cursors, err := parseCursor(lastID, len(queries), now)
 	if err != nil {
 		return nil, err
 	}
@@ -163,9 +163,16 @@ func parseStream(args map[string][]string, lastID string) ([]frame.Sub, error) {
 // cursor is what to resume a query after.
 type cursor struct{ resume, seen frame.Time }
 
-// parseCursor reads an event's id: for each query what to resume after, and behind a
-// point what it has seen of corrections, if any; in base 36.
-func parseCursor(id string, n int) ([]cursor, error) {
+// A cursor's times lie at most so far from the server's clock: a word read in base 36 is
+// hardly ever so near, and would begin the stream at any time.
+const (
+	cursorPast   = 10 * 366 * 24 * time.Hour
+	cursorFuture = 24 * time.Hour
+)
+
+// parseCursor reads an event's id: for each query what to resume after, 0 if nothing, and
+// behind a point what it has seen of corrections, if any; in base 36.
+func parseCursor(id string, n int, now time.Time) ([]cursor, error) {
 	out := make([]cursor, n)
 	if id == "" {
 		return out, nil
@@ -176,20 +183,22 @@ func parseCursor(id string, n int) ([]cursor, error) {
 	}
 	for i, p := range parts {
 		resume, seen, both := strings.Cut(p, ".")
-		t, err := strconv.ParseUint(resume, 36, 50)
-		if err != nil {
+		var ok, seenOK bool
+		out[i].resume, ok = parseCursorTime(resume, now)
+		if out[i].seen, seenOK = parseCursorTime(seen, now); !ok || both && !seenOK {
 			return nil, errCursor
 		}
-		out[i].resume = frame.Time(t)
-		if !both {
-			continue
-		}
-		if t, err = strconv.ParseUint(seen, 36, 50); err != nil {
-			return nil, errCursor
-		}
-		out[i].seen = frame.Time(t)
 	}
 	return out, nil
+}
+
+func parseCursorTime(s string, now time.Time) (_ frame.Time, ok bool) {
+	t, err := strconv.ParseUint(s, 36, 50)
+	if err != nil {
+		return 0, false
+	}
+	far := now.Sub(time.UnixMilli(int64(t)))
+	return frame.Time(t), t == 0 || -cursorFuture <= far && far <= cursorPast
 }
 
 func (t *sseTransport) appendCursor(b []byte) []byte {

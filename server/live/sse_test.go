@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -110,7 +111,7 @@ func TestEventsResumeFromTheStart(t *testing.T) {
 	f.put(from.Add(-10*time.Second), 5, "__name__", "m")
 	f.put(from.Add(time.Hour), 6, "__name__", "m")
 	for i := range 2 { // the second time from where the first has come to, as a page says it
-		cursors, err := parseCursor(id, 3)
+		cursors, err := parseCursor(id, 3, time.Now())
 		if now := frame.Time(time.Now().UnixMilli()); err != nil || cursors[1].resume > now || cursors[1].resume < now-60_000 {
 			t.Fatalf("got %v at %d, %v", cursors, now, err)
 		}
@@ -145,8 +146,34 @@ func TestHeartbeatsCarryIDs(t *testing.T) {
 	first := s.id
 	for s.id == first {
 		h := s.next(frame.Heartbeat)
-		if c, err := parseCursor(s.id, 1); err != nil || c[0].resume != h.Known["0"] {
+		if c, err := parseCursor(s.id, 1, time.Now()); err != nil || c[0].resume != h.Known["0"] {
 			t.Fatalf("id %q, %+v, %v", s.id, h, err)
+		}
+	}
+}
+
+// TestCursorsThatAreNone: a word, which base 36 would read as a time, is told what a cursor
+// looks like; the cursor of a query that had nothing to resume after is one.
+func TestCursorsThatAreNone(t *testing.T) {
+	f := newFixture(t, nil)
+	now := time.Now()
+	good := strconv.FormatInt(now.UnixMilli(), 36)
+	for _, id := range []string{"garbage", "1", "zzzzzzzz", "0.garbage", good + ".", good + ".word", good + "-" + good, "12345678901234"} {
+		for _, path := range []string{PathSSE + "?query=m", PathSSE + "?query=m&last_event_id=" + id} {
+			h := http.Header{}
+			if !strings.Contains(path, "last_event_id") {
+				h.Set("Last-Event-ID", id)
+			}
+			res := f.get(path, h)
+			body, err := io.ReadAll(res.Body)
+			if err != nil || res.StatusCode != 400 || !strings.Contains(string(body), `"errorType":"bad_data"`) || !strings.Contains(string(body), "such as mwv73z14") {
+				t.Errorf("%s: %d %s %v", id, res.StatusCode, body, err)
+			}
+		}
+	}
+	for _, id := range []string{"0", good, good + "." + good} {
+		if _, err := parseCursor(id, 1, now); err != nil {
+			t.Errorf("%s: %v", id, err)
 		}
 	}
 }

@@ -26,6 +26,7 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 	}
 	for msg, want := range map[string]string{
 		`{"op":"dance"}`: `unknown operation: "op" is subscribe, resume, unsubscribe or set`,
+		`{"op":"resume","id":"x","query":"m","resume":"garbage"}`:  `bad frame: "garbage" is not a time in Unix seconds, such as 1763900000.25`,
 		`{"op":"subscribe","id":"x","query":"m","stpe":"1s"}`:      `bad frame: unknown field "stpe"; known are op, id, query, step, mode, backfill, resume, seen, applied and subs`,
 		`{"op":"subscribe","id":"x","query":"m","step":"fast"}`:    `bad frame: "fast" is no duration such as "1s" or "250ms", and no number of seconds`,
 		`{"op":"subscribe","id":7,"query":"m"}`:                    `bad frame: "id" can't be a JSON number`,

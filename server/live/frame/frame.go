@@ -93,7 +93,7 @@ func (t Time) MarshalJSON() ([]byte, error) {
 func (t *Time) UnmarshalJSON(b []byte) error {
 	sec, err := strconv.ParseFloat(string(b), 64)
 	if err != nil || math.Abs(sec) > 1e12 || math.IsNaN(sec) {
-		return fmt.Errorf("%s is not a time in Unix seconds", b)
+		return fmt.Errorf("%s is not a time in Unix seconds, such as 1763900000.25", b)
 	}
 	*t = Time(math.Round(sec * 1000))
 	return nil
