@@ -94,6 +94,9 @@ type identity struct {
 	}
 }
 
+// identityRemedy is what to do about an identity that is damaged: nobody else has it.
+const identityRemedy = "empty the whole folder for the node to come in as a new one, which gets its data from the others; where there are none, restore a backup"
+
 // loadIdentity reads the folder's identity or makes a new one.
 func loadIdentity(o *Options) (*identity, error) {
 	id := &identity{fs: o.FS, dir: o.Dir}
@@ -112,15 +115,16 @@ func loadIdentity(o *Options) (*identity, error) {
 		return nil, err
 	}
 	if err := json.Unmarshal(b, &id.mu.self); err != nil {
-		return nil, fmt.Errorf("%w: %s is damaged (%w): bring it back, or empty the folder for the node to come in as a new one", ErrIdentity, file, err)
+		return nil, fmt.Errorf("%w: %s is damaged (%w): %s", ErrIdentity, file, err, identityRemedy)
 	}
 	switch s := id.get(); {
 	case s.Version != identityVersion:
-		return nil, fmt.Errorf("%w: %s: version %d is not known to this binary", ErrIdentity, file, s.Version)
+		return nil, fmt.Errorf("%w: %s: version %d is not known to this binary: start the strandline that wrote it; if the file is damaged, %s", ErrIdentity, file, s.Version, identityRemedy)
 	case s.Recovering && !o.recovering:
 		return nil, fmt.Errorf("%w: %s: `strandline cluster recover` has begun here and not ended; run it again", ErrIdentity, file)
 	case s.Name != o.Name && !o.recovering:
-		return nil, fmt.Errorf("%w: %s is the folder of node %q, not of %q", ErrIdentity, o.Dir, s.Name, o.Name)
+		return nil, fmt.Errorf("%w: %s is the folder of node %q, not of %q: give cluster-node that name, or this node its own folder; if %s is damaged, %s",
+			ErrIdentity, o.Dir, s.Name, o.Name, file, identityRemedy)
 	}
 	return id, nil
 }

@@ -70,17 +70,21 @@ func (db *DB) writeFormat() error {
 	return vfs.WriteFile(db.opts.FS, path.Join(db.dir, formatName), b)
 }
 
+// formatRemedy is what to do about a FORMAT that can't be used.
+const formatRemedy = "the file may be damaged: bring it back from a backup of this folder or from another node of its cluster, where it is the same; " +
+	"a folder of a newer version needs that version of strandline"
+
 func parseFormat(b []byte) (f format, err error) {
 	if err := json.Unmarshal(b, &f); err != nil {
-		return f, err
+		return f, fmt.Errorf("%w; %s", err, formatRemedy)
 	}
 	switch {
 	case f.Version != formatVersion:
-		return f, fmt.Errorf("data format %d is not known to this binary", f.Version)
+		return f, fmt.Errorf("data format %d is not known to this binary; %s", f.Version, formatRemedy)
 	case f.HashVersion != hashVersion(f.PairLabel):
-		return f, fmt.Errorf("hash version %d is not known to this binary", f.HashVersion)
+		return f, fmt.Errorf("hash version %d is not known to this binary, or does not go with the pair label %q; %s", f.HashVersion, f.PairLabel, formatRemedy)
 	case f.Shards < 1 || f.Shards > 1024:
-		return f, fmt.Errorf("%d shards are not between 1 and 1024", f.Shards)
+		return f, fmt.Errorf("%d shards are not between 1 and 1024; %s", f.Shards, formatRemedy)
 	}
 	return f, nil
 }

@@ -127,6 +127,21 @@ func TestPairLabelOfOldFolder(t *testing.T) {
 	}
 }
 
+// TestDamagedFormat: whatever is wrong with the file, the error says what to do.
+func TestDamagedFormat(t *testing.T) {
+	for _, raw := range []string{"", "{", `{"version":1,"shards":8,"hashVersion":1`, `{"version":3,"shards":8,"hashVersion":1}`, `{"wersion":1,"shards":8,"hashVersion":1}`,
+		`{"version":1,"sjards":8,"hashVersion":1}`, `{"version":1,"shards":"8","hashVersion":1}`, `{"version":1,"shards":8,"hashVersion":9}`} {
+		dir := t.TempDir()
+		name := filepath.Join(dir, formatName)
+		if err := os.WriteFile(name, []byte(raw), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Open(dir, nil); err == nil || !strings.Contains(err.Error(), "bring it back from a backup") || !strings.Contains(err.Error(), name) {
+			t.Errorf("%s: %v", raw, err)
+		}
+	}
+}
+
 // TestUnknownPlacement: a folder whose placement does not go with its hash version is refused.
 func TestUnknownPlacement(t *testing.T) {
 	for _, raw := range []string{

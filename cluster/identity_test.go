@@ -1,0 +1,27 @@
+package cluster
+
+import (
+	"errors"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/strandline-db/strandline/wal/vfs"
+)
+
+// TestDamagedIdentity: whatever is wrong with the file, the error says what to do.
+func TestDamagedIdentity(t *testing.T) {
+	for _, raw := range []string{
+		"", `{`, `{"version":1,"name":"n1","incarnation":"a"`, `{"version":3,"name":"n1","incarnation":"a"}`, `{"wersion":1,"name":"n1","incarnation":"a"}`,
+		`{"version":1,"name":"n3","incarnation":"a"}`, `{"version":1,"oame":"n1","incarnation":"a"}`, `{"version":1,"name":"n1","incarnation":7}`,
+	} {
+		o := &Options{Name: "n1", Dir: t.TempDir(), FS: vfs.OS{}}
+		file := filepath.Join(o.Dir, identityName)
+		if err := vfs.WriteFile(o.FS, file, []byte(raw)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := loadIdentity(o); !errors.Is(err, ErrIdentity) || !strings.Contains(err.Error(), file) || !strings.Contains(err.Error(), "empty the whole folder") {
+			t.Errorf("%s: %v", raw, err)
+		}
+	}
+}
