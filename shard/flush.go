@@ -102,8 +102,7 @@ func (h *head) reviveLocked(s *series, old *store) {
 			st = m.cols.ST[i]
 		}
 		s.active.dropHist(t)
-		s.active.widen(t)
-		s.active.late = append(s.active.late, sample{t: t, v: m.cols.V[i], st: st})
+		s.active.addLate(sample{t: t, v: m.cols.V[i], st: st})
 	}
 	if newer.tail != nil {
 		h.mem.tails.put(newer.tail)

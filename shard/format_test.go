@@ -64,7 +64,7 @@ func TestGolden(t *testing.T) {
 	if _, err := h.apply(1, samplePayload()); err != nil {
 		t.Fatal(err)
 	}
-	if s := h.mu.byNo.get(1); s == nil || s.active.n != 2 || len(s.active.late) != 1 || len(s.active.more.hist) != 2 || s.active.st[0] != 1000 {
+	if s := h.mu.byNo.get(1); s == nil || s.active.n != 2 || len(s.active.late.fresh) != 1 || len(s.active.more.hist) != 2 || s.active.st[0] != 1000 {
 		t.Fatalf("%+v", s)
 	}
 }

@@ -14,16 +14,13 @@ import (
 
 // headMem is what the one writer of a head reuses from sample to sample.
 type headMem struct {
-	enc      chunk.Encoder
-	dec      chunk.Decoder
-	buf      []byte
-	scratch  model.Columns
-	tails    tailPool
-	unsealed struct { // what was decoded last
-		of   []byte // a store's sealed chunks, which are only ever appended to
-		cols model.Columns
-	}
-	bytes int64 // sealed and late bytes of the active generation, roughly
+	enc     chunk.Encoder
+	dec     chunk.Decoder
+	buf     []byte
+	scratch model.Columns
+	tails   tailPool
+	sealed  sealedChunks // looked into last
+	bytes   int64        // sealed and late bytes of the active generation, roughly
 }
 
 // tailPool hands out tails, cut from slabs so that a hundred thousand of them

@@ -19,8 +19,8 @@ func TestLargeRetry(t *testing.T) {
 			t.Fatalf("sample %d again: %v", i, out)
 		}
 	}
-	if h.bytes != before || len(s.active.late) > 0 {
-		t.Errorf("%d bytes before the retry, %d after it, %d samples are late", before, h.bytes, len(s.active.late))
+	if h.bytes != before || s.active.late != nil {
+		t.Errorf("%d bytes before the retry, %d after it, late samples: %v", before, h.bytes, s.active.late)
 	}
 	// What is sealed after that is looked for too.
 	for i := range int64(2 * tailCap) {

@@ -45,7 +45,7 @@ type store struct {
 	minT   int64           // over everything here; valid if any()
 	maxT   int64
 	sealed []byte // sealed chunks, each behind its uvarint length; only ever appended to
-	late   []sample
+	late   *late
 	more   *blobs
 }
 
@@ -69,7 +69,7 @@ func (a *store) dropHist(t int64) bool {
 	return true
 }
 
-func (s *store) any() bool { return s.n > 0 || s.chunks > 0 || len(s.late) > 0 || s.more != nil }
+func (s *store) any() bool { return s.n > 0 || s.chunks > 0 || s.late != nil || s.more != nil }
 
 func (s *store) widen(t int64) {
 	if !s.any() {
@@ -167,32 +167,32 @@ func (s *series) addLate(h *headMem, t int64, v float64, st int64) outcome {
 		s.lastV, s.hidden = v, false
 	}
 	out := stored
-	for i := len(a.late) - 1; i >= 0; i-- {
-		if a.late[i].t == t {
-			if math.Float64bits(a.late[i].v) == math.Float64bits(v) {
-				return duplicate
-			}
-			out = overwritten
-			break
-		}
+	old, ok := a.late.find(t)
+	if !ok {
+		old, ok = a.inOrder(h, t)
 	}
-	if out == stored {
-		if old, ok := a.inOrder(h, t); ok {
-			if math.Float64bits(old) == math.Float64bits(v) {
-				return duplicate
-			}
-			out = overwritten
+	if ok {
+		if math.Float64bits(old) == math.Float64bits(v) {
+			return duplicate
 		}
+		out = overwritten
 	}
-	a.widen(t)
-	a.late = append(a.late, sample{t: t, v: v, st: st})
+	a.addLate(sample{t: t, v: v, st: st})
 	h.bytes += 24
 	return out
 }
 
+func (a *store) addLate(x sample) {
+	a.widen(x.t)
+	if a.late == nil {
+		a.late = &late{}
+	}
+	a.late.add(x)
+}
+
 // hasFloat tells whether the store has a float at t.
 func (a *store) hasFloat(h *headMem, t int64) bool {
-	if slices.ContainsFunc(a.late, func(x sample) bool { return x.t == t }) {
+	if _, ok := a.late.find(t); ok {
 		return true
 	}
 	_, ok := a.inOrder(h, t)
@@ -212,7 +212,7 @@ func (a *store) inOrder(h *headMem, t int64) (float64, bool) {
 	if a.chunks == 0 || t < a.minT {
 		return 0, false
 	}
-	c, err := h.unseal(a)
+	c, err := h.sealed.around(&h.dec, a.sealed, t)
 	if err != nil {
 		return 0, false
 	}
@@ -221,22 +221,6 @@ func (a *store) inOrder(h *headMem, t int64) (float64, bool) {
 		return 0, false
 	}
 	return c.V[i], true
-}
-
-// unseal decodes a store's sealed samples, valid until the next call. A retry asks for
-// the same ones with each of its samples.
-func (h *headMem) unseal(a *store) (*model.Columns, error) {
-	u := &h.unsealed
-	if len(u.of) > 0 && len(u.of) == len(a.sealed) && &u.of[0] == &a.sealed[0] {
-		return &u.cols, nil
-	}
-	u.of = nil
-	u.cols.Reset()
-	if err := a.readSealed(&h.dec, &u.cols); err != nil {
-		return nil, err
-	}
-	u.of = a.sealed
-	return &u.cols, nil
 }
 
 // seal moves the full tail into a chunk.
@@ -310,9 +294,7 @@ func (a *store) read(d *chunk.Decoder, m *merger) error {
 			m.float(p.t, p.v, st)
 		}
 	}
-	for _, x := range a.late {
-		m.float(x.t, x.v, x.st)
-	}
+	a.late.each(func(x sample) { m.float(x.t, x.v, x.st) })
 	if a.more != nil {
 		m.hist = append(m.hist, a.more.hist...)
 	}
@@ -333,6 +315,7 @@ func (a *store) snapshot() *store {
 	} else {
 		c.tail = nil
 	}
+	c.late = a.late.snapshot()
 	if a.more != nil {
 		m := *a.more
 		c.more = &m
