@@ -187,7 +187,11 @@ func (t *transport) beatOnce(id raft.ServerID, target raft.ServerAddress, args *
 	return err
 }
 
-// receiveHeartbeat answers a heartbeat beside Raft's main goroutine, which may be writing.
+// receiveHeartbeat answers a heartbeat beside Raft's main goroutine, which may be writing, if
+// it finds a follower in its term. Any other would change the state and the term under the
+// main goroutine, and is left to that: a leader which waits for something to do would make
+// its next entry in the term of the one that overruled it, and a follower's term could fall
+// back behind one in which the main goroutine has just voted.
 func (t *transport) receiveHeartbeat(d *decoder, respond func([]byte, error)) {
 	req := d.appendRequest()
 	committed, echoed := d.uvarint(), d.echo()
@@ -195,15 +199,18 @@ func (t *transport) receiveHeartbeat(d *decoder, respond func([]byte, error)) {
 		respond(nil, err)
 		return
 	}
-	handle := t.heartbeat.Load()
-	if handle == nil || !isHeartbeat(req) {
+	answers := make(chan raft.RPCResponse, 1)
+	rpc := raft.RPC{Command: req, RespChan: answers}
+	now := echo{t.node.life, uint64(time.Since(t.node.beat.start))}
+	handle, follows := t.heartbeat.Load(), t.follows(req.Term)
+	if handle == nil || !isHeartbeat(req) || !follows && !t.queue(rpc) {
 		respond(nil, errBusy)
 		return
 	}
-	t.node.wg.Go(func() { // joined: a new term is saved, which must not meet a closed log
-		answers := make(chan raft.RPCResponse, 1)
-		(*handle)(raft.RPC{Command: req, RespChan: answers})
-		now := echo{t.node.life, uint64(time.Since(t.node.beat.start))}
+	t.node.wg.Go(func() { // joined: Raft may save a term, which must not meet a closed log
+		if follows {
+			(*handle)(rpc)
+		}
 		a, ok := t.settle(answers, func(b []byte, err error) {
 			if err == nil {
 				b = putEcho(b, now)

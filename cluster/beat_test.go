@@ -78,7 +78,8 @@ func TestBacked(t *testing.T) {
 func TestHeartbeatLate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		consumed := uint64(10)
-		tr := &transport{node: &Node{life: 5, beat: newBeat(time.Second)}, ctx: t.Context(), consumed: func() uint64 { return consumed }}
+		tr := &transport{node: &Node{life: 5, beat: newBeat(time.Second)}, ctx: t.Context(), consumed: func() uint64 { return consumed },
+			follows: func(uint64) bool { return true }}
 		handle := func(rpc raft.RPC) { rpc.Respond(&raft.AppendEntriesResponse{Success: true}, nil) }
 		tr.heartbeat.Store(&handle)
 		beat := func(committed uint64, echoed echo) (said echo) {

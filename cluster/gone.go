@@ -51,8 +51,5 @@ func (g *group) voters() []raft.Server {
 func (t *transport) standNow() {
 	rpc := raft.RPC{Command: &raft.TimeoutNowRequest{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax,
 		ID: []byte(t.node.raftID), Addr: []byte(t.node.name)}}, RespChan: make(chan raft.RPCResponse, 1)}
-	select {
-	case t.rpcs <- rpc:
-	default: // it is busy: the heartbeat decides
-	}
+	_ = t.queue(rpc) // if it is busy the heartbeat decides
 }

@@ -74,7 +74,7 @@ func newGroup(n *Node, id uint64, m machine, log *wal.Log) *group {
 	g.store = &logStore{log: log, id: wal.StreamID(id), fail: n.fail, tap: n.opts.tap, early: g.early, mark: m.mark}
 	g.cached = newCachedStore(g.store, func() int { return cacheBytes / max(1, len(n.ordered())) })
 	g.snaps = &snapshots{m: m, log: g.store}
-	g.trans = &transport{node: n, ctx: g.ctx, group: id, rpcs: make(chan raft.RPC, rpcQueue), consumed: g.fsm.consumed, covers: g.covers, goOn: g.store.goOn, durable: g.store.late.wait,
+	g.trans = &transport{node: n, ctx: g.ctx, group: id, rpcs: make(chan raft.RPC, rpcQueue), consumed: g.fsm.consumed, follows: g.follows, covers: g.covers, goOn: g.store.goOn, durable: g.store.late.wait,
 		committed: g.committed, announce: g.announceOwn}
 	g.join = engine.JoinPayload
 	return g
@@ -129,6 +129,12 @@ func (g *group) early(ls []*raft.Log) bool {
 // leads tells whether this node believes to lead the group, and can.
 func (g *group) leads() bool { return g.raft.State() == raft.Leader && !g.node.stalled() }
 
+// follows tells whether this node is a follower in this term.
+func (g *group) follows(term uint64) bool {
+	r := g.started.Load()
+	return r != nil && r.State() == raft.Follower && r.CurrentTerm() == term
+}
+
 // covers answers a snapshot that says only what this replica's log has; nil if it says
 // more. Raft itself would drop what the log has above it. Success means no more than that
 // the entries up to it are here, which is true in any term.
@@ -139,8 +145,8 @@ func (g *group) covers(req *raft.InstallSnapshotRequest) *raft.InstallSnapshotRe
 	return &raft.InstallSnapshotResponse{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax}, Term: g.raft.CurrentTerm(), Success: true}
 }
 
-// unstick helps a candidate that believes to have a leader. A heartbeat, which Raft
-// handles beside its main goroutine, can set the leader just after that one has cleared
+// unstick helps a candidate that believes to have a leader. A heartbeat, which is
+// handled beside Raft's main goroutine, can set the leader just after that one has cleared
 // it to stand for election. Nothing clears it again: the candidate, if its log is not the
 // longest, loses every election and refuses everyone else its vote since it has a leader.
 // Standing once more as if asked to clears it.

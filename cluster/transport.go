@@ -28,7 +28,8 @@ type transport struct {
 	group     uint64
 	rpcs      chan raft.RPC
 	heartbeat atomic.Pointer[func(raft.RPC)]
-	consumed  func() uint64 // by the state machine
+	consumed  func() uint64          // by the state machine
+	follows   func(term uint64) bool // tells whether this node is a follower in this term
 	covers    func(*raft.InstallSnapshotRequest) *raft.InstallSnapshotResponse
 	goOn      func(*raft.AppendEntriesRequest)
 	durable   func(index uint64) error // waits until the log here holds the group's entries up to it
@@ -197,13 +198,21 @@ func (t *transport) receive(m *message, respond func([]byte, error)) {
 		respond(nil, errBelowFloor)
 		return
 	}
-	select {
-	case t.rpcs <- rpc:
-	default:
+	if !t.queue(rpc) {
 		respond(nil, errBusy)
 		return
 	}
 	go t.settle(answers, respond)
+}
+
+// queue hands a request to Raft's main goroutine; false if too many wait for that.
+func (t *transport) queue(rpc raft.RPC) bool {
+	select {
+	case t.rpcs <- rpc:
+		return true
+	default:
+		return false
+	}
 }
 
 // settle waits for Raft's answer and sends it. Raft answers nothing once it has been
