@@ -79,7 +79,7 @@ func TestOverruledAboveFlush(t *testing.T) {
 		want       bool
 	}{
 		{at.Applied, at.Term, true},
-		{at.Applied, at.Term + 1, false},
+		{at.Applied, at.Term - 1, false},
 		{at.Applied - 1, at.Term, true}, // it is behind the flush, and so agreed on
 	} {
 		req := &raft.AppendEntriesRequest{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(g.node.raftID), Addr: []byte(g.node.name)},

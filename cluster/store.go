@@ -33,6 +33,10 @@ var (
 	_ raft.StableStore       = (*logStore)(nil)
 )
 
+// typeGone is that of an entry of which no more than its index and term is known. It must not
+// go to a follower; see wellFormed.
+const typeGone raft.LogType = 0xff
+
 // errNotFound has the text by which Raft knows a missing key.
 var errNotFound = errors.New("not found")
 
@@ -59,8 +63,8 @@ func (s *logStore) LastIndex() (uint64, error) {
 
 // GetLog implements raft.LogStore. The entry of the last flush is known by its term when it
 // is gone: a leader that overrules all that is above it has no other to agree on, nor a
-// snapshot that covers lets through. Raft asks for no more of it unless it is the first,
-// which a leader sends without a look at what is before it.
+// snapshot that covers lets through. What it held is not known, so it is of typeGone: Raft
+// asks for the entry itself if the log is cut just when it has read the one before.
 func (s *logStore) GetLog(index uint64, l *raft.Log) error {
 	if err := s.late.wait(index); err != nil {
 		return err
@@ -68,7 +72,7 @@ func (s *logStore) GetLog(index uint64, l *raft.Log) error {
 	e, err := s.log.Get(s.id, index)
 	if errors.Is(err, wal.ErrNotFound) {
 		if at, ok := s.mark(); ok && at.Applied == index && index > 1 {
-			*l = raft.Log{Index: index, Term: at.Term}
+			*l = raft.Log{Index: index, Term: at.Term, Type: typeGone}
 			return nil
 		}
 		return raft.ErrLogNotFound

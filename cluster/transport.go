@@ -171,6 +171,10 @@ func (t *transport) receive(m *message, respond func([]byte, error)) {
 	switch m.kind {
 	case kindAppend, kindAnnounce:
 		req := d.appendRequest()
+		if !wellFormed(req) {
+			respond(nil, errMixed)
+			return
+		}
 		t.goOn(req)
 		rpc.Command = req
 	case kindHeartbeat:
@@ -203,6 +207,23 @@ func (t *transport) receive(m *message, respond func([]byte, error)) {
 		return
 	}
 	go t.settle(answers, respond)
+}
+
+var errMixed = errors.New("the request was put together while the sender's log was cut")
+
+// wellFormed tells whether a leader that led all the time, over a log that stayed, can have
+// put a request together. Raft reads the log entry by entry in a goroutine that goes on for a
+// moment when the leader is overruled: then the first entries may be its own, and those behind
+// them what the next leader made of its log; or one is gone behind a flush.
+func wellFormed(r *raft.AppendEntriesRequest) bool {
+	term := r.PrevLogTerm
+	for _, e := range r.Entries {
+		if e.Term < term || e.Type == typeGone {
+			return false
+		}
+		term = e.Term
+	}
+	return term <= r.Term
 }
 
 // queue hands a request to Raft's main goroutine; false if too many wait for that.
