@@ -64,27 +64,17 @@ func (n *Node) answerNode(ctx context.Context, name []byte) ([]byte, error) {
 	return json.Marshal(&was)
 }
 
-// replaced acts on what the map says of this node if this folder is no longer it; then
-// it returns true.
+// replaced acts on what the map, all of it, says of this node if this folder is no longer
+// it; then it returns true. A node is in the map before it hears that it has entered, so
+// another folder there came later, also where this one never had a vote.
 func (n *Node) replaced(was *NodeRecord) bool {
-	me := n.identity.get()
-	switch {
+	switch me := n.identity.get(); {
 	case was.State == stateRemoved:
 		n.gone.Store(true)
 		return true
-	case was.Incarnation != "" && was.Incarnation != me.Incarnation && n.hasVoted(&me):
+	case was.Incarnation != "" && was.Incarnation != me.Incarnation:
 		n.fail(&replacedError{n.name, was.Incarnation, me.Incarnation})
 		return true
-	}
-	return false
-}
-
-// hasVoted tells whether this folder may have voted in a group.
-func (n *Node) hasVoted(me *self) bool {
-	for _, state := range me.Groups {
-		if state == voter {
-			return true
-		}
 	}
 	return false
 }

@@ -16,38 +16,54 @@ import (
 )
 
 // TestOldFolder: a folder that comes back after another took its place is told, and its
-// process stops and says what to do, though no leader speaks to it any more.
+// process stops and says what to do, though no leader speaks to it any more: one that had
+// votes, and one that held no shard and was removed before the name was given again.
 func TestOldFolder(t *testing.T) {
-	c := newTrio(t, Options{})
-	c.mustWrite("n1", 0, 10)
-	c.stop("n3")
-	dir := filepath.Join(c.dir, "n3")
-	if err := os.Rename(dir, dir+".old"); err != nil {
-		t.Fatal(err)
-	}
-	c.start("n3")
-	c.await("the new folder's membership", func() error {
-		if !c.nodes["n3"].node.whole() {
-			return errors.New("not whole")
-		}
-		return nil
+	t.Run("a voter", func(t *testing.T) {
+		c := newTrio(t, Options{})
+		c.mustWrite("n1", 0, 10)
+		c.oldFolderIsTold("n3", func() {})
 	})
-	c.stop("n3")
+	t.Run("without shards", func(t *testing.T) {
+		c := newTrio(t, Options{})
+		c.join("n4", "n1")
+		c.await("the fourth node", c.nodes["n4"].node.Ready)
+		c.oldFolderIsTold("n4", func() {
+			if err := c.nodes["n1"].node.RemoveNode(t.Context(), "n4", true); err != nil {
+				t.Fatal(err)
+			}
+		})
+	})
+}
+
+// oldFolderIsTold has a node come back with a new folder, and then with its old one; down
+// is called before that, while it is down.
+func (c *trio) oldFolderIsTold(name string, down func()) {
+	c.t.Helper()
+	c.stop(name)
+	down()
+	dir := filepath.Join(c.dir, name)
+	if err := os.Rename(dir, dir+".old"); err != nil {
+		c.t.Fatal(err)
+	}
+	c.start(name)
+	c.await("the new folder's membership", func() error { return c.nodes[name].node.Ready() })
+	c.stop(name)
 	if err := errors.Join(os.RemoveAll(dir), os.Rename(dir+".old", dir)); err != nil {
-		t.Fatal(err)
+		c.t.Fatal(err)
 	}
 	failed := make(chan error, 1)
 	c.engine = func(_ string, o *engine.Options) {
 		o.OnFailure = func(err error) { failed <- err }
 	}
-	c.start("n3")
+	c.start(name)
 	select {
 	case err := <-failed:
-		if !errors.Is(err, ErrIdentity) || !errors.Is(err, model.ErrFailed) || !strings.HasPrefix(err.Error(), "cluster: cluster identity: the cluster knows node n3 by another folder since") {
-			t.Fatal(err)
+		if !errors.Is(err, ErrIdentity) || !errors.Is(err, model.ErrFailed) || !strings.HasPrefix(err.Error(), fmt.Sprintf("cluster: cluster identity: the cluster knows node %s by another folder since", name)) {
+			c.t.Fatal(err)
 		}
 	case <-time.After(40 * time.Second):
-		t.Fatalf("nobody told the old folder: %v", c.nodes["n3"].node.Ready())
+		c.t.Fatalf("nobody told the old folder: %v", c.nodes[name].node.Ready())
 	}
 	c.mustWrite("n1", 20, 10)
 }
