@@ -3,6 +3,9 @@ package cluster
 import (
 	"context"
 	"errors"
+	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/hashicorp/raft"
 
@@ -16,6 +19,29 @@ import (
 // node alone, as a manifest of each shard with term 1 and that configuration, and the
 // others, which have empty folders, become members as one that has lost its folder
 // does: the map has them on its list from the start. Until Started is noted the folder is a single node's as well as before.
+
+// mayGrow returns nil unless the data of a single node lies here and a cluster runs
+// already that this node is to be part of: such data can begin a cluster, and not come into
+// one, so that there would be two, each taking writes. Nodes that are away are not waited for.
+func (n *Node) mayGrow(ctx context.Context) error {
+	if n.identity.get().Cluster != "" || !n.holdsSingle() {
+		return nil
+	}
+	if n.opts.Join != "" {
+		return fmt.Errorf("%w: %s holds the data of a single node, which can begin a cluster (cluster-peers) but not enter one (cluster-join): empty it first",
+			ErrIdentity, n.opts.Dir)
+	}
+	for _, name := range slices.Sorted(maps.Keys(n.opts.Peers)) {
+		if name == n.name {
+			continue
+		}
+		if peer, err := n.hello(ctx, name); err == nil && peer.Cluster != "" {
+			return fmt.Errorf("%w: %s holds the data of a single node, which can begin a cluster, but node %s belongs to cluster %s already: empty this folder to enter that one, or, to begin with this one, stop the other nodes and empty theirs",
+				ErrIdentity, n.opts.Dir, name, peer.Cluster)
+		}
+	}
+	return nil
+}
 
 // adoptSingle makes a cluster of its own of a folder that holds the data of a single node.
 func (n *Node) adoptSingle() error {

@@ -2,9 +2,11 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -70,6 +72,41 @@ func TestGrow(t *testing.T) {
 			c.checkAll()
 		})
 	}
+}
+
+// TestGrowBeside: of two folders with the data of single nodes, as after a restore on each
+// host, one begins a cluster. The other does not begin one beside it, nor when it is told to
+// enter: it is empty that a node comes into a cluster.
+func TestGrowBeside(t *testing.T) {
+	c := emptyTrio(t, Options{}, nil)
+	c.single(true)
+	if err := os.CopyFS(filepath.Join(c.dir, "n2"), os.DirFS(filepath.Join(c.dir, "n1"))); err != nil {
+		t.Fatal(err)
+	}
+	c.start("n1")
+	refused := func(want string) {
+		t.Helper()
+		m, err := c.open("n2")
+		if err == nil {
+			err = errors.Join(errors.New("it started"), m.db.Close())
+		}
+		if !errors.Is(err, ErrIdentity) || !strings.Contains(err.Error(), want) {
+			t.Fatalf("got %v, want %q", err, want)
+		}
+	}
+	refused("node n1 belongs to cluster " + c.nodes["n1"].node.identity.get().Cluster)
+	c.joining["n2"] = c.peers["n1"]
+	refused("empty it first")
+	delete(c.joining, "n2")
+	if err := os.RemoveAll(filepath.Join(c.dir, "n2")); err != nil {
+		t.Fatal(err)
+	}
+	c.start("n2")
+	c.start("n3")
+	c.joined("n2")
+	c.joined("n3")
+	c.mustWrite("n2", 5000, 10)
+	c.checkAll()
 }
 
 // TestGrowCrash: the growing breaks off at each of its steps; the folder still serves as

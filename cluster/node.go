@@ -99,9 +99,6 @@ func Start(ctx context.Context, o *Options, r *engine.Replicas) (_ *Node, err er
 	if n.identity, err = loadIdentity(&n.opts); err != nil {
 		return nil, err
 	}
-	if err := n.adoptSingle(); err != nil {
-		return nil, err
-	}
 	me := n.identity.get()
 	n.raftID = serverID(me.Name, me.Incarnation)
 	n.ctx, n.cancel = context.WithCancel(context.WithoutCancel(ctx))
@@ -110,6 +107,12 @@ func Start(ctx context.Context, o *Options, r *engine.Replicas) (_ *Node, err er
 			err = errors.Join(err, n.Close())
 		}
 	}()
+	if err := n.mayGrow(ctx); err != nil {
+		return nil, err
+	}
+	if err := n.adoptSingle(); err != nil {
+		return nil, err
+	}
 	if n.listener, err = n.opts.Network.Listen(n.opts.Listen); err != nil {
 		return nil, err
 	}
