@@ -51,6 +51,9 @@ type Wanted struct {
 	// Held wants it of all replicas here that feeds come from, for those who read feeds.
 	// Otherwise a shard whose leader can't be heard here may be read at another node.
 	Held bool
+	// Metadata wants it of the metadata alone, which lies on every node: nothing is read of
+	// shards.
+	Metadata bool
 }
 
 // Sync returns once a read with the context that it returns gives what is wanted, and how
@@ -58,9 +61,12 @@ type Wanted struct {
 // or no majority within ctx and the commit timeout, and Partial does not allow for it.
 func (n *Node) Sync(ctx context.Context, w Wanted) (context.Context, time.Duration, error) {
 	p := &reading{n: n, wanted: w}
-	var groups []uint64
-	for s := range n.replicas.Len() {
-		groups = append(groups, uint64(s))
+	groups := []uint64{uint64(metaStream)}
+	if !w.Metadata {
+		groups = nil
+		for s := range n.replicas.Len() {
+			groups = append(groups, uint64(s))
+		}
 	}
 	sctx, cancel := n.whileReached(ctx, n.opts.CommitTimeout, groups)
 	defer cancel()

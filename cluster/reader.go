@@ -109,19 +109,12 @@ func (p *reading) sync(ctx context.Context) (time.Duration, error) {
 }
 
 func (p *reading) syncOnce(ctx context.Context) (time.Duration, error) {
-	groups := p.n.serving()
-	p.here = map[int]*group{}
-	for _, g := range groups {
-		p.here[int(g.id)] = g
+	all, elsewhere := p.place()
+	groups, unheard := all, []*group(nil)
+	if !p.wanted.Metadata { // nobody else can be asked for that
+		groups, unheard = p.partUnheard(all)
+		unheard = p.withoutMeta(unheard)
 	}
-	var elsewhere []int
-	for s := range p.n.replicas.Len() {
-		if p.here[s] == nil {
-			elsewhere = append(elsewhere, s)
-		}
-	}
-	groups, unheard := p.partUnheard(groups)
-	unheard = p.withoutMeta(unheard)
 	var age, far time.Duration
 	var past around
 	eg, ctx := errgroup.WithContext(ctx)
@@ -145,6 +138,9 @@ func (p *reading) syncOnce(ctx context.Context) (time.Duration, error) {
 	if err == nil && past.from != nil {
 		p.takeOver(past.from, unheard)
 	}
+	if p.wanted.Metadata && errors.Is(err, errUnheard) {
+		err = errMetaUnheard
+	}
 	if p.wanted.Partial && errors.Is(err, model.ErrUnavailable) && !errors.Is(err, errNoReplica) && !errors.Is(err, errUnheard) {
 		p.mu.Lock()
 		p.mu.lax, p.mu.bad, p.mu.warnings = true, nil, nil // from here on all that have data will do
@@ -153,9 +149,26 @@ func (p *reading) syncOnce(ctx context.Context) (time.Duration, error) {
 		if len(elsewhere) > 0 {
 			return unknownAge, nil
 		}
-		return p.n.Staleness(), nil
+		return stalest(all), nil
 	}
 	return max(age, far, past.age), err
+}
+
+// place notes the replicas here that the read is about, and returns them and the shards that
+// lie elsewhere.
+func (p *reading) place() (here []*group, elsewhere []int) {
+	p.here = map[int]*group{}
+	for _, g := range p.n.serving() {
+		if !p.wanted.Metadata || g.id == uint64(metaStream) {
+			here, p.here[int(g.id)] = append(here, g), g
+		}
+	}
+	for s := range p.n.replicas.Len() {
+		if p.here[s] == nil && !p.wanted.Metadata {
+			elsewhere = append(elsewhere, s)
+		}
+	}
+	return here, elsewhere
 }
 
 // syncAt finds, for each shard, a node that holds it and comes to be as fresh as is wanted.

@@ -294,6 +294,47 @@ func TestWorkFails(t *testing.T) {
 	c.net.isolate(c.peers["n4"], false)
 }
 
+// TestMetadataAlone: a read of metadata needs no shard. It is partial if that was asked for and
+// the metadata's leader is not heard.
+func TestMetadataAlone(t *testing.T) {
+	c, n, _, _ := workless(t)
+	md := model.Metadata{Metric: "m", Type: "counter", Help: "h"}
+	if err := n.Describe(t.Context(), []model.Metadata{md}); err != nil {
+		t.Fatal(err)
+	}
+	read := func(w Wanted) (age time.Duration, warnings []string, err error) {
+		ctx, age, err := n.Sync(t.Context(), w)
+		if err != nil {
+			return age, nil, err
+		}
+		got, err := n.Reader().Metadata(ctx, "m")
+		if err == nil && (len(got) != 1 || got[0] != md) {
+			err = fmt.Errorf("got %v", got)
+		}
+		return age, Warnings(ctx), err
+	}
+	if age, warnings, err := read(Wanted{Level: Linearizable, Metadata: true}); err != nil || len(warnings) > 0 || age != 0 {
+		t.Errorf("%v, %v, %v", age, warnings, err)
+	}
+	c.net.isolate(c.peers["n4"], true)
+	c.await("shards that can't be read", func() error {
+		if _, _, err := n.Sync(t.Context(), Wanted{Level: Stale}); !errors.Is(err, model.ErrUnavailable) {
+			return fmt.Errorf("got %w", err)
+		}
+		return nil
+	})
+	if age, warnings, err := read(Wanted{Level: Stale, Metadata: true}); err != nil || len(warnings) > 0 || age <= 0 {
+		t.Errorf("stale: %v, %v, %v", age, warnings, err)
+	}
+	if _, _, err := read(Wanted{Level: Leader, Metadata: true}); !errors.Is(err, model.ErrUnavailable) {
+		t.Errorf("leader: %v", err)
+	}
+	if _, warnings, err := read(Wanted{Level: Leader, Metadata: true, Partial: true}); err != nil || len(warnings) != 1 || !strings.Contains(warnings[0], "may be older") {
+		t.Errorf("partial: %v, %v", warnings, err)
+	}
+	c.net.isolate(c.peers["n4"], false)
+}
+
 func FuzzWork(f *testing.F) {
 	f.Add(putWork(&workRequest{1, 2, time.Second, []int{1, 5}, []byte("x")}))
 	f.Fuzz(func(t *testing.T, b []byte) {

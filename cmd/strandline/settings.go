@@ -149,7 +149,7 @@ func apiOptions(n *node) *api.Options {
 			if err != nil {
 				return ctx, 0, err
 			}
-			return c.Sync(ctx, cluster.Wanted{Level: level, MaxStaleness: w.MaxStaleness, Applied: w.Applied, Partial: w.Partial})
+			return c.Sync(ctx, cluster.Wanted{Level: level, MaxStaleness: w.MaxStaleness, Applied: w.Applied, Partial: w.Partial, Metadata: w.Metadata})
 		}
 		o.Warnings = cluster.Warnings
 	}

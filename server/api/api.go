@@ -35,6 +35,7 @@ type route struct {
 	post   bool // POST is allowed beside GET
 	noGet  bool // GET is not allowed
 	reads  bool // stored data
+	meta   bool // of it the metadata of metrics alone
 	// only are the parameters that there are, where one that is not known is refused. Where
 	// Prometheus has the path it is not, as there; nil.
 	only []string
@@ -53,7 +54,7 @@ func New(r model.Reader, q *query.Engine, opts *Options) *API {
 		"parse_query":        {handle: a.parseQuery, post: true},
 		"labels":             {handle: a.labelNames, post: true, reads: true},
 		"series":             {handle: a.series, post: true, reads: true},
-		"metadata":           {handle: a.metadata, reads: true},
+		"metadata":           {handle: a.metadata, reads: true, meta: true},
 		"status/buildinfo":   {handle: a.buildInfo},
 		"status/config":      {handle: a.config},
 		"status/flags":       {handle: a.flags},
@@ -134,7 +135,7 @@ func (a *API) serve(rc *fasthttp.RequestCtx, f *form, rt route) {
 	var ans *answer
 	err := f.known(rt.only)
 	if err == nil && rt.reads {
-		ctx, err = a.sync(ctx, f)
+		ctx, err = a.sync(ctx, f, rt.meta)
 	}
 	if err == nil {
 		ans, err = rt.handle(ctx, f)

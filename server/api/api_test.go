@@ -232,3 +232,24 @@ func TestStalenessHeader(t *testing.T) {
 		}
 	}
 }
+
+// TestWhatIsSynced: a read of metadata waits for nothing else.
+func TestWhatIsSynced(t *testing.T) {
+	for path, want := range map[string]bool{"metadata?partial=true": true, "labels?partial=true": false, "query?query=1&partial=true": false} {
+		var got api.Freshness
+		f := newFixture(t, &api.Options{Sync: func(ctx context.Context, w api.Freshness) (context.Context, time.Duration, error) {
+			got = w
+			return ctx, 0, nil
+		}})
+		res, err := f.client.Get("http://x/api/v1/" + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := res.Body.Close(); err != nil || res.StatusCode != http.StatusOK {
+			t.Fatal(res.Status, err)
+		}
+		if got.Metadata != want || !got.Partial {
+			t.Errorf("%s: %+v", path, got)
+		}
+	}
+}

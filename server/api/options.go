@@ -60,6 +60,7 @@ type Freshness struct {
 	MaxStaleness time.Duration // 0: any age
 	Applied      model.Applied // writes that it must see
 	Partial      bool          // parts that can't be reached may be left out
+	Metadata     bool          // it reads the metadata of metrics and nothing else
 }
 
 // BuildInfo describes the build. There is no list of features: one would make

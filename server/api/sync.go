@@ -33,13 +33,14 @@ func (a *API) Fresh(ctx context.Context, rc *fasthttp.RequestCtx) (context.Conte
 	return ctx, asked, err
 }
 
-// sync waits until the data is as fresh as the request asks for, and returns the context
-// to read it with.
-func (a *API) sync(ctx context.Context, f *form) (context.Context, error) {
+// sync waits until the data, or the metadata alone, is as fresh as the request asks for, and
+// returns the context to read it with.
+func (a *API) sync(ctx context.Context, f *form, meta bool) (context.Context, error) {
 	w, err := a.freshness(f)
 	if err != nil {
 		return ctx, err
 	}
+	w.Metadata = meta
 	return a.await(ctx, f.rc, w)
 }
 
