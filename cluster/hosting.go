@@ -168,7 +168,7 @@ func (n *Node) stopGroup(id uint64) error {
 // member again, it must not vote twice in a term.
 func (n *Node) wipe(id uint64) error {
 	if id != uint64(metaStream) {
-		if err := n.replicas.Shard(int(id)).Wipe(); err != nil {
+		if err := n.replicas.Shard(int(id)).Wipe(n.ctx); err != nil {
 			return err
 		}
 	}

@@ -54,7 +54,7 @@ func (m *shardMachine) mark() (engine.Mark, bool) {
 
 // offer's data: the node to fetch blocks from, behind its length, and the engine's offer.
 func (m *shardMachine) offer() ([]byte, engine.Mark, func(), error) {
-	o, err := m.r.Offer()
+	o, err := m.r.Offer(m.node.ctx)
 	if err != nil {
 		return nil, engine.Mark{}, nil, err
 	}

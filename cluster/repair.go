@@ -132,7 +132,7 @@ func (n *Node) offer(shard, least uint64) ([]byte, error) {
 	if shard >= uint64(n.replicas.Len()) {
 		return nil, errMessage
 	}
-	o, err := n.replicas.Shard(int(shard)).Offer()
+	o, err := n.replicas.Shard(int(shard)).Offer(n.ctx)
 	if err != nil {
 		return nil, err
 	}

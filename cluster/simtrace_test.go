@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -198,7 +199,7 @@ func (p *runTap) blocks(shard uint64, r *engine.Replica) (files [][]byte, err er
 // found notes an installed shard that a node starts with: of an install that a crash has
 // cut short there is no other event.
 func (p *runTap) found(i int, r *engine.Replica) error {
-	o, err := r.Offer()
+	o, err := r.Offer(context.Background())
 	if err != nil {
 		return err
 	}

@@ -228,7 +228,7 @@ func (b *backup) copyHere(ctx context.Context, i int) (_ []shard.CopiedFile, ind
 	if err := b.db.flushShard(ctx, i); err != nil {
 		return nil, 0, err
 	}
-	offer, err := s.Offer()
+	offer, err := s.Offer(ctx)
 	if err != nil {
 		return nil, 0, err
 	}

@@ -178,7 +178,7 @@ func TestBackupLinks(t *testing.T) {
 			}
 			blocks++
 		}
-		if err := s.Wipe(); err != nil {
+		if err := s.Wipe(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}

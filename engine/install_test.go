@@ -23,7 +23,7 @@ func TestInstallResumes(t *testing.T) {
 		from.append(floats(labels.FromStrings("__name__", "m", "i", fmt.Sprint(i)), []int64{start.UnixMilli() - 10*i*day}, []float64{float64(i)}))
 		from.flush()
 	}
-	offer, err := from.shards[0].Offer()
+	offer, err := from.shards[0].Offer(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,5 +82,53 @@ func TestInstallResumes(t *testing.T) {
 	_, got, err2 := to.shards[0].Hash(context.Background())
 	if err := errors.Join(err1, err2); err != nil || got != want {
 		t.Fatalf("hash %x, want %x, %v", got, want, err)
+	}
+}
+
+// TestWaitsForInstall: while an install waits for the blocks of another node, a flush of
+// the shard gives up with its context, and what is asked of the shard is answered.
+func TestWaitsForInstall(t *testing.T) {
+	from, to := newFixture(t, Options{Shards: 1}), newFixture(t, Options{Shards: 1})
+	from.append(floats(labels.FromStrings("__name__", "m"), []int64{start.UnixMilli()}, []float64{1}))
+	from.flush()
+	offer, err := from.shards[0].Offer(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	silent := errors.New("the node does not answer")
+	in, out := make(chan struct{}), make(chan struct{})
+	once := sync.OnceFunc(func() { close(in) })
+	installed := make(chan error)
+	s := to.shards[0]
+	go func() {
+		installed <- s.Install(t.Context(), offer.Data, Mark{Applied: offer.Manifest.Applied, Term: 1},
+			func(context.Context, string, int64, int, func([]byte) error) error { once(); <-out; return silent })
+	}()
+	<-in
+	for name, op := range map[string]func(context.Context) error{
+		"flush": func(ctx context.Context) error { _, err := s.Flush(ctx); return err },
+		"persist": func(ctx context.Context) error {
+			c := s.Freeze()
+			defer s.Unfreeze(c)
+			return s.Persist(ctx, c, Mark{})
+		},
+		"maintain": func(ctx context.Context) error { return s.Maintain(ctx, start) },
+		"offer":    func(ctx context.Context) error { _, err := s.Offer(ctx); return err },
+		"wipe":     s.Wipe,
+	} {
+		ctx, cancel := context.WithCancel(t.Context())
+		if err := op(&asked{Context: ctx, tell: cancel}); !errors.Is(err, context.Canceled) {
+			t.Errorf("%s: got %v", name, err)
+		}
+	}
+	if n := len(s.Blocks()); n != 0 {
+		t.Errorf("%d blocks", n)
+	}
+	close(out)
+	if err := errors.Join(<-installed, offer.Release()); !errors.Is(err, silent) {
+		t.Error(err)
+	}
+	if _, err := s.Flush(t.Context()); err != nil {
+		t.Error(err)
 	}
 }

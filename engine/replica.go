@@ -101,7 +101,7 @@ type Fetch = shard.Fetch
 func (r *Replica) Applied() uint64 { return r.s.Applied() }
 
 // Offer makes an offer of the durable state, to be released.
-func (r *Replica) Offer() (*Offer, error) { return r.s.Offer() }
+func (r *Replica) Offer(ctx context.Context) (*Offer, error) { return r.s.Offer(ctx) }
 
 // ReadBlock appends to dst a piece of a block that an open offer names.
 func (r *Replica) ReadBlock(dst []byte, name string, off int64, n int) ([]byte, error) {
@@ -133,7 +133,7 @@ func (r *Replica) BeginHash() (finish func(context.Context) (index, sum uint64, 
 }
 
 // Wipe makes the replica empty and deletes its files. The caller resets the log.
-func (r *Replica) Wipe() error { return r.s.Wipe() }
+func (r *Replica) Wipe(ctx context.Context) error { return r.s.Wipe(ctx) }
 
 // Bytes returns how much the replica takes, on disk and in memory.
 func (r *Replica) Bytes() int64 {

@@ -322,7 +322,7 @@ func TestFeedTellsOfInstall(t *testing.T) {
 	from.flush()
 	to.append(floats(ls, []int64{at}, []float64{9}))
 	feed := to.subscribe(&model.FeedRequest{Matchers: []*labels.Matcher{equalName("m")}})
-	offer, err := from.shards[0].Offer()
+	offer, err := from.shards[0].Offer(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

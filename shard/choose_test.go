@@ -349,7 +349,7 @@ func (w *pairWorld) work(r *pairReplica) {
 func (w *pairWorld) borrow(r, from *pairReplica) {
 	w.t.Helper()
 	ctx := context.Background()
-	offer, err := from.Offer()
+	offer, err := from.Offer(ctx)
 	w.must(err)
 	defer func() { w.must(offer.Release()) }()
 	fetch := func(_ context.Context, name string, off int64, n int, use func([]byte) error) error {

@@ -15,8 +15,10 @@ import (
 // old enough from hot to warm and from warm to cold. Each step is one manifest
 // transaction; a crash between two steps leaves nothing to repair.
 func (s *Shard) Maintain(ctx context.Context, now time.Time) error {
-	s.maintain.Lock()
-	defer s.maintain.Unlock()
+	if err := s.maintain.take(ctx); err != nil {
+		return err
+	}
+	defer s.maintain.give()
 	if s.failed != nil {
 		return s.failed
 	}

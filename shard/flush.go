@@ -147,8 +147,10 @@ func (h *head) thawLocked(c *Cut) {
 // longer needed. A failure after the first write is final: the shard must be
 // reopened.
 func (s *Shard) Flush(ctx context.Context) (uint64, error) {
-	s.maintain.Lock()
-	defer s.maintain.Unlock()
+	if err := s.maintain.take(ctx); err != nil {
+		return 0, err
+	}
+	defer s.maintain.give()
 	if s.failed != nil {
 		return 0, s.failed
 	}
@@ -175,10 +177,13 @@ var ErrSuperseded = errors.New("the cut belongs to a state that was replaced")
 
 // Persist writes a frozen generation into hot blocks and records them in the manifest
 // together with m, whose index is that of Freeze or one behind it that changed
-// nothing. A failure is final, as that of Flush.
+// nothing. A failure is final, as that of Flush, but for the end of ctx while the cut waits
+// for other changes of the shard's blocks: it is still to be persisted then, or put back.
 func (s *Shard) Persist(ctx context.Context, c *Cut, m Mark) error {
-	s.maintain.Lock()
-	defer s.maintain.Unlock()
+	if err := s.maintain.take(ctx); err != nil {
+		return err
+	}
+	defer s.maintain.give()
 	if s.failed != nil {
 		return s.failed
 	}

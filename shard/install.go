@@ -32,9 +32,11 @@ type offers struct {
 }
 
 // Offer makes an offer of the shard's durable state.
-func (s *Shard) Offer() (*Offer, error) {
-	s.maintain.Lock()
-	defer s.maintain.Unlock()
+func (s *Shard) Offer(ctx context.Context) (*Offer, error) {
+	if err := s.maintain.take(ctx); err != nil {
+		return nil, err
+	}
+	defer s.maintain.give()
 	if bad := s.quarantined(); len(bad) > 0 {
 		return nil, fmt.Errorf("shard %d: %w", s.opts.ID, ErrDamaged)
 	}
@@ -111,8 +113,10 @@ func (s *Shard) offered(name string) (*view, *liveBlock) {
 // new state is durable and visible at once, or an error leaves the old one. The
 // caller resets the log to m.Applied afterwards; Open does so if a crash comes first.
 func (s *Shard) Install(ctx context.Context, data []byte, m Mark, fetch Fetch) error {
-	s.maintain.Lock()
-	defer s.maintain.Unlock()
+	if err := s.maintain.take(ctx); err != nil {
+		return err
+	}
+	defer s.maintain.give()
 	if s.failed != nil {
 		return s.failed
 	}

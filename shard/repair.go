@@ -77,8 +77,10 @@ func (s *Shard) quarantined() map[string]bool {
 // damaged one held; what the shard has besides is there twice, the same, until merges
 // join it. Both replicas must have come to the other's index: ErrBehind otherwise.
 func (s *Shard) Repair(ctx context.Context, name string, data []byte, fetch Fetch) error {
-	s.maintain.Lock()
-	defer s.maintain.Unlock()
+	if err := s.maintain.take(ctx); err != nil {
+		return err
+	}
+	defer s.maintain.give()
 	if s.failed != nil {
 		return s.failed
 	}

@@ -1,13 +1,13 @@
 package shard
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math"
 	"path"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 
 	"github.com/strandline-db/strandline/shard/block"
@@ -24,7 +24,7 @@ type Shard struct {
 
 	// maintain is held by whoever changes blocks: a flush, a merge, a move, a cut.
 	// What follows is guarded by it.
-	maintain sync.Mutex
+	maintain turn
 	manifest *Manifest
 	failed   error                    // set after a failed change of files; final
 	durable  atomic.Pointer[Manifest] // as last written, for whoever does not hold maintain
@@ -41,7 +41,7 @@ func Open(o Options) (_ *Shard, err error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
-	s := &Shard{opts: o, head: newHead()}
+	s := &Shard{opts: o, head: newHead(), maintain: newTurn()}
 	for _, dir := range []string{o.Dir, o.WarmDir, o.ColdDir} {
 		if err := o.FS.MkdirAll(dir); err != nil {
 			return nil, err
@@ -278,13 +278,6 @@ func (s *Shard) Applied() uint64 {
 	return s.head.shown.Load()
 }
 
-// Flushed returns the log index that the manifest covers.
-func (s *Shard) Flushed() uint64 {
-	s.maintain.Lock()
-	defer s.maintain.Unlock()
-	return s.manifest.Applied
-}
-
 // Stats describe a shard at one moment.
 type Stats struct {
 	Counts
@@ -319,8 +312,10 @@ func (s *Shard) Stats() Stats {
 // Close closes the shard's files. The caller has flushed it, or the log has what
 // it holds.
 func (s *Shard) Close() error {
-	s.maintain.Lock()
-	defer s.maintain.Unlock()
+	if err := s.maintain.take(context.Background()); err != nil {
+		return err
+	}
+	defer s.maintain.give()
 	old := s.live.swap(newView(nil))
 	if old == nil {
 		return nil
@@ -330,9 +325,7 @@ func (s *Shard) Close() error {
 
 // Blocks lists the live blocks.
 func (s *Shard) Blocks() []BlockRef {
-	s.maintain.Lock()
-	defer s.maintain.Unlock()
-	return slices.Clone(s.manifest.Blocks)
+	return slices.Clone(s.durable.Load().Blocks)
 }
 
 // Manifest returns the shard's durable state; what it points to must not be changed.

@@ -1,15 +1,18 @@
 package shard
 
 import (
+	"context"
 	"fmt"
 	"math"
 )
 
 // Wipe makes the shard empty, as it was when it was made, and deletes its files. What
 // reads from them goes on until it is done. The caller resets the log. Idempotent.
-func (s *Shard) Wipe() error {
-	s.maintain.Lock()
-	defer s.maintain.Unlock()
+func (s *Shard) Wipe(ctx context.Context) error {
+	if err := s.maintain.take(ctx); err != nil {
+		return err
+	}
+	defer s.maintain.give()
 	if s.failed != nil {
 		return s.failed
 	}
