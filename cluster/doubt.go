@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"path"
 	"slices"
 	"time"
@@ -363,7 +364,8 @@ func tailOf(log *wal.Log, id uint64, m machine) (t tail, err error) {
 }
 
 // answerTails is asked for by a node that doubts its log. This one may do so too; once
-// it goes on, its floors are what it stands for.
+// it goes on, its floors are what it stands for. A leader's entries that are late here may
+// have been acknowledged and lost by the one that asks, and count as soon as they are not.
 func (n *Node) answerTails() ([]byte, error) {
 	n.mu.Lock()
 	t := n.mu.tails
@@ -374,6 +376,9 @@ func (n *Node) answerTails() ([]byte, error) {
 		}
 		t = &tails{id: n.raftID, groups: map[uint64]tail{}}
 		for _, g := range n.ordered() {
+			if err := g.store.late.wait(math.MaxUint64); err != nil {
+				return nil, err
+			}
 			x, err := tailOf(n.replicas.Log(), g.id, g.machine)
 			if err != nil {
 				return nil, err

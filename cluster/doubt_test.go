@@ -1,6 +1,9 @@
 package cluster
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"math/rand/v2"
 	"path"
 	"path/filepath"
@@ -252,4 +255,53 @@ func FuzzTails(f *testing.F) {
 			membersOf(x, map[raft.ServerID]*tails{"other": x})
 		}
 	})
+}
+
+// TestTailsAwaitLate: a leader does not say how far its log goes before it has made durable
+// what it has sent out: the one that asks may have acknowledged that and lost it, and its word
+// counts when the leader's log has come to it.
+func TestTailsAwaitLate(t *testing.T) {
+	c := newTrio(t, Options{})
+	c.mustWrite("n1", 0, 10)
+	leader, follower := c.leaderOf(0)
+	l, f := c.nodes[leader], c.nodes[follower].node
+	release := make(chan struct{})
+	l.hang.Store(&release)
+	durable := l.node.replicas.Log().Last(0)
+	g := l.node.group(0)
+	entry := until(g, g.raft.Apply(g.join(nil, nil), time.Second))
+	ended := func() uint64 {
+		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		defer cancel()
+		b, err := f.link(leader).call(ctx, kindTails, 0, nil)
+		if err != nil {
+			return 0
+		}
+		said, err := parseTails(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return said.groups[0].end.Index
+	}
+	c.await("the follower to have the entry", func() error {
+		if f.replicas.Log().Last(0) <= durable {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	if end := ended(); end != 0 && end <= durable {
+		t.Errorf("the leader says that its log ends at %d, while a follower has what it sent behind that", end)
+	}
+	l.hang.Store(nil)
+	close(release)
+	if err := entry.Error(); err != nil {
+		t.Log(err) // it was away for too long, on a slow machine
+	}
+	c.await("the leader's answer", func() error {
+		if end := ended(); end <= durable {
+			return fmt.Errorf("ends at %d", end)
+		}
+		return nil
+	})
+	c.checkAll()
 }
