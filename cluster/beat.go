@@ -168,9 +168,13 @@ func (t *transport) sendHeartbeat(id raft.ServerID, target raft.ServerAddress, a
 }
 
 // beatOnce sends a heartbeat and takes in its answer. What has been committed since the
-// last one but one and not told is announced: Raft itself takes its CommitTimeout.
+// last one but one and not told is announced: Raft itself takes its CommitTimeout. A leader
+// that can't answer for its commit index says nothing of how fresh the follower is.
 func (t *transport) beatOnce(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, echoed echo, resp *raft.AppendEntriesResponse) error {
-	committed, sent := t.committed(), time.Now()
+	committed, sent := t.led(args.Term), time.Now()
+	if committed == 0 {
+		echoed = echo{}
+	}
 	if t.told.rests(target, committed) {
 		t.announce(committed, target)
 	}

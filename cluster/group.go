@@ -75,7 +75,7 @@ func newGroup(n *Node, id uint64, m machine, log *wal.Log) *group {
 	g.cached = newCachedStore(g.store, func() int { return cacheBytes / max(1, len(n.ordered())) })
 	g.snaps = &snapshots{m: m, log: g.store}
 	g.trans = &transport{node: n, ctx: g.ctx, group: id, rpcs: make(chan raft.RPC, rpcQueue), consumed: g.fsm.consumed, follows: g.follows, covers: g.covers, goOn: g.store.goOn, durable: g.store.late.wait,
-		committed: g.committed, announce: g.announceOwn}
+		led: g.ledIndex, announce: g.announceOwn}
 	g.join = engine.JoinPayload
 	return g
 }
@@ -235,12 +235,20 @@ func (g *group) settleEntry(e *entry) {
 	g.node.announcements.add(g, place{a.term, e.future.Index()})
 }
 
-// committed returns the group's commit index as far as this node knows.
-func (g *group) committed() uint64 {
-	if r := g.started.Load(); r != nil {
-		return r.CommitIndex()
+// ledIndex returns an index within which all lies that was acknowledged before the call, as far
+// as this node can tell as the leader of a term: 0 if it is not, or if no entry of the term has
+// come by, before which it does not know what earlier leaders have committed. That it leads is
+// looked at last: what a later leader has committed is not to be told in this term's name.
+func (g *group) ledIndex(term uint64) uint64 {
+	r := g.started.Load()
+	if r == nil || g.fsm.term() < term {
+		return 0
 	}
-	return 0
+	index := r.CommitIndex()
+	if !g.leads() || r.CurrentTerm() != term {
+		return 0
+	}
+	return index
 }
 
 // raftError is Raft's error as ours. All of them may mean that the entry is in the

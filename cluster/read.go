@@ -214,7 +214,7 @@ func (n *Node) readIndexes(ctx context.Context, groups []*group, level Level) (i
 	for i, g := range groups {
 		terms[i] = g.raft.CurrentTerm()
 		if g.leads() && g.fsm.wait(ctx, 0, terms[i]) == nil {
-			indexes[i] = g.raft.CommitIndex()
+			indexes[i] = g.ledIndex(terms[i])
 		}
 	}
 	if level == Linearizable {
@@ -348,9 +348,10 @@ func (f *freshness) age(now time.Time, consumed uint64) time.Duration {
 }
 
 // staleness returns how old this replica's state may be: a leader may have been
-// overruled since a majority followed it for sure.
+// overruled since a majority followed it for sure, and knows no more than a follower before
+// an entry of its term has come by.
 func (g *group) staleness(now time.Time) time.Duration {
-	if g.leads() {
+	if g.leads() && g.fsm.term() >= g.raft.CurrentTerm() {
 		at := g.trans.told.backed(g.voters(), g.node.raftID, g.raft.CurrentTerm(), now)
 		if at.IsZero() {
 			return g.node.opts.Heartbeat // it has just been elected

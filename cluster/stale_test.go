@@ -3,6 +3,8 @@ package cluster
 import (
 	"context"
 	"errors"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -39,4 +41,72 @@ func TestStaleAfterLeading(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// noopTap holds the entry with which a leader begins its term, of the first shard.
+type noopTap struct {
+	held    atomic.Bool
+	release chan struct{}
+}
+
+func (x *noopTap) stored(group uint64, logs []*raft.Log) func(error) {
+	if group == 0 && logs[0].Type == raft.LogNoop && x.held.Load() {
+		<-x.release
+	}
+	return func(error) {}
+}
+
+func (*noopTap) deleted(uint64, uint64, uint64) func(error) { return func(error) {} }
+
+func (*noopTap) machine(_ uint64, m machine) machine { return m }
+
+// TestStaleBeforeFirstEntry: a new leader does not know what is committed before an entry of
+// its own term is, however often it hears from a majority: what it has, and its follower, is
+// as old as the last word of the leader before it.
+func TestStaleBeforeFirstEntry(t *testing.T) {
+	x := &noopTap{release: make(chan struct{})}
+	release := sync.OnceFunc(func() { close(x.release) })
+	c := newTrio(t, Options{tap: x})
+	t.Cleanup(release) // before the nodes are stopped
+	c.mustWrite("n1", 0, 10)
+	old, _ := c.leaderOf(0)
+	x.held.Store(true)
+	c.stop(old)
+	down := time.Now()
+	var leader, follower *group
+	c.await("another leader", func() error {
+		for _, m := range c.nodes {
+			if g := m.node.group(0); g.raft.State() == raft.Leader {
+				leader = g
+			} else {
+				follower = g
+			}
+		}
+		if leader == nil {
+			return errors.New("none yet")
+		}
+		return nil
+	})
+	var sent time.Time
+	for beats := range 4 {
+		c.await("a heartbeat", func() (err error) {
+			leader.trans.told.change(raft.ServerAddress(follower.node.name), func(f *toldOne) {
+				if f.term != leader.raft.CurrentTerm() || f.sent.Equal(sent) {
+					err = errors.New("none answered since")
+				}
+				sent = f.sent
+			})
+			return err
+		})
+		for _, g := range []*group{leader, follower} {
+			now := time.Now()
+			if age := g.staleness(now); age < now.Sub(down) {
+				t.Fatalf("after %d more heartbeats what %s has is taken to be %v old, and no leader has committed anything for %v", beats, g.node.name, age, now.Sub(down))
+			}
+		}
+	}
+	release()
+	c.start(old)
+	c.mustWrite(old, 10, 10)
+	c.checkAll()
 }

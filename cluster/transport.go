@@ -34,7 +34,7 @@ type transport struct {
 	goOn      func(*raft.AppendEntriesRequest)
 	durable   func(index uint64) error // waits until the log here holds the group's entries up to it
 	told      told
-	committed func() uint64 // by the group, as far as is known here
+	led       func(term uint64) uint64 // see group.ledIndex
 	// announce tells a follower that an entry is committed, if it is one of this term.
 	announce func(index uint64, to raft.ServerAddress)
 	fresh    freshness
