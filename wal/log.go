@@ -48,7 +48,7 @@ type Log struct {
 	offline bool // being verified, not opened
 	healing bool // opened once more, after putAside
 
-	writing atomic.Int64 // when the write under way began, in nanoseconds; 0: none is
+	writing atomic.Int64 // when what is asked of the disk now was begun, in nanoseconds; 0: nothing is
 
 	statsMu sync.Mutex
 	stats   Stats
@@ -296,7 +296,7 @@ func (l *Log) writeBatch(b *batch) (err error) {
 	if len(b.buf) == batchHeader {
 		return nil
 	}
-	l.writing.Store(time.Now().UnixNano())
+	l.beginWriting()
 	defer l.writing.Store(0)
 	if l.off+int64(len(b.buf)) > l.opts.SegmentSize && l.off > segmentHeader {
 		if err := l.nextSegment(); err != nil {
@@ -480,8 +480,10 @@ func (l *Log) Streams() []StreamID {
 	return l.st.ids()
 }
 
-// Writing returns for how long the write and fsync under way have lasted; 0 if there
-// is none. A disk that hangs shows here first.
+func (l *Log) beginWriting() { l.writing.Store(time.Now().UnixNano()) }
+
+// Writing returns for how long the write and fsync under way have lasted, or the removal of
+// a segment, which all writers wait for; 0 if there is none. A disk that hangs shows here first.
 func (l *Log) Writing() time.Duration {
 	began := l.writing.Load()
 	if began == 0 {

@@ -26,6 +26,7 @@ func (l *Log) dropSegments() error {
 	if failed != nil || closed {
 		return failed
 	}
+	defer l.writing.Store(0)
 	if err := l.copyForward(); err != nil {
 		return l.failLocked(err)
 	}
@@ -39,6 +40,7 @@ func (l *Log) dropSegments() error {
 		return nil
 	}
 	for l.oldest < keep {
+		l.beginWriting() // anew for each: many are no hung disk
 		l.opts.Failpoint("wal-drop-segment")
 		if err := l.fs.Remove(path.Join(l.dir, segmentName(l.oldest))); err != nil {
 			return l.failLocked(err)
@@ -76,6 +78,7 @@ func (l *Log) copyForward() error {
 	}
 	l.stMu.RUnlock()
 	for _, id := range lagging {
+		l.beginWriting()
 		if err := l.copyStream(id); err != nil {
 			return err
 		}
