@@ -324,11 +324,13 @@ type freshness struct {
 	}
 }
 
+// heard notes that all which was committed at a time lies within an index. What is known of a
+// later time stays known.
 func (f *freshness) heard(at time.Time, committed, consumed uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.advanceLocked(consumed)
-	if f.mu.nextAt.IsZero() {
+	if f.mu.nextAt.IsZero() && at.After(f.mu.at) {
 		f.mu.nextAt, f.mu.nextIdx = at, committed
 	}
 	f.advanceLocked(consumed)

@@ -110,3 +110,19 @@ func TestStaleBeforeFirstEntry(t *testing.T) {
 	c.mustWrite(old, 10, 10)
 	c.checkAll()
 }
+
+// TestFreshnessStays: what a late word says of an earlier time does not undo what is known.
+func TestFreshnessStays(t *testing.T) {
+	var f freshness
+	now := time.Now()
+	f.heard(now.Add(-time.Second), 5, 5)
+	f.heard(now.Add(-time.Hour), 5, 5)
+	if age := f.age(now, 5); age != time.Second {
+		t.Errorf("the state is %v old", age)
+	}
+	f.heard(now.Add(-time.Hour), 9, 5) // nor does it keep the next from being heard
+	f.heard(now, 5, 5)
+	if age := f.age(now, 5); age != 0 {
+		t.Errorf("the state is %v old", age)
+	}
+}
