@@ -25,6 +25,7 @@ type entrant struct {
 type admission struct {
 	Cluster   string            `json:"cluster"`
 	Members   map[string]string `json:"members"`
+	Grown     bool              `json:"grown,omitempty"`
 	Addresses map[string]string `json:"addresses"`
 	PairLabel string            `json:"pairLabel,omitempty"`
 }
@@ -62,7 +63,7 @@ func (n *Node) enter(ctx context.Context, me *self, at string) (waits []string, 
 	}
 	n.opts.Logger.Info("cluster: entered", "id", a.Cluster, "by", at)
 	return nil, n.identity.change(func(s *self) {
-		s.Cluster, s.Members, s.Addresses, s.Started = a.Cluster, a.Members, a.Addresses, true
+		s.Cluster, s.Members, s.Grown, s.Addresses, s.Started = a.Cluster, a.Members, a.Grown, a.Addresses, true
 		s.Groups = map[uint64]replicaState{uint64(metaStream): learner}
 	})
 }
@@ -100,7 +101,7 @@ func (n *Node) answerEnter(ctx context.Context, data []byte) ([]byte, error) {
 		n.opts.Logger.Warn("cluster: a node has entered", "node", e.Name, "address", e.Address, "incarnation", e.Incarnation, "was", was.Incarnation)
 	}
 	me := n.identity.get()
-	a := admission{Cluster: me.Cluster, Members: me.Members, Addresses: map[string]string{n.name: n.addr}, PairLabel: label}
+	a := admission{Cluster: me.Cluster, Members: me.Members, Grown: me.Grown, Addresses: map[string]string{n.name: n.addr}, PairLabel: label}
 	for name := range m.nodes {
 		if at := n.book.of(name); len(at) > 0 && name != e.Name {
 			a.Addresses[name] = at[0]

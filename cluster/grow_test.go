@@ -74,6 +74,37 @@ func TestGrow(t *testing.T) {
 	}
 }
 
+// TestGrowWithoutTheFirst: while the node is away whose folder the cluster began with, one that
+// has not come yet is let in by those that have.
+func TestGrowWithoutTheFirst(t *testing.T) {
+	c := emptyTrio(t, Options{}, nil)
+	c.single(true)
+	c.start("n1")
+	c.start("n2")
+	c.join("n4", "n1")
+	for _, name := range []string{"n2", "n4"} {
+		c.await("three that vote for the metadata", func() error {
+			if !c.nodes[name].node.voting(uint64(metaStream)) {
+				return errors.New("not " + name)
+			}
+			return nil
+		})
+	}
+	c.joined("n2")
+	c.stop("n1")
+	c.start("n3")
+	c.await("n3 in the map", func() error {
+		if x := c.nodes["n4"].node.currentMap().nodes["n3"]; x.State != stateMember {
+			return fmt.Errorf("it is %+v", x)
+		}
+		return nil
+	})
+	c.start("n1") // without it the shards have no majority
+	c.await("n3 with all its replicas", c.nodes["n3"].node.Ready)
+	c.mustWrite("n3", 5000, 10)
+	c.checkAll()
+}
+
 // TestGrowBeside: of two folders with the data of single nodes, as after a restore on each
 // host, one begins a cluster. The other does not begin one beside it, nor when it is told to
 // enter: it is empty that a node comes into a cluster.

@@ -43,8 +43,9 @@ type self struct {
 	Members map[string]string `json:"members,omitempty"`
 	// Addresses are those of the nodes when this one entered.
 	Addresses map[string]string `json:"addresses,omitempty"`
-	// Grown says that the cluster began with the folder of a single node, and that the
-	// others come into it with empty ones.
+	// Grown says that the cluster began with the folder of a single node, its only one of
+	// Members, and that the others come into it with empty ones. All nodes know it, so that
+	// any lets the next one in.
 	Grown bool `json:"grown,omitempty"`
 	// Recovering says that Recover has begun and not ended.
 	Recovering bool `json:"recovering,omitempty"`
@@ -67,6 +68,9 @@ const (
 	voter   replicaState = "voter"   // it may have a vote: it must never begin with nothing
 	leaving replicaState = "leaving" // it is a replica no longer, and its files go
 )
+
+// founded tells whether this folder is one of those that formed the cluster.
+func (s *self) founded() bool { return s.Members[s.Name] == s.Incarnation }
 
 // setGroup notes what has become of a replica; "" when nothing is left of it.
 func (id *identity) setGroup(group uint64, state replicaState) error {

@@ -150,7 +150,7 @@ func (n *Node) loadMap() error {
 		me := n.identity.get()
 		names := slices.Sorted(maps.Keys(me.Members))
 		on := names
-		if me.Grown && len(n.opts.Peers) <= replication { // those that are to come
+		if me.Grown && me.founded() && len(n.opts.Peers) <= replication { // those that are to come
 			on = slices.Sorted(maps.Keys(n.opts.Peers))
 		}
 		for i, replicas := range rendezvous(on, len(m.shards)) {
