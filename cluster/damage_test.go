@@ -10,6 +10,7 @@ import (
 
 	"github.com/strandline-db/strandline/engine"
 	"github.com/strandline-db/strandline/shard/model"
+	"github.com/strandline-db/strandline/wal/vfs"
 )
 
 // TestDamagedLog: a node whose log is damaged in its midst starts with what lies before
@@ -93,6 +94,78 @@ func TestDamagedLogOfOne(t *testing.T) {
 		} else if !strings.Contains(err.Error(), "no other node has") {
 			t.Fatal(err)
 		}
+	}
+	if found, err := c.recover("n1", vfs.OS{}, true); err != nil || found.Doubt == "" {
+		t.Fatal(found, err)
+	}
+	c.acked = map[string]map[int64]uint64{}
+	c.start("n1")
+	if aside, err := c.nodes["n1"].node.replicas.Log().Aside(); err != nil || aside {
+		t.Fatalf("parts of the log lie aside still: %v, %v", aside, err)
+	}
+	c.mustWrite("n1", 2000, 10)
+	c.check("n1")
+}
+
+// TestLostLogOfOne: nor when files of the log are missing, all or the last; `cluster recover`
+// goes on without. A last batch that may have been under way keeps no single node from it.
+func TestLostLogOfOne(t *testing.T) {
+	for _, x := range []struct {
+		name        string
+		grown, tail bool
+		lose        func(c *trio, segments []string)
+	}{
+		{"all", false, false, func(c *trio, _ []string) { c.loseLog("n1") }},
+		{"all, of a node that was single", true, false, func(c *trio, _ []string) { c.loseLog("n1") }},
+		{"the last", false, false, func(c *trio, segments []string) {
+			if err := os.Remove(segments[len(segments)-1]); err != nil {
+				c.t.Fatal(err)
+			}
+		}},
+		{"the last batch", false, true, func(c *trio, _ []string) { c.damage("n1", true, 10) }},
+	} {
+		t.Run(x.name, func(t *testing.T) {
+			c := emptyTrio(t, Options{}, nil)
+			c.engine = func(_ string, o *engine.Options) { o.SegmentBytes = 16 << 10 }
+			c.alone = true
+			if x.grown {
+				c.single(true)
+			}
+			c.start("n1")
+			for at := range int64(100) {
+				c.mustWrite("n1", 10000+10*at, 10)
+			}
+			c.flush("n1")
+			flushed := c.acked
+			c.acked = map[string]map[int64]uint64{} // what is lost with the log
+			c.mustWrite("n1", 19000, 10)
+			c.acked = flushed
+			c.stop("n1")
+			segments, err := filepath.Glob(filepath.Join(c.dir, "n1", "wal", "*.wal"))
+			if err != nil || len(segments) == 0 {
+				t.Fatal(segments, err)
+			}
+			x.lose(c, segments)
+			if !x.tail {
+				for range 2 {
+					if m, err := c.open("n1"); err == nil {
+						c.nodes["n1"] = m
+						t.Fatal("it started")
+					} else if !strings.Contains(err.Error(), "no other node has") || !strings.Contains(err.Error(), "strandline cluster recover --data "+filepath.Join(c.dir, "n1")) {
+						t.Fatal(err)
+					}
+				}
+				if found, err := c.recover("n1", vfs.OS{}, true); err != nil || found.Doubt == "" {
+					t.Fatal(found, err)
+				}
+			}
+			for again := range int64(2) {
+				c.start("n1")
+				c.check("n1") // what was flushed
+				c.mustWrite("n1", 20000+100*again, 10)
+				c.stop("n1")
+			}
+		})
 	}
 }
 

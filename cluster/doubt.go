@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"maps"
 	"math"
-	"path"
 	"slices"
 	"time"
 
@@ -21,21 +20,39 @@ import (
 // its vote could make a leader of a node that lacks a committed entry, it could vote
 // twice in a term, or acknowledge to a leader whom its lost vote overruled. Before its
 // groups start it asks the other voters of each group for their terms and the ends of
-// their logs. What it acknowledged and a majority had is then in the log of one of
-// those that answer, if of n voters n-m+1 others do, m being a majority: of three both
-// others. It goes on with
+// their logs, and goes on with
 //   - the highest term anyone knows as its own, in which its vote is spent, and
 //   - a floor: the furthest end of a log among them. A node whose log ends before the
 //     floor gets no vote from this one, this one itself included. So it votes as if it
 //     had that log, which holds whatever of its own is missing.
+//
+// All of them must answer. A majority of five, say, is not enough: a leader that was not
+// asked may count what this node acknowledged, and lost, together with an acknowledgement
+// that one of those asked gives only after its answer. The leader to whom an entry was
+// acknowledged, and the candidate who got a vote, are among those who answer if all do, and
+// know it: an answer waits for entries that the log is about to hold.
+//
+// Who the voters are may be among what is missing here, and one that has answered may
+// know of members who are gone: a node that lost its folder is another member since. The
+// newest configuration that anyone knows to be committed counts, with those behind it in
+// anybody's log: whatever was committed before it is in the log of who knows it. What comes
+// behind the newest that is known was committed by none, since each differs by one voter
+// from the one before, so that those who have answered have a part in every majority of it:
+// of three voters or more. Of two, this node and a member that was to get the third vote
+// may have been one, so members without a vote must answer too. Only if the group
+// had been left to this node alone does no other know of it; what it then lost no other has.
+//
+// What can't be decided so is an operator's to decide: of three nodes one has lost its
+// folder and another the end of its log before the first was taken in anew. They may have
+// been the majority of an entry that the third lacks.
 //
 // It makes no difference how much is missing: of a log damaged in its midst what lies
 // behind the damage is put aside (wal.Options.PutAside), and deleted when the node goes on.
 //
 // Once its own log has come to the floors they are forgotten. Three nodes that lost
 // power at once and all doubt their logs answer each other too: then all that there
-// is is known, and the one whose log goes furthest becomes the leader. An answer of a
-// node in doubt counts only if all voters have answered.
+// is is known, and the one whose log goes furthest becomes the leader. Since then no log
+// may tell of the last change of members, whoever holds the group by the map must answer.
 
 // place is an end of a log.
 type place struct {
@@ -51,7 +68,7 @@ func (p place) before(q place) bool {
 type tail struct {
 	term    uint64 // the current one
 	end     place
-	members []byte // the newest configuration, encoded
+	members []configured // see newestConfigurations; none: they are not known
 }
 
 // tails is what a node says of its groups.
@@ -75,36 +92,33 @@ func (n *Node) reassure(ctx context.Context) error {
 	if err := n.doubtLostLog(); err != nil {
 		return err
 	}
-	why, err := n.replicas.Log().Doubt()
-	if err != nil || why == "" {
+	doubt, err := n.replicas.Log().Doubt()
+	if err != nil || doubt.Why == "" {
 		return err
 	}
-	n.opts.Logger.Error("cluster: this node's log may lack acknowledged entries; asking the others what it must not vote against", "why", why)
+	n.opts.Logger.Error("cluster: this node's log may lack acknowledged entries; asking the others what it must not vote against", "why", doubt.Why)
 	mine, err := n.readTails()
 	if err != nil {
 		return err
 	}
-	for id, g := range mine.groups {
-		if n.outgrown(id, &g) {
-			g.members = nil // to be asked for
-			mine.groups[id] = g
-		}
-	}
-	if err := n.mayGoOn(mine); err != nil {
+	if err := n.mayGoOn(doubt, mine); err != nil {
 		return err
 	}
 	n.setTails(mine)
 	defer n.setTails(nil)
+	defer n.waitsFor("")
 	heard := map[raft.ServerID]*tails{}
 	var logged time.Time
 	for {
 		n.hearTails(ctx, mine, heard)
-		missing := unheard(mine, heard)
+		missing := unheard(mine, heard, n.holders)
 		if len(missing) == 0 {
 			return n.goOn(mine, heard)
 		}
 		if time.Since(logged) > 5*time.Second {
-			n.opts.Logger.Warn("cluster: not taking part before these nodes have said how far their logs go", "missing", missing)
+			why := n.inDoubt(ctx, missing, mine, heard)
+			n.opts.Logger.Warn("cluster: " + why)
+			n.waitsFor(why)
 			logged = time.Now()
 		}
 		select {
@@ -139,23 +153,24 @@ func (n *Node) doubtLostLog() error {
 	return n.alignMeta()
 }
 
-// hearTails asks every member that is known and was not heard.
+// hearTails asks every member that is known. Those that have answered are asked again: the
+// group may have come to other members since.
 func (n *Node) hearTails(ctx context.Context, mine *tails, heard map[raft.ServerID]*tails) {
-	ask := map[raft.ServerAddress]bool{}
-	for _, s := range membersOf(mine, heard) {
-		if s.ID != n.raftID && heard[s.ID] == nil {
-			ask[s.Address] = true
+	ask := map[string]bool{}
+	for id := range mine.groups {
+		for _, s := range membersToHear(id, mine, heard) {
+			ask[string(s.Address)] = true
+		}
+		if mapToHear(id, mine, heard) {
+			for _, name := range n.holders(id) {
+				ask[name] = true
+			}
 		}
 	}
-	unknown := slices.ContainsFunc(slices.Collect(maps.Keys(mine.groups)), func(id uint64) bool { return len(votersOf(id, mine, heard)) == 0 })
-	for name := range n.currentMap().nodes {
-		if unknown && name != n.name { // not even the members of a group are known any more
-			ask[raft.ServerAddress(name)] = true
-		}
-	}
-	for addr := range ask {
+	delete(ask, n.name)
+	for name := range ask {
 		cctx, cancel := context.WithTimeout(ctx, attemptWait)
-		b, err := n.link(string(addr)).call(cctx, kindTails, 0, nil)
+		b, err := n.link(name).call(cctx, kindTails, 0, nil)
 		cancel()
 		if err != nil {
 			continue
@@ -166,65 +181,79 @@ func (n *Node) hearTails(ctx context.Context, mine *tails, heard map[raft.Server
 	}
 }
 
-// membersOf returns the voters of all groups, as far as anyone knows.
-func membersOf(mine *tails, heard map[raft.ServerID]*tails) []raft.Server {
-	var out []raft.Server
-	for id := range mine.groups {
-		out = append(out, votersOf(id, mine, heard)...)
+// configurationsOf returns the configurations of a group that count: the newest that anyone
+// knows to be committed, and those behind it.
+func configurationsOf(id uint64, mine *tails, heard map[raft.ServerID]*tails) []configured {
+	all := slices.Clone(mine.groups[id].members)
+	committed := uint64(0)
+	for _, t := range append(slices.Collect(maps.Values(heard)), mine) {
+		if members := t.groups[id].members; len(members) > 0 {
+			all = append(all, members...)
+			committed = max(committed, members[0].index)
+		}
 	}
-	return out
+	return slices.DeleteFunc(all, func(c configured) bool { return c.index < committed })
 }
 
-// votersOf returns everyone who is a voter of a group in the eyes of one of those heard:
-// the newest change of the members may be among what is missing here.
-func votersOf(id uint64, mine *tails, heard map[raft.ServerID]*tails) []raft.Server {
+// membersToHear returns the members of a group that must answer, this node included.
+func membersToHear(id uint64, mine *tails, heard map[raft.ServerID]*tails) []raft.Server {
 	var out []raft.Server
-	add := func(t *tails) {
-		members := t.groups[id].members
-		if len(members) == 0 {
-			return
+	for _, c := range configurationsOf(id, mine, heard) {
+		voters := slices.DeleteFunc(c.servers(), func(s raft.Server) bool { return s.Suffrage != raft.Voter })
+		if len(voters) < 3 { // one without a vote may have become one of a majority
+			voters = c.servers()
 		}
-		for _, s := range raft.DecodeConfiguration(members).Servers {
-			if s.Suffrage == raft.Voter && !slices.ContainsFunc(out, func(o raft.Server) bool { return o.ID == s.ID }) {
+		for _, s := range voters {
+			if !slices.ContainsFunc(out, func(o raft.Server) bool { return o.ID == s.ID }) {
 				out = append(out, s)
 			}
 		}
 	}
-	add(mine)
-	for _, t := range heard {
-		add(t)
-	}
 	return out
 }
 
-// unheard returns the voters that must still answer.
-func unheard(mine *tails, heard map[raft.ServerID]*tails) (missing []string) {
+// mapToHear tells whether all nodes must answer that hold a group by the map: nobody tells its
+// members, or those who do may all lack the last change of them.
+func mapToHear(id uint64, mine *tails, heard map[raft.ServerID]*tails) bool {
+	cs := configurationsOf(id, mine, heard)
+	return len(cs) == 0 || leftTo(mine.id, cs) ||
+		slices.ContainsFunc(membersToHear(id, mine, heard), func(s raft.Server) bool { t := heard[s.ID]; return t != nil && t.doubts })
+}
+
+// unheard returns who must still answer: members, and nodes of which no member is known. holders
+// are who holds a group by the map.
+func unheard(mine *tails, heard map[raft.ServerID]*tails, holders func(uint64) []string) (missing []string) {
 	for id := range mine.groups {
-		voters := votersOf(id, mine, heard)
-		if len(voters) == 0 && len(heard) == 0 {
-			return []string{"any member"}
-		}
-		if len(voters) == 0 {
-			missing = append(missing, "any member of "+groupName(id))
-			continue
-		}
-		sure, silent := 0, []string(nil)
-		for _, s := range voters {
-			t := heard[s.ID]
-			switch {
-			case s.ID == mine.id:
-			case t == nil || !t.has(id): // or it holds the group no longer
-				silent = append(silent, string(s.ID))
-			case !t.doubts:
-				sure++
+		to := membersToHear(id, mine, heard)
+		for _, s := range to {
+			if t := heard[s.ID]; s.ID != mine.id && (t == nil || !t.has(id)) { // or it holds the group no longer
+				missing = append(missing, string(s.ID))
 			}
 		}
-		if majority := len(voters)/2 + 1; sure < len(voters)-majority+1 {
-			missing = append(missing, silent...)
+		if !mapToHear(id, mine, heard) {
+			continue
+		}
+		for _, name := range holders(id) {
+			if name != nodeOf(mine.id) && !answered(name, id, heard) {
+				missing = append(missing, name)
+			}
+		}
+		if len(to) == 0 {
+			missing = append(missing, "any member of "+groupName(id))
 		}
 	}
 	slices.Sort(missing)
 	return slices.Compact(missing)
+}
+
+// answered tells whether a node has, under whatever id.
+func answered(name string, id uint64, heard map[raft.ServerID]*tails) bool {
+	for _, t := range heard {
+		if nodeOf(t.id) == name && t.has(id) {
+			return true
+		}
+	}
+	return false
 }
 
 // goOn notes the floors and spends the votes, and then ends the doubt.
@@ -266,32 +295,26 @@ func (n *Node) alignMeta() error {
 	return nil
 }
 
-// outgrown tells whether the members that the log gives a group are this node alone, as it
-// once was, while the map has others.
-func (n *Node) outgrown(id uint64, t *tail) bool {
-	m := n.currentMap()
-	if len(t.members) == 0 || id != uint64(metaStream) && id >= uint64(len(m.shards)) {
-		return false
-	}
-	return !slices.ContainsFunc(raft.DecodeConfiguration(t.members).Servers, func(s raft.Server) bool { return s.ID != n.raftID }) &&
-		slices.ContainsFunc(n.holders(id), func(name string) bool { return name != n.name })
-}
-
-// mayGoOn fails if part of the log lies aside and no other node can have it.
-func (n *Node) mayGoOn(mine *tails) error {
-	aside, err := n.replicas.Log().Aside()
-	if err != nil || !aside {
-		return err
+// mayGoOn fails if more than the last batch is in doubt, and no other node has what a group lost.
+func (n *Node) mayGoOn(doubt wal.Doubt, mine *tails) error {
+	if doubt.Tail { // which might have been a batch under way: a single node goes on, too
+		return nil
 	}
 	me := n.identity.get()
 	for id := range mine.groups {
-		voters := votersOf(id, mine, nil)
-		if len(voters) == 1 && voters[0].ID == n.raftID || me.Grown && !me.Started {
-			return fmt.Errorf("the log is damaged, and no other node has %s: bring back the data folder from a backup, or delete the files in %s that end in .damaged to go on without what they hold",
-				groupName(id), path.Join(n.opts.Dir, "wal"))
+		if me.Grown && !me.Started || leftTo(mine.id, configurationsOf(id, mine, nil)) && !slices.ContainsFunc(n.holders(id), func(name string) bool { return name != n.name }) {
+			return fmt.Errorf("%s, and no other node has %s: bring back the data folder from a backup, or run `strandline cluster recover --data %s` to go on without what is lost",
+				doubt.Why, groupName(id), n.opts.Dir)
 		}
 	}
 	return nil
+}
+
+// leftTo tells whether a member is the only voter of one of some configurations.
+func leftTo(id raft.ServerID, cs []configured) bool {
+	return slices.ContainsFunc(cs, func(c configured) bool {
+		return !slices.ContainsFunc(c.servers(), func(s raft.Server) bool { return s.Suffrage == raft.Voter && s.ID != id })
+	})
 }
 
 // furthest joins floors.
@@ -322,37 +345,38 @@ func (n *Node) setTails(t *tails) {
 func (n *Node) readTails() (*tails, error) {
 	log := n.replicas.Log()
 	t := &tails{id: n.raftID, doubts: true, groups: map[uint64]tail{}}
-	newest := map[wal.StreamID][]byte{}
+	logged := map[wal.StreamID]*loggedConfigurations{}
+	for id := range n.allGroups() {
+		logged[wal.StreamID(id)] = &loggedConfigurations{}
+	}
 	if err := log.Replay(func(wal.StreamID) uint64 { return 0 }, func(e *wal.Entry) error {
-		if e.Type == uint8(raft.LogConfiguration) {
-			newest[e.Stream] = slices.Clone(e.Data)
-		}
+		logged[e.Stream].note(&raft.Log{Index: e.Index, Type: raft.LogType(e.Type), Data: e.Data})
 		return nil
 	}); err != nil {
 		return nil, err
 	}
 	for _, m := range n.machines() {
-		g, err := tailOf(log, m.id, m.machine)
+		g, err := tailOf(log, m.id, m.machine, logged[wal.StreamID(m.id)].get(), 0)
 		if err != nil {
 			return nil, err
-		}
-		if c := newest[wal.StreamID(m.id)]; c != nil {
-			g.members = c
 		}
 		t.groups[m.id] = g
 	}
 	return t, nil
 }
 
-// tailOf reads the end of one group's log; its members are those of the last snapshot.
-func tailOf(log *wal.Log, id uint64, m machine) (t tail, err error) {
+// tailOf reads the end of one group's log. Its members are those of the last flush and of
+// the configurations given, up to commit known to be committed.
+func tailOf(log *wal.Log, id uint64, m machine, logged []configured, commit uint64) (t tail, err error) {
 	stream := wal.StreamID(id)
 	if b, ok := log.Value(stream, keyCurrentTerm); ok && len(b) == 8 {
 		t.term = binary.LittleEndian.Uint64(b)
 	}
-	if at, ok := m.mark(); ok {
-		t.end, t.members = place{at.Term, at.Applied}, at.Configuration
+	at, ok := m.mark()
+	if ok {
+		t.end = place{at.Term, at.Applied}
 	}
+	t.members = newestConfigurations(&at, logged, commit)
 	if last := log.Last(stream); last > max(log.Base(stream), t.end.Index) {
 		e, err := log.Get(stream, last)
 		if err != nil {
@@ -379,12 +403,9 @@ func (n *Node) answerTails() ([]byte, error) {
 			if err := g.store.late.wait(math.MaxUint64); err != nil {
 				return nil, err
 			}
-			x, err := tailOf(n.replicas.Log(), g.id, g.machine)
+			x, err := tailOf(n.replicas.Log(), g.id, g.machine, g.store.configurations.get(), g.raft.CommitIndex())
 			if err != nil {
 				return nil, err
-			}
-			if f := g.raft.GetConfiguration(); f.Error() == nil {
-				x.members = raft.EncodeConfiguration(f.Configuration())
 			}
 			if floor := g.trans.floor.Load(); floor != nil && x.end.before(*floor) {
 				x.end = *floor
@@ -394,7 +415,10 @@ func (n *Node) answerTails() ([]byte, error) {
 	}
 	b := putBool(putBytes(nil, t.id), t.doubts)
 	for id, g := range t.groups {
-		b = putBytes(putUvarints(b, id, g.term, g.end.Term, g.end.Index), g.members)
+		b = putUvarints(b, id, g.term, g.end.Term, g.end.Index, uint64(len(g.members)))
+		for _, c := range g.members {
+			b = putBytes(putUvarints(b, c.index), c.data)
+		}
 	}
 	return b, nil
 }
@@ -404,9 +428,13 @@ func parseTails(b []byte) (*tails, error) {
 	t := &tails{id: raft.ServerID(d.bytes()), doubts: d.bool(), groups: map[uint64]tail{}}
 	for len(d.b) > 0 {
 		id := d.uvarint()
-		g := tail{term: d.uvarint(), end: place{d.uvarint(), d.uvarint()}, members: d.bytes()}
-		if len(g.members) > 0 && !configures(g.members) {
-			return nil, errMessage
+		g := tail{term: d.uvarint(), end: place{d.uvarint(), d.uvarint()}}
+		for n := d.uvarint(); n > 0; n-- {
+			c := configured{d.uvarint(), d.bytes()}
+			if d.bad || !configures(c.data) {
+				return nil, errMessage
+			}
+			g.members = append(g.members, c)
 		}
 		t.groups[id] = g
 	}
@@ -462,7 +490,7 @@ func (n *Node) climb() {
 			if g == nil {
 				continue // its replica has gone
 			}
-			t, err := tailOf(n.replicas.Log(), id, g.machine)
+			t, err := tailOf(n.replicas.Log(), id, g.machine, nil, 0)
 			if err != nil || t.end.before(floor) {
 				left[id] = floor
 			}

@@ -205,42 +205,73 @@ func TestPowerCutOnAll(t *testing.T) {
 	}
 }
 
-// TestFloors: of the ends of logs that others tell the furthest is the floor, and who
-// must be heard.
-func TestFloors(t *testing.T) {
-	servers := func(names ...string) []byte {
+// TestWhoMustAnswer: a node in doubt must hear all members of the newest configuration that is
+// known to be committed and of those behind it, and nobody else.
+func TestWhoMustAnswer(t *testing.T) {
+	// members are a configuration: one without a vote ends in "-".
+	members := func(index uint64, names ...string) configured {
 		var c raft.Configuration
 		for _, s := range names {
-			c.Servers = append(c.Servers, raft.Server{ID: raft.ServerID(s), Address: raft.ServerAddress(s + ":1")})
+			id, without := strings.CutSuffix(s, "-")
+			x := raft.Server{ID: raft.ServerID(id), Address: raft.ServerAddress(nodeOf(raft.ServerID(id)))}
+			if without {
+				x.Suffrage = raft.Nonvoter
+			}
+			c.Servers = append(c.Servers, x)
 		}
-		return raft.EncodeConfiguration(c)
+		return configured{index, raft.EncodeConfiguration(c)}
 	}
-	one := func(id raft.ServerID, doubts bool, members []byte) *tails {
-		return &tails{id: id, doubts: doubts, groups: map[uint64]tail{7: {members: members}}}
+	sure := func(id raft.ServerID, cs ...configured) *tails {
+		return &tails{id: id, groups: map[uint64]tail{7: {members: cs}}}
 	}
-	three, five := servers("a", "b", "c"), servers("a", "b", "c", "d", "e")
+	lost := func(id raft.ServerID, cs ...configured) *tails {
+		x := sure(id, cs...)
+		x.doubts = true
+		return x
+	}
+	left := func(id raft.ServerID) *tails { return &tails{id: id, groups: map[uint64]tail{}} }
+	all := func(t ...*tails) []*tails { return t }
+	three, five := members(1, "a", "b", "c"), members(1, "a", "b", "c", "d", "e")
+	without, coming, again := members(20, "a", "b"), members(30, "a", "b", "c@2-"), members(40, "a", "b", "c@2")
 	for _, x := range []struct {
 		name    string
 		mine    *tails
 		heard   []*tails
+		holders string // by the map
 		missing string
 	}{
-		{"none heard", one("a", true, three), nil, "b c"},
-		{"one of two", one("a", true, three), []*tails{one("b", false, three)}, "c"},
-		{"both", one("a", true, three), []*tails{one("b", false, three), one("c", true, three)}, ""},
-		{"five: three sure ones", one("a", true, five), []*tails{one("b", false, five), one("c", false, five), one("d", false, five)}, ""},
-		{"five: one of three in doubt", one("a", true, five), []*tails{one("b", false, five), one("c", true, five), one("d", false, five)}, "e"},
-		{"members unknown", one("a", true, nil), nil, "any member"},
-		{"members unknown here", one("a", true, nil), []*tails{one("b", false, three)}, "c"},
-		{"more members there", one("a", true, servers("a", "b")), []*tails{one("b", false, three)}, "c"},
-		{"alone", one("a", true, servers("a")), nil, ""},
-		{"another folder at the address", one("a", true, three), []*tails{one("b2", false, nil), one("c", false, three)}, "b"},
+		{"none", lost("a", three), nil, "a b c", "b c"},
+		{"one of two", lost("a", three), all(sure("b", three)), "a b c", "c"},
+		{"both", lost("a", three), all(sure("b", three), lost("c", three)), "a b c", ""},
+		{"of five all, since a leader that is not asked counts lost acknowledgements", lost("a", five),
+			all(sure("b", five), sure("c", five), sure("d", five)), "a b c d e", "e"},
+		{"the dead one of five taken out", lost("a", five), all(sure("b", members(9, "a", "b", "c", "d")), sure("c", five), sure("d", five)), "a b c d", ""},
+		{"another folder in the place of one", lost("a", three), all(sure("b", three), sure("c@2")), "a b c", "c"},
+		{"one that holds the group no longer", lost("a", three), all(sure("b", three), left("c")), "a b c", "c"},
+
+		{"one taken out", lost("a", three), all(sure("b", without)), "a b c", ""},
+		{"its removal not known to be committed", lost("a", three), all(sure("b", three, without)), "a b c", "c"},
+		{"taken in anew, without a vote", lost("a", three), all(sure("b", without, coming)), "a b c", "c@2"},
+		{"taken in anew, heard", lost("a", three), all(sure("b", without, coming), sure("c@2")), "a b c", ""},
+		{"with a vote perhaps", lost("a", three), all(sure("b", coming, again)), "a b c", "c@2"},
+		{"with a vote, heard", lost("a", three), all(sure("b", again), sure("c@2", coming, again)), "a b c", ""},
+		{"the one that is back knows most", lost("a", three), all(sure("c@2", again)), "a b c", "b"},
+		{"one that doubts its log knows of none who may have come", lost("a", without), all(lost("b", without)), "a b c", "c"},
+		{"nor does it know that one is gone", lost("a", three), all(lost("b", without)), "a b", ""},
+
+		{"members unknown", lost("a"), nil, "a", "any member of shard 7"},
+		{"members unknown here", lost("a"), all(sure("b", three)), "a b c", "c"},
+		{"more members there", lost("a", without), all(sure("b", members(50, "a", "b", "c"))), "a b", "c"},
+		{"left to this one, then others came", lost("a", members(1, "a")), nil, "a b c", "b c"},
+		{"and one tells of them", lost("a", members(1, "a")), all(sure("b", again)), "a b c", "c@2"},
+		{"alone", lost("a", members(1, "a")), nil, "a", ""},
 	} {
 		heard := map[raft.ServerID]*tails{}
 		for _, h := range x.heard {
 			heard[h.id] = h
 		}
-		if got := strings.Join(unheard(x.mine, heard), " "); got != x.missing {
+		holders := func(uint64) []string { return strings.Fields(x.holders) }
+		if got := strings.Join(unheard(x.mine, heard, holders), " "); got != x.missing {
 			t.Errorf("%s: waits for %q, want %q", x.name, got, x.missing)
 		}
 	}
@@ -248,11 +279,11 @@ func TestFloors(t *testing.T) {
 
 func FuzzTails(f *testing.F) {
 	b := putBool(putBytes(nil, "n1@00"), true)
-	f.Add(putBytes(putUvarints(b, 3, 4, 4, 100), raft.EncodeConfiguration(raft.Configuration{})))
+	f.Add(putBytes(putUvarints(b, 3, 4, 4, 100, 1, 9), raft.EncodeConfiguration(raft.Configuration{})))
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if x, err := parseTails(b); err == nil {
-			membersOf(x, map[raft.ServerID]*tails{"other": x})
+			unheard(x, map[raft.ServerID]*tails{"other": x}, func(uint64) []string { return nil })
 		}
 	})
 }

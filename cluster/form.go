@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -19,6 +20,7 @@ const formWait = 200 * time.Millisecond // between rounds of asking
 // an earlier folder of this node, whose place it takes, or without it. A node that is
 // to join has no peers, and enters.
 func (n *Node) form(ctx context.Context) error {
+	defer n.waitsFor("")
 	var logged time.Time
 	for {
 		me := n.identity.get()
@@ -29,6 +31,7 @@ func (n *Node) form(ctx context.Context) error {
 		if err != nil || waits == nil {
 			return err
 		}
+		n.waitsFor("waiting to become part of a cluster, for " + strings.Join(waits, ", "))
 		if time.Since(logged) > 5*time.Second {
 			n.opts.Logger.Info("cluster: waiting to become part of one", "for", waits)
 			logged = time.Now()

@@ -108,7 +108,10 @@ func (g *group) start(first *raft.Configuration, joining bool) error {
 			return err
 		}
 	}
-	if g.raft, err = raft.NewRaft(c, g.fsm, g.cached, g.store, g.snaps, g.trans); err != nil {
+	g.store.reading.Store(true)
+	g.raft, err = raft.NewRaft(c, g.fsm, g.cached, g.store, g.snaps, g.trans)
+	g.store.reading.Store(false)
+	if err != nil {
 		return err
 	}
 	g.started.Store(g.raft)

@@ -87,7 +87,7 @@ func (n *Node) settle(ctx context.Context, c *raft.Configuration) error {
 		return err
 	}
 	meta := &metaMachine{node: n, r: n.replicas}
-	t, err := tailOf(log, uint64(metaStream), meta)
+	t, err := tailOf(log, uint64(metaStream), meta, nil, 0)
 	if err != nil {
 		return err
 	}

@@ -241,9 +241,14 @@ func (id *identity) admits(g *greeting) error {
 type helloAnswer struct {
 	self
 	PairLabel string `json:"pairLabel,omitempty"`
+	Waits     string `json:"waits,omitempty"` // what the start waits for
 }
 
 // answerHello says who we are.
 func (n *Node) answerHello() ([]byte, error) {
-	return json.Marshal(&helloAnswer{n.identity.get(), n.replicas.PairLabel()})
+	a := helloAnswer{self: n.identity.get(), PairLabel: n.replicas.PairLabel()}
+	if why := n.waits.Load(); why != nil {
+		a.Waits = *why
+	}
+	return json.Marshal(&a)
 }

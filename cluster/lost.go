@@ -29,7 +29,7 @@ func (n *Node) dropLost() error {
 		if base <= at.Applied || state == leaving || state == "" { // or its log was about to go
 			continue
 		}
-		t, err := tailOf(log, id, m)
+		t, err := tailOf(log, id, m, nil, 0)
 		if err != nil {
 			return err
 		}

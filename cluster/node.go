@@ -37,10 +37,11 @@ type Node struct {
 	mapped     *signal // the map has changed
 	beat       *beat
 	reach      *reach
-	life       uint64      // of this start: what Sync has brought about ends with it
-	hostSaw    uint64      // of mapped; host's own
-	gone       atomic.Bool // the map says that this node was removed
-	addr       string      // at which the others reach this node
+	life       uint64                 // of this start: what Sync has brought about ends with it
+	hostSaw    uint64                 // of mapped; host's own
+	gone       atomic.Bool            // the map says that this node was removed
+	waits      atomic.Pointer[string] // what the start waits for; see waitsFor
+	addr       string                 // at which the others reach this node
 	book       *book
 	raftID     raft.ServerID
 	identity   *identity

@@ -43,6 +43,9 @@ type Options struct {
 	TrailingLogs uint64
 	// FetchRate bounds the bytes a second of blocks fetched from other nodes. 0: unlimited.
 	FetchRate int64
+	// OnWait is told what Start waits for and what to do if that does not come, and "" when
+	// it waits no longer. It must not block. Nil: nobody asks.
+	OnWait func(why string)
 	// Registerer takes the node's metrics. Nil: none.
 	Registerer prometheus.Registerer
 

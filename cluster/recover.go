@@ -101,7 +101,7 @@ func (n *Node) recover(confirm func(*Survivor) bool) (err error) {
 	if err := n.settle(n.ctx, firstConfiguration(me.Members, 0, n.replicas.Len())); err != nil {
 		return err
 	}
-	if err := n.replicas.Log().ClearDoubt(); err != nil {
+	if err := errors.Join(n.replicas.Log().DropAside(), n.replicas.Log().ClearDoubt()); err != nil {
 		return err
 	}
 	return n.identity.change(func(s *self) { s.Recovering, s.Started = false, true })
@@ -109,7 +109,7 @@ func (n *Node) recover(confirm func(*Survivor) bool) (err error) {
 
 // survivor reads what there is.
 func (n *Node) survivor(me *self) (*Survivor, error) {
-	why, err := n.replicas.Log().Doubt()
+	doubt, err := n.replicas.Log().Doubt()
 	if err != nil {
 		return nil, err
 	}
@@ -117,7 +117,7 @@ func (n *Node) survivor(me *self) (*Survivor, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := &Survivor{Node: me.Name, Cluster: me.Cluster, Doubt: why}
+	out := &Survivor{Node: me.Name, Cluster: me.Cluster, Doubt: doubt.Why}
 	for id := range n.allGroups() {
 		g := SurvivingGroup{Group: groupName(id)}
 		state, tail := me.Groups[id], t.groups[id]
@@ -127,7 +127,7 @@ func (n *Node) survivor(me *self) (*Survivor, error) {
 		at, _ := n.machine(id).mark()
 		g.Flushed, g.Last, g.Term = at.Applied, tail.end.Index, tail.end.Term
 		if len(tail.members) > 0 {
-			for _, s := range raft.DecodeConfiguration(tail.members).Servers {
+			for _, s := range tail.members[len(tail.members)-1].servers() {
 				g.Members = append(g.Members, string(s.ID))
 			}
 		}

@@ -33,9 +33,10 @@ type NodeStatus struct {
 	HTTP     string    `json:"http,omitempty"`
 	State    NodeState `json:"state"`
 	Answers  bool      `json:"answers"`
-	Replicas int       `json:"replicas"` // shards that the map has there
-	Leads    int       `json:"leads"`    // groups
-	Bytes    int64     `json:"bytes"`    // of its replicas, on disk and in memory
+	Waits    string    `json:"waits,omitempty"` // for what its start does
+	Replicas int       `json:"replicas"`        // shards that the map has there
+	Leads    int       `json:"leads"`           // groups
+	Bytes    int64     `json:"bytes"`           // of its replicas, on disk and in memory
 }
 
 // PeerStatus describes another node.
@@ -80,7 +81,7 @@ const statusWait = 500 * time.Millisecond
 func (n *Node) Status(ctx context.Context) Status {
 	me, m := n.identity.get(), n.currentMap()
 	s := Status{Node: me.Name, Cluster: me.Cluster, Staleness: n.Staleness().Seconds(), Plan: m.plan, Moves: m.moves}
-	said := n.askStatuses(ctx, m.members(stateMember, stateDraining))
+	said, waits := n.askStatuses(ctx, m.members(stateMember, stateDraining))
 	for id := range n.allGroups() {
 		g := joinStatuses(groupName(id), said, n.name)
 		if g == nil {
@@ -89,7 +90,9 @@ func (n *Node) Status(ctx context.Context) Status {
 		s.Groups = append(s.Groups, *g)
 	}
 	for _, name := range m.members(stateMember, stateDraining) {
-		s.Nodes = append(s.Nodes, n.nodeStatus(m, name, said))
+		x := n.nodeStatus(m, name, said)
+		x.Waits = waits[name]
+		s.Nodes = append(s.Nodes, x)
 		if name != me.Name {
 			at := append(n.book.of(name), "")[0]
 			s.Peers = append(s.Peers, PeerStatus{Name: name, Address: at, Connected: n.link(name).up()})
@@ -127,12 +130,13 @@ func (n *Node) nodeStatus(m *clusterMap, name string, said map[string][]GroupSta
 	return s
 }
 
-// askStatuses asks nodes, this one too, how their replicas are.
-func (n *Node) askStatuses(ctx context.Context, names []string) map[string][]GroupStatus {
+// askStatuses asks nodes, this one too, how their replicas are, and those that can't tell what
+// their start waits for.
+func (n *Node) askStatuses(ctx context.Context, names []string) (said map[string][]GroupStatus, waits map[string]string) {
 	ctx, cancel := context.WithTimeout(ctx, statusWait)
 	defer cancel()
 	var mu sync.Mutex
-	out := map[string][]GroupStatus{}
+	said, waits = map[string][]GroupStatus{}, map[string]string{}
 	var wg sync.WaitGroup
 	for _, name := range names {
 		wg.Go(func() {
@@ -141,15 +145,21 @@ func (n *Node) askStatuses(ctx context.Context, names []string) map[string][]Gro
 			if err == nil {
 				err = json.Unmarshal(b, &groups)
 			}
+			var there helloAnswer
+			if err != nil {
+				there, _ = n.hello(ctx, name) // or it is down
+			}
+			mu.Lock()
+			defer mu.Unlock()
 			if err == nil {
-				mu.Lock()
-				defer mu.Unlock()
-				out[name] = groups
+				said[name] = groups
+			} else if there.Waits != "" {
+				waits[name] = there.Waits
 			}
 		})
 	}
 	wg.Wait()
-	return out
+	return said, waits
 }
 
 // answerStatus says how the replicas here are.

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"math"
+	"sync/atomic"
 
 	"github.com/hashicorp/raft"
 
@@ -25,6 +26,10 @@ type logStore struct {
 	// mark is the machine's: the entry of the last flush, which GetLog and goOn need.
 	mark func() (engine.Mark, bool)
 	late lateWrites
+	// configurations of the log's end; reading, while Raft starts and reads all that is above
+	// the last flush: then GetLog tells of them.
+	configurations loggedConfigurations
+	reading        atomic.Bool
 }
 
 var (
@@ -82,6 +87,9 @@ func (s *logStore) GetLog(index uint64, l *raft.Log) error {
 		return err
 	}
 	*l = raft.Log{Index: e.Index, Term: e.Term, Type: raft.LogType(e.Type), Data: e.Data}
+	if s.reading.Load() {
+		s.configurations.note(l)
+	}
 	return nil
 }
 
@@ -136,6 +144,9 @@ func (s *logStore) StoreLogs(ls []*raft.Log) error {
 		err = errors.Join(p.Wait(), s.late.wait(math.MaxUint64)) // in the log's order
 	}
 	done(err)
+	if err == nil {
+		s.configurations.note(ls...)
+	}
 	return s.check(err)
 }
 
@@ -157,6 +168,7 @@ func (s *logStore) deleteRange(first, last uint64) error {
 		return err
 	}
 	if last >= s.log.Last(s.id) {
+		s.configurations.cut(first)
 		return s.log.TruncateBack(s.id, first)
 	}
 	return s.log.TruncateFront(s.id, last)

@@ -65,7 +65,7 @@ const (
 	kindNames
 	kindStatus
 	kindHolds
-	kindTails
+	_ // kindTails, of before it told the indexes of configurations
 	kindOffer
 	kindRelease
 	kindFeed      // opens a feed; see feedwire.go
@@ -80,6 +80,7 @@ const (
 	kindRelay    // as kindPropose, for a node that can't reach the leader
 	kindAnnounce // a kindAppend without entries: what is committed
 	kindNode     // what the map says of a node; see replaced.go
+	kindTails    // how far a node's logs go; see doubt.go
 )
 
 // message is one message; its data is the receiver's to keep.

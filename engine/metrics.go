@@ -40,7 +40,7 @@ func figures() []figure {
 		{"strandline_log_fsyncs_total", "Fsyncs of the log.", c, func(s *Stats) float64 { return float64(s.Log.Fsyncs) }},
 		{"strandline_log_written_bytes_total", "Bytes written to the log.", c, func(s *Stats) float64 { return float64(s.Log.Bytes) }},
 		{"strandline_log_segments", "Segments of the log on disk.", g, func(s *Stats) float64 { return float64(s.Log.Segments) }},
-		{"strandline_log_damaged_total", "Times that damage inside the log was put aside when it was opened.", c, func(s *Stats) float64 { return float64(s.Log.Damaged) }},
+		{"strandline_log_damaged_total", "Times that the log was found damaged, other than at its very end, or to lack files when it was opened.", c, func(s *Stats) float64 { return float64(s.Log.Damaged) }},
 		{"strandline_log_torn_tails_total", "Torn tails cut when the log was opened.", c, func(s *Stats) float64 { return float64(s.Log.TornTails) }},
 	}
 }

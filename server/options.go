@@ -23,6 +23,9 @@ type Options struct {
 	Hosts []string
 	// Ready returns nil when a mounted server may get traffic. Nil: it always may.
 	Ready func() error
+	// Waits says what the start waits for of a server that is not mounted yet; empty if for
+	// nothing in particular. Nil: it never does.
+	Waits func() string
 	// Metrics answers /metrics. Nil: there is none.
 	Metrics fasthttp.RequestHandler
 	// Registerer gets the server's own metrics. Nil: they are not exposed.

@@ -144,7 +144,7 @@ func (s *Server) dispatch(ctx *fasthttp.RequestCtx, path string) {
 		}
 		ctx.SetBodyString("ready\n")
 	case h == nil && (path == "/-/ready" || strings.HasPrefix(path, "/api/v1/")):
-		fail(ctx, 503, "unavailable", "not ready: starting or stopping")
+		fail(ctx, 503, "unavailable", "not ready: "+s.waits())
 		ctx.Response.Header.Set("Retry-After", "1")
 	case path == "/api/v1/write":
 		h.ingest.Handle(ctx)
@@ -159,6 +159,16 @@ func (s *Server) ready() error {
 		return nil
 	}
 	return s.o.Ready()
+}
+
+// waits says why the server is not mounted.
+func (s *Server) waits() string {
+	if s.o.Waits != nil {
+		if why := s.o.Waits(); why != "" {
+			return "starting; " + why
+		}
+	}
+	return "starting or stopping"
 }
 
 // fail answers with the error envelope; its arguments need no JSON escapes.

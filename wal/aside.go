@@ -65,14 +65,14 @@ func (l *Log) recoverAround() error {
 	if err := l.recover(); err != nil {
 		return err
 	}
-	l.stats.Damaged++
+	l.countDamage()
 	return nil
 }
 
 // putAside puts all from the damage on aside. The doubt is durable first, and segments go
 // from the last one back: after a crash in its midst there is a doubt or the same damage.
 func (l *Log) putAside(damage *CorruptionError) error {
-	if err := l.SetDoubt(fmt.Sprintf("the log was damaged at byte %d of %s (%v); all from there on lies aside", damage.Offset, path.Base(damage.Path), damage.Err)); err != nil {
+	if err := l.setDoubt(fmt.Sprintf("the log was damaged at byte %d of %s (%v); all from there on lies aside", damage.Offset, path.Base(damage.Path), damage.Err)); err != nil {
 		return err
 	}
 	hex, _ := strings.CutSuffix(path.Base(damage.Path), segmentSuffix)

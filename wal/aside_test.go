@@ -59,9 +59,9 @@ func checkPart(t *testing.T, fsys vfs.FS) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		why, err := l.Doubt()
-		if err != nil || why == "" {
-			t.Fatalf("doubt %q, %v", why, err)
+		doubt, err := l.Doubt()
+		if err != nil || doubt.Why == "" || doubt.Tail {
+			t.Fatalf("doubt %+v, %v", doubt, err)
 		}
 		for s := range StreamID(3) {
 			if life == 1 && l.Last(s) != lasts[s]+1 {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"path"
+	"strings"
 
 	"github.com/strandline-db/strandline/wal/vfs"
 )
@@ -14,20 +15,51 @@ const doubtName = "DOUBT"
 
 const sector = 512 // what a disk writes whole or not at all
 
-// Doubt returns why acknowledged records may be missing at the log's end; empty if
-// nothing says so. It lasts until ClearDoubt, over restarts. A single node can only
-// tell of it; a replica must not vote before it knows what it lacks.
-func (l *Log) Doubt() (string, error) {
-	b, err := vfs.ReadFile(l.fs, path.Join(l.dir, doubtName))
-	if errors.Is(err, fs.ErrNotExist) {
-		return "", nil
-	}
-	return string(b), err
+// Doubt says why acknowledged records may be missing; Why is empty if nothing says so.
+type Doubt struct {
+	Why  string
+	Tail bool // no more than the last batch is, which may have been under way
 }
 
-// SetDoubt notes durably that acknowledged records may be missing.
+// tailOnly is the second line of DOUBT if Doubt.Tail.
+const tailOnly = "\nno more than this"
+
+// Doubt returns why acknowledged records may be missing. It lasts until ClearDoubt, over
+// restarts. A single node can only tell of it; a replica must not vote before it knows
+// what it lacks.
+func (l *Log) Doubt() (Doubt, error) {
+	b, err := vfs.ReadFile(l.fs, path.Join(l.dir, doubtName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return Doubt{}, nil
+	}
+	why, tail := strings.CutSuffix(string(b), tailOnly)
+	return Doubt{why, tail}, err
+}
+
+// SetDoubt notes durably that acknowledged records may be missing: the owner has found that
+// the log lacks what it had. It counts as damage.
 func (l *Log) SetDoubt(why string) error {
+	l.countDamage()
+	return l.setDoubt(why)
+}
+
+// countDamage counts what is found wrong when the log is opened, once.
+func (l *Log) countDamage() {
+	l.statsMu.Lock()
+	defer l.statsMu.Unlock()
+	l.stats.Damaged = 1
+}
+
+func (l *Log) setDoubt(why string) error {
 	return vfs.WriteFile(l.fs, path.Join(l.dir, doubtName), []byte(why))
+}
+
+// doubtTail notes durably that the last batch may be missing, if nothing more is.
+func (l *Log) doubtTail(why string) error {
+	if was, err := l.Doubt(); err != nil || was.Why != "" {
+		return err
+	}
+	return l.setDoubt(why + tailOnly)
 }
 
 // ClearDoubt ends the doubt. Durable on return.

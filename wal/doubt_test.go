@@ -50,11 +50,11 @@ func opened(t *testing.T, fsys vfs.FS) (uint64, string) {
 			t.Error(err)
 		}
 	}()
-	why, err := l.Doubt()
-	if err != nil {
-		t.Fatal(err)
+	doubt, err := l.Doubt()
+	if err != nil || doubt.Tail != (doubt.Why != "") {
+		t.Fatalf("doubt %+v, %v", doubt, err)
 	}
-	return l.Last(1), why
+	return l.Last(1), doubt.Why
 }
 
 func change(t *testing.T, fsys vfs.FS, name string, fn func(f vfs.File)) {

@@ -68,7 +68,7 @@ type Stats struct {
 	Bytes     int64 // written
 	Fsyncs    int64
 	TornTails int64 // cut on start-up: 0 or 1
-	Damaged   int64 // times that damage was put aside on start-up: 0 or 1
+	Damaged   int64 // times that the log was found damaged on start-up, or to lack files: 0 or 1
 }
 
 // Open opens the log in dir, which it makes if there is none, reads it through and

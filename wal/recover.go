@@ -169,7 +169,7 @@ func (l *Log) tornTail(r *segmentReader) error {
 	if l.offline {
 		return nil
 	}
-	return l.SetDoubt(fmt.Sprintf("the last batch of %s, at byte %d, was damaged and has been cut", path.Base(r.path), r.off))
+	return l.doubtTail(fmt.Sprintf("the last batch of %s, at byte %d, was damaged and has been cut", path.Base(r.path), r.off))
 }
 
 // reopen opens the last segment for writing behind off, having zeroed what follows.

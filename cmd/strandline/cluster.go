@@ -71,8 +71,16 @@ func writeStatus(w io.Writer, data json.RawMessage) error {
 		leader, _, _ := strings.Cut(g.Leader, "@")
 		fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%d\t%s\t\t\n", g.Group, leader, g.Term, g.Commit, g.Flushed, membersOf(g))
 	}
-	if err := t.Flush(); err != nil || s.Plan == nil {
+	if err := t.Flush(); err != nil {
 		return err
+	}
+	for _, n := range s.Nodes {
+		if n.Waits != "" {
+			fmt.Fprintf(w, "\nnode %s is starting; %s\n", n.Name, n.Waits)
+		}
+	}
+	if s.Plan == nil {
+		return nil
 	}
 	fmt.Fprintf(w, "\nplan %s (%s) of %s: %s\n", s.Plan.ID, s.Plan.Why, s.Plan.Made.Format(time.RFC3339), s.Plan.State)
 	for i := range s.Moves {

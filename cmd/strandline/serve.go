@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -69,7 +70,8 @@ type node struct {
 	server *server.Server
 	addr   string
 
-	cluster    *cluster.Node // nil: a single node
+	waits      atomic.Pointer[string] // for what the start does; see cluster.Options.OnWait
+	cluster    *cluster.Node          // nil: a single node
 	db         *engine.DB
 	api        *api.API
 	ingest     *ingest.Handler
@@ -177,7 +179,7 @@ func (n *node) listen() (err error) {
 func (n *node) newServer() error {
 	o := &server.Options{
 		Insecure: n.cfg.Insecure, Hosts: n.cfg.Hosts, Registerer: n.reg, Logger: n.log, Audit: n.log.With("log", "audit"),
-		MaxBody: int(n.cfg.MaxBodyBytes), MaxConns: n.cfg.MaxConnections, Ready: n.ready,
+		MaxBody: int(n.cfg.MaxBodyBytes), MaxConns: n.cfg.MaxConnections, Ready: n.ready, Waits: n.waitsFor,
 		Metrics: fasthttpadaptor.NewFastHTTPHandler(promhttp.HandlerFor(n.reg, promhttp.HandlerOpts{EnableOpenMetrics: true})),
 	}
 	var err error
@@ -259,6 +261,14 @@ func (n *node) ready() error {
 		return nil
 	}
 	return n.cluster.Ready()
+}
+
+// waitsFor tells what the start waits for.
+func (n *node) waitsFor() string {
+	if why := n.waits.Load(); why != nil {
+		return *why
+	}
+	return ""
 }
 
 func authOf(c *config.Config) (*auth.Authenticator, error) {

@@ -97,7 +97,7 @@ func replicate(n *node) func(*engine.Replicas) (engine.Committer, error) {
 	return func(r *engine.Replicas) (engine.Committer, error) {
 		o := &cluster.Options{Name: c.ClusterNode, Listen: c.ClusterListen, Advertise: c.ClusterAdvertise, Join: c.ClusterJoin, HTTP: n.addr,
 			Dir: c.Data, Logger: n.log, Heartbeat: c.ClusterHeartbeat, CommitTimeout: c.ClusterCommitTimeout, FetchRate: c.ClusterFetchRate,
-			Registerer: n.reg}
+			Registerer: n.reg, OnWait: func(why string) { n.waits.Store(&why) }}
 		var err error
 		if c.ClusterPeers != "" {
 			if o.Peers, err = cluster.ParsePeers(c.ClusterPeers); err != nil {

@@ -1,0 +1,83 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/raft"
+)
+
+// waitsFor notes what the start of this node waits for, and what is to be done if that does not
+// come; "" when it waits no longer.
+func (n *Node) waitsFor(why string) {
+	n.waits.Store(&why)
+	if n.opts.OnWait != nil {
+		n.opts.OnWait(why)
+	}
+}
+
+// inDoubt says whom a node in doubt waits for, and what to do.
+func (n *Node) inDoubt(ctx context.Context, missing []string, mine *tails, heard map[raft.ServerID]*tails) string {
+	for i, id := range missing {
+		if at := n.otherFolder(ctx, id, heard); at != "" {
+			missing[i] = fmt.Sprintf("%s (%s runs on another folder now)", id, nodeOf(raft.ServerID(id)))
+		}
+	}
+	todo := "`strandline cluster remove NODE --force` takes it out, or this node can start on an empty folder"
+	if alone := lacksMajority(mine, heard, n.holders); len(alone) > 0 {
+		todo = fmt.Sprintf("nothing can tell any more what was acknowledged of %s: stop all nodes, and run `strandline cluster recover` on the folder that goes furthest", strings.Join(alone, ", "))
+	}
+	return fmt.Sprintf("not taking part before these nodes have said how far their logs go: %s. Start them with the folders that they had. If one is gone for good, %s",
+		strings.Join(missing, ", "), todo)
+}
+
+// otherFolder returns as whom the node of a member answers that has another folder now; "": it
+// does not answer, or has the same.
+func (n *Node) otherFolder(ctx context.Context, member string, heard map[raft.ServerID]*tails) raft.ServerID {
+	name, _, full := strings.Cut(member, "@")
+	if !full {
+		return ""
+	}
+	for id := range heard {
+		if nodeOf(id) == name && string(id) != member {
+			return id
+		}
+	}
+	if there, err := n.hello(ctx, name); err == nil && there.Name == name && serverID(name, there.Incarnation) != raft.ServerID(member) {
+		return serverID(name, there.Incarnation)
+	}
+	return ""
+}
+
+// lacksMajority returns the groups for which somebody must still answer and of whose members too
+// few have who don't doubt their logs to be a majority without this node.
+func lacksMajority(mine *tails, heard map[raft.ServerID]*tails, holders func(uint64) []string) (groups []string) {
+	for id := range mine.groups {
+		one := &tails{id: mine.id, groups: map[uint64]tail{id: mine.groups[id]}}
+		cs := configurationsOf(id, mine, heard)
+		if len(unheard(one, heard, holders)) == 0 {
+			continue
+		}
+		lacks := len(cs) == 0
+		for _, c := range cs {
+			voters, sure := 0, 0
+			for _, s := range c.servers() {
+				if s.Suffrage != raft.Voter {
+					continue
+				}
+				voters++
+				if t := heard[s.ID]; t != nil && t.has(id) && !t.doubts {
+					sure++
+				}
+			}
+			lacks = lacks || sure < voters/2+1
+		}
+		if lacks {
+			groups = append(groups, groupName(id))
+		}
+	}
+	slices.Sort(groups)
+	return groups
+}
