@@ -95,7 +95,7 @@ func TestDamagedLogOfOne(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if found, err := c.recover("n1", vfs.OS{}, true); err != nil || found.Doubt == "" {
+	if found, err := c.recover("n1", vfs.NewFault(vfs.OS{}, nil), true); err != nil || found.Doubt == "" {
 		t.Fatal(found, err)
 	}
 	c.acked = map[string]map[int64]uint64{}
@@ -140,6 +140,9 @@ func TestLostLogOfOne(t *testing.T) {
 			c.acked = map[string]map[int64]uint64{} // what is lost with the log
 			c.mustWrite("n1", 19000, 10)
 			c.acked = flushed
+			for range 20 { // of which the metadata's state knows, behind its flush
+				c.putRecord("n1", "before")
+			}
 			c.stop("n1")
 			segments, err := filepath.Glob(filepath.Join(c.dir, "n1", "wal", "*.wal"))
 			if err != nil || len(segments) == 0 {
@@ -155,17 +158,31 @@ func TestLostLogOfOne(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
-				if found, err := c.recover("n1", vfs.OS{}, true); err != nil || found.Doubt == "" {
+				if found, err := c.recover("n1", vfs.NewFault(vfs.OS{}, nil), true); err != nil || found.Doubt == "" {
 					t.Fatal(found, err)
 				}
 			}
 			for again := range int64(2) {
 				c.start("n1")
 				c.check("n1") // what was flushed
+				c.putRecord("n1", fmt.Sprint(again))
 				c.mustWrite("n1", 20000+100*again, 10)
 				c.stop("n1")
 			}
 		})
+	}
+}
+
+// putRecord changes a record by a node, and sees that it did.
+func (c *trio) putRecord(name, value string) {
+	c.t.Helper()
+	n := c.nodes[name].node
+	ch := &model.RecordChange{Changes: []model.Change{{Key: "k", Value: []byte(value)}}}
+	if err := n.ChangeRecords(c.t.Context(), ch); err != nil {
+		c.t.Fatal(err)
+	}
+	if got := n.replicas.Records("k"); len(got) != 1 || string(got[0].Value) != value {
+		c.t.Fatalf("%s: %q was acknowledged, and there is %+v", name, value, got)
 	}
 }
 

@@ -92,8 +92,10 @@ func (n *Node) settle(ctx context.Context, c *raft.Configuration) error {
 		return err
 	}
 	// At least one entry: the metadata is in none, and only behind a log's begin is a
-	// state sent.
-	at := engine.Mark{Applied: max(1, t.end.Index), Term: max(1, t.end.Term), Configuration: conf, ConfigurationIndex: max(1, t.end.Index)}
+	// state sent. And all that the records know of, if the log has lost its end: an entry
+	// of the same number would not be applied.
+	last := max(1, t.end.Index, n.replicas.MetaImage().Applied)
+	at := engine.Mark{Applied: last, Term: max(1, t.end.Term), Configuration: conf, ConfigurationIndex: last}
 	if err := errors.Join((*metaCut)(meta).persist(at), log.Reset(metaStream, at.Applied)); err != nil {
 		return err
 	}

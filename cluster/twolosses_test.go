@@ -197,7 +197,7 @@ func TestTwoLosses(t *testing.T) {
 				t.Fatal("n2 or n3 started")
 			}
 			c.stop("n1")
-			found, err := c.recover(furthest, vfs.OS{}, true)
+			found, err := c.recover(furthest, vfs.NewFault(vfs.OS{}, nil), true)
 			if err != nil {
 				t.Fatal(err)
 			}

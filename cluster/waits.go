@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -20,10 +21,8 @@ func (n *Node) waitsFor(why string) {
 
 // inDoubt says whom a node in doubt waits for, and what to do.
 func (n *Node) inDoubt(ctx context.Context, missing []string, mine *tails, heard map[raft.ServerID]*tails) string {
-	for i, id := range missing {
-		if at := n.otherFolder(ctx, id, heard); at != "" {
-			missing[i] = fmt.Sprintf("%s (%s runs on another folder now)", id, nodeOf(raft.ServerID(id)))
-		}
+	for i, who := range missing {
+		missing[i] += n.whySilent(ctx, who, heard)
 	}
 	todo := "`strandline cluster remove NODE --force` takes it out, or this node can start on an empty folder"
 	if alone := lacksMajority(mine, heard, n.holders); len(alone) > 0 {
@@ -33,22 +32,18 @@ func (n *Node) inDoubt(ctx context.Context, missing []string, mine *tails, heard
 		strings.Join(missing, ", "), todo)
 }
 
-// otherFolder returns as whom the node of a member answers that has another folder now; "": it
-// does not answer, or has the same.
-func (n *Node) otherFolder(ctx context.Context, member string, heard map[raft.ServerID]*tails) raft.ServerID {
-	name, _, full := strings.Cut(member, "@")
-	if !full {
+// whySilent says in brackets why a member, or a node, does not answer; "" if nothing is known.
+func (n *Node) whySilent(ctx context.Context, who string, heard map[raft.ServerID]*tails) string {
+	name := nodeOf(raft.ServerID(who))
+	if !slices.Contains(n.currentMap().members(stateMember, stateDraining, stateRemoved), name) {
 		return ""
 	}
-	for id := range heard {
-		if nodeOf(id) == name && string(id) != member {
-			return id
-		}
+	another := func(id raft.ServerID) bool { return nodeOf(id) == name && string(id) != who && name != who }
+	there, err := n.hello(ctx, name)
+	if err == nil && there.Name == name && another(serverID(name, there.Incarnation)) || slices.ContainsFunc(slices.Collect(maps.Keys(heard)), another) {
+		return fmt.Sprintf(" (%s runs on another folder now)", name)
 	}
-	if there, err := n.hello(ctx, name); err == nil && there.Name == name && serverID(name, there.Incarnation) != raft.ServerID(member) {
-		return serverID(name, there.Incarnation)
-	}
-	return ""
+	return strings.TrimPrefix(n.link(name).awaited(), name)
 }
 
 // lacksMajority returns the groups for which somebody must still answer and of whose members too
