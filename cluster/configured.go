@@ -17,6 +17,21 @@ type configured struct {
 
 func (c *configured) servers() []raft.Server { return raft.DecodeConfiguration(c.data).Servers }
 
+// majority tells whether those voters are one that are.
+func (c *configured) majority(are func(raft.ServerID) bool) bool {
+	voters, n := 0, 0
+	for _, s := range c.servers() {
+		if s.Suffrage != raft.Voter {
+			continue
+		}
+		voters++
+		if are(s.ID) {
+			n++
+		}
+	}
+	return n > voters/2
+}
+
 // newestConfigurations returns, of what a log holds, the newest configuration that is known to
 // be committed, and the one behind it if there is one: a leader changes the members only
 // when the last change is committed, so that all but the newest in any log are.

@@ -51,8 +51,9 @@ import (
 //
 // Once its own log has come to the floors they are forgotten. Three nodes that lost
 // power at once and all doubt their logs answer each other too: then all that there
-// is is known, and the one whose log goes furthest becomes the leader. Since then no log
-// may tell of the last change of members, whoever holds the group by the map must answer.
+// is is known, and the one whose log goes furthest becomes the leader. When a majority is in
+// doubt no log may tell of the last change of members: whoever holds the group by the map
+// must answer.
 
 // place is an end of a log.
 type place struct {
@@ -213,11 +214,12 @@ func membersToHear(id uint64, mine *tails, heard map[raft.ServerID]*tails) []raf
 }
 
 // mapToHear tells whether all nodes must answer that hold a group by the map: nobody tells its
-// members, or those who do may all lack the last change of them.
+// members, or a majority of them may lack the last change.
 func mapToHear(id uint64, mine *tails, heard map[raft.ServerID]*tails) bool {
 	cs := configurationsOf(id, mine, heard)
-	return len(cs) == 0 || leftTo(mine.id, cs) ||
-		slices.ContainsFunc(membersToHear(id, mine, heard), func(s raft.Server) bool { t := heard[s.ID]; return t != nil && t.doubts })
+	return len(cs) == 0 || slices.ContainsFunc(cs, func(c configured) bool {
+		return c.majority(func(s raft.ServerID) bool { t := heard[s]; return s == mine.id || t != nil && t.doubts })
+	})
 }
 
 // unheard returns who must still answer: members, and nodes of which no member is known. holders
@@ -301,20 +303,16 @@ func (n *Node) mayGoOn(doubt wal.Doubt, mine *tails) error {
 		return nil
 	}
 	me := n.identity.get()
-	for id := range mine.groups {
-		if me.Grown && !me.Started || leftTo(mine.id, configurationsOf(id, mine, nil)) && !slices.ContainsFunc(n.holders(id), func(name string) bool { return name != n.name }) {
+	this := func(s raft.ServerID) bool { return s == mine.id }
+	others := func(name string) bool { return name != n.name }
+	for id, g := range mine.groups {
+		alone := slices.ContainsFunc(g.members, func(c configured) bool { return c.majority(this) }) && !slices.ContainsFunc(n.holders(id), others)
+		if alone || me.Grown && !me.Started {
 			return fmt.Errorf("%s, and no other node has %s: bring back the data folder from a backup, or run `strandline cluster recover --data %s` to go on without what is lost",
 				doubt.Why, groupName(id), n.opts.Dir)
 		}
 	}
 	return nil
-}
-
-// leftTo tells whether a member is the only voter of one of some configurations.
-func leftTo(id raft.ServerID, cs []configured) bool {
-	return slices.ContainsFunc(cs, func(c configured) bool {
-		return !slices.ContainsFunc(c.servers(), func(s raft.Server) bool { return s.Suffrage == raft.Voter && s.ID != id })
-	})
 }
 
 // furthest joins floors.
@@ -408,7 +406,7 @@ func (n *Node) answerTails() ([]byte, error) {
 				return nil, err
 			}
 			if floor := g.trans.floor.Load(); floor != nil && x.end.before(*floor) {
-				x.end = *floor
+				x.end, t.doubts = *floor, true // of the members it knows no more than it did
 			}
 			t.groups[g.id] = x
 		}

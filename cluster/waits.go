@@ -51,25 +51,12 @@ func (n *Node) whySilent(ctx context.Context, who string, heard map[raft.ServerI
 func lacksMajority(mine *tails, heard map[raft.ServerID]*tails, holders func(uint64) []string) (groups []string) {
 	for id := range mine.groups {
 		one := &tails{id: mine.id, groups: map[uint64]tail{id: mine.groups[id]}}
-		cs := configurationsOf(id, mine, heard)
 		if len(unheard(one, heard, holders)) == 0 {
 			continue
 		}
-		lacks := len(cs) == 0
-		for _, c := range cs {
-			voters, sure := 0, 0
-			for _, s := range c.servers() {
-				if s.Suffrage != raft.Voter {
-					continue
-				}
-				voters++
-				if t := heard[s.ID]; t != nil && t.has(id) && !t.doubts {
-					sure++
-				}
-			}
-			lacks = lacks || sure < voters/2+1
-		}
-		if lacks {
+		cs := configurationsOf(id, mine, heard)
+		sure := func(s raft.ServerID) bool { t := heard[s]; return t != nil && t.has(id) && !t.doubts }
+		if len(cs) == 0 || slices.ContainsFunc(cs, func(c configured) bool { return !c.majority(sure) }) {
 			groups = append(groups, groupName(id))
 		}
 	}
