@@ -151,11 +151,12 @@ func (n *Node) catchUp(ctx context.Context, level Level, open []*group) error {
 // askReadIndexes asks a node for the indexes of groups that it leads. A 0, or
 // nothing, stands for a group of which it can't tell.
 func (n *Node) askReadIndexes(ctx context.Context, leader string, groups []*group, level Level) []uint64 {
-	ctx, cancel := context.WithTimeout(ctx, attemptWait)
+	if leader == "" {
+		return nil
+	}
+	ctx, cancel := n.whileLed(ctx, leader, groups)
 	defer cancel()
 	switch leader {
-	case "":
-		return nil
 	case n.name:
 		indexes, _ := n.readIndexes(ctx, groups, level)
 		return indexes
@@ -173,6 +174,28 @@ func (n *Node) askReadIndexes(ctx context.Context, leader string, groups []*grou
 		out = append(out, d.uvarint())
 	}
 	return out
+}
+
+// errMoved: a group has another leader than the one that was asked.
+var errMoved = fmt.Errorf("%w: another node leads by now", model.ErrUnavailable)
+
+// whileLed returns a context for one attempt to ask a leader of groups. It ends with errMoved
+// soon after one of them is known to have another: the one that is asked may hang.
+func (n *Node) whileLed(ctx context.Context, leader string, groups []*group) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithTimeout(ctx, attemptWait)
+	cctx, end := context.WithCancelCause(ctx)
+	late := time.AfterFunc(n.opts.Heartbeat/2, func() { // hardly ever is there another before
+		for n.pause(cctx) == nil {
+			if slices.ContainsFunc(groups, func(g *group) bool { now := n.localLeader(g.id); return now != "" && now != leader }) {
+				end(errMoved)
+			}
+		}
+	})
+	return cctx, func() {
+		late.Stop()
+		end(nil)
+		cancel()
+	}
 }
 
 // answerReadIndexes is the other side of askReadIndexes. The asking node will wait for

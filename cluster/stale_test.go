@@ -126,3 +126,17 @@ func TestFreshnessStays(t *testing.T) {
 		t.Errorf("the state is %v old", age)
 	}
 }
+
+// TestWhileLed: a node that is asked as a leader is not waited for once another has taken its
+// place.
+func TestWhileLed(t *testing.T) {
+	c := newTrio(t, Options{})
+	n := c.nodes["n1"].node
+	c.leaderOf(0)
+	ctx, cancel := n.whileLed(t.Context(), "n4", []*group{n.group(0)})
+	defer cancel()
+	<-ctx.Done()
+	if err := context.Cause(ctx); err != errMoved {
+		t.Error(err)
+	}
+}
