@@ -66,6 +66,7 @@ type sim struct {
 		sync.Mutex
 		cells   int
 		unknown int
+		stale   int // reads that were checked for their age
 		ops     []porcupine.Operation
 	}
 	counts map[string]int
@@ -335,6 +336,8 @@ func (s *sim) register(client int, rng *rand.Rand) {
 		case r == nil:
 		case rng.IntN(2) == 0:
 			s.registerWrite(client, r)
+		case rng.IntN(2) == 0:
+			s.registerStale(r)
 		default:
 			s.registerRead(client, r)
 		}
@@ -369,16 +372,7 @@ func (s *sim) registerRead(client int, r *simRun) {
 	ctx, cancel := context.WithTimeout(r.ctx, simPatient)
 	defer cancel()
 	op := porcupine.Operation{ClientId: client, Input: registerInput{-1}, Call: int64(time.Since(s.trace.began))}
-	ctx, _, err := r.node.Sync(ctx, Wanted{Level: Linearizable})
-	if err != nil {
-		return
-	}
-	seen := uint64(0)
-	err = r.read(ctx, "reg", func(_ labels.Labels, c *model.Columns) {
-		for _, t := range c.T {
-			seen |= 1 << t
-		}
-	})
+	seen, _, err := r.cells(ctx, Wanted{Level: Linearizable})
 	if err != nil || r.ghost.Load() {
 		return
 	}
@@ -386,6 +380,39 @@ func (s *sim) registerRead(client int, r *simRun) {
 	s.history.Lock()
 	defer s.history.Unlock()
 	s.history.ops = append(s.history.ops, op)
+}
+
+// cells reads the register.
+func (r *simRun) cells(ctx context.Context, w Wanted) (seen uint64, age time.Duration, err error) {
+	ctx, age, err = r.node.Sync(ctx, w)
+	if err != nil {
+		return 0, age, err
+	}
+	err = r.read(ctx, "reg", func(_ labels.Labels, c *model.Columns) {
+		for _, t := range c.T {
+			seen |= 1 << t
+		}
+	})
+	return seen, age, err
+}
+
+// registerStale reads what a node has, which must be as fresh as the node says.
+func (s *sim) registerStale(r *simRun) {
+	ctx, cancel := context.WithTimeout(r.ctx, simPatient)
+	defer cancel()
+	began := time.Since(s.trace.began)
+	seen, age, err := r.cells(ctx, Wanted{Level: Stale, MaxStaleness: 500 * time.Millisecond})
+	if err != nil || r.ghost.Load() || age <= 0 { // 0: it was read as at level Leader
+		return
+	}
+	s.history.Lock()
+	defer s.history.Unlock()
+	s.history.stale++
+	for _, op := range s.history.ops {
+		if c := op.Input.(registerInput).cell; c >= 0 && op.Return < int64(began-age) && seen&(1<<c) == 0 {
+			s.t.Errorf("%s says at %v that what it has is %v old, and lacks what was acknowledged at %v", r.proc.addr, began, age, time.Duration(op.Return))
+		}
+	}
 }
 
 // read gives fn every series of a metric.

@@ -35,6 +35,7 @@ var simFaultKinds = []struct {
 	{"slow disk", (*sim).slowDisk},
 	{"slow network", (*sim).slowNet},
 	{"lost folder", (*sim).loseFolder},
+	{"damaged tail", (*sim).damageTail},
 	{"flush", (*sim).flushes},
 }
 
@@ -139,16 +140,48 @@ func (s *sim) slowNet(name string) func() {
 	return func() { set(0, false) }
 }
 
+// sound tells whether all nodes have what they acknowledged, so that one may lose it.
+func (s *sim) sound() bool {
+	for _, name := range s.names() {
+		r := s.run(name)
+		if r == nil || !r.up.Load() || !r.node.whole() {
+			return false
+		}
+		if me := r.node.identity.get(); len(me.Floors)+len(me.Lost) > 0 {
+			return false
+		}
+	}
+	return true
+}
+
 // loseFolder empties a node's disk, unless another has not recovered from that yet.
 func (s *sim) loseFolder(name string) func() {
-	for _, other := range s.names() {
-		if r := s.run(other); r == nil || !r.up.Load() || !r.node.whole() {
-			return nil
-		}
+	if !s.sound() {
+		return nil
 	}
 	s.stop(name, true)
 	s.disks[name] = vfs.NewMem()
 	s.trace.add(traceEvent{Node: name, Kind: "lost"})
+	return func() { s.revive(name) }
+}
+
+// damageTail flips a bit of the last batch of a node's log, of which the node loses what it
+// acknowledged.
+func (s *sim) damageTail(name string) func() {
+	if !s.sound() {
+		return nil
+	}
+	s.stop(name, true)
+	_, f, end := lastSegment(s.t, s.disks[name], "data")
+	at, b := end-1-s.rng.Int64N(10), make([]byte, 1)
+	_, err := f.ReadAt(b, at)
+	b[0] ^= 1 << s.rng.IntN(8)
+	if err == nil {
+		_, err = f.WriteAt(b, at)
+	}
+	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+		s.t.Error(err)
+	}
 	return func() { s.revive(name) }
 }
 
@@ -340,14 +373,14 @@ func simFound() []uint64 { return []uint64{4677, 7082, 21656} }
 
 // TestSimulation runs three nodes on virtual time under faults that a seed draws:
 // nothing acknowledged is lost, nothing is there that was never sent, a register is
-// linearizable, replicas are equal at the same entry, and when the faults end all nodes
+// linearizable, stale reads are as fresh as they say, replicas are equal at the same entry, and when the faults end all nodes
 // take writes again. What Raft draws is not the seed's, so a run that fails saves its
 // trace: see TestReplay.
 func TestSimulation(t *testing.T) {
 	var total struct {
 		sync.Mutex
-		acked, ops int
-		counts     map[string]int
+		acked, ops, stale int
+		counts            map[string]int
 	}
 	total.counts = map[string]int{}
 	var seeds []uint64
@@ -366,6 +399,7 @@ func TestSimulation(t *testing.T) {
 				}
 				total.acked += len(s.ledger.acked)
 				total.ops += len(s.history.ops)
+				total.stale += s.history.stale
 				for k, n := range s.counts {
 					total.counts[k] += n
 				}
@@ -374,5 +408,5 @@ func TestSimulation(t *testing.T) {
 			break
 		}
 	}
-	t.Logf("%d seeds: %d writes acknowledged, %d operations on the register, faults: %v", len(seeds), total.acked, total.ops, total.counts)
+	t.Logf("%d seeds: %d writes acknowledged, %d operations on the register, %d stale reads, faults: %v", len(seeds), total.acked, total.ops, total.stale, total.counts)
 }
