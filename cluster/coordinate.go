@@ -157,7 +157,13 @@ func (n *Node) giveVote(ctx context.Context, id uint64, sid raft.ServerID, v *gr
 
 // answerAllow notes that this node may have a vote from now on.
 func (n *Node) answerAllow(id uint64) error {
-	if n.group(id) == nil {
+	g := n.group(id)
+	if g == nil {
+		return errNoReplica
+	}
+	g.parting.Lock()
+	defer g.parting.Unlock()
+	if g.parting.on {
 		return errNoReplica
 	}
 	return n.identity.setGroup(id, voter)

@@ -43,6 +43,10 @@ type group struct {
 		sync.Mutex
 		not time.Time // before it leadership is not handed over
 	}
+	parting struct {
+		sync.Mutex
+		on bool // the replica gets no vote: it may be about to go
+	}
 }
 
 // proposal is one operation on its way into the log. done is called once.

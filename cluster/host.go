@@ -135,8 +135,13 @@ func (n *Node) beginLearning(id uint64) error {
 	return n.startGroup(id, nil, true)
 }
 
-// leaveIfGone ends a replica, once the group's leader says that it is no member.
+// leaveIfGone ends a replica, once the group's leader says that it is no member. It may become
+// one again just then, but not a voter, which acknowledges: it is asked before it gets a vote.
 func (n *Node) leaveIfGone(id uint64) error {
+	if g := n.group(id); g != nil { // otherwise only its files are left
+		g.part(true)
+		defer g.part(false)
+	}
 	ctx, cancel := context.WithTimeout(n.ctx, changeWait)
 	defer cancel()
 	v, err := n.askConfig(ctx, id)
@@ -152,6 +157,12 @@ func (n *Node) leaveIfGone(id uint64) error {
 		return err
 	}
 	return nil
+}
+
+func (g *group) part(on bool) {
+	g.parting.Lock()
+	defer g.parting.Unlock()
+	g.parting.on = on
 }
 
 // has tells whether a group's configuration, as known here, has a member.

@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -220,4 +222,47 @@ func (c *trio) hostsOnly(name string, shards ...int) error {
 		}
 	}
 	return nil
+}
+
+// TestNoVoteWhileLeaving: a replica that asks whether it is to go takes no vote meanwhile: it
+// would go with what it had acknowledged, and come back empty under the same id.
+func TestNoVoteWhileLeaving(t *testing.T) {
+	x := &noopTap{release: make(chan struct{})}
+	release := sync.OnceFunc(func() { close(x.release) })
+	c := newTrio(t, Options{tap: x})
+	t.Cleanup(release) // before the nodes are stopped
+	c.mustWrite("n1", 0, 10)
+	old, _ := c.leaderOf(0)
+	x.held.Store(true)
+	c.stop(old) // the next leader can't tell of the members before its first entry
+	_, name := c.leaderOf(0)
+	n := c.nodes[name].node
+	var over atomic.Bool
+	asked := make(chan error, 1)
+	go func() {
+		var err error
+		for !over.Load() {
+			if err = n.leaveIfGone(0); err == nil {
+				break
+			}
+		}
+		asked <- err
+	}()
+	c.await("the vote to be refused", func() error {
+		if err := n.answerAllow(0); !errors.Is(err, errNoReplica) {
+			return fmt.Errorf("it was taken: %v", err)
+		}
+		return nil
+	})
+	over.Store(true)
+	release()
+	if err := <-asked; err == nil {
+		t.Fatal("a member has left")
+	}
+	if err := n.answerAllow(0); err != nil {
+		t.Error(err)
+	}
+	c.start(old)
+	c.mustWrite(name, 10, 10)
+	c.checkAll()
 }
