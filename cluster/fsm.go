@@ -2,12 +2,14 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"sync"
 
 	"github.com/hashicorp/raft"
 
+	"github.com/strandline-db/strandline/engine"
 	"github.com/strandline-db/strandline/shard/model"
 )
 
@@ -160,9 +162,13 @@ type fsmCut struct {
 	c cut
 }
 
-// Persist implements raft.FSMSnapshot.
+// Persist implements raft.FSMSnapshot. A cut of a state that an install has replaced meanwhile
+// fails, and nothing else does: Raft would take it for the last snapshot after the newer one.
 func (c *fsmCut) Persist(s raft.SnapshotSink) error {
-	if err := c.c.persist(s.(*sink).at); err != nil {
+	switch err := c.c.persist(s.(*sink).at); {
+	case errors.Is(err, engine.ErrSuperseded):
+		return err
+	case err != nil:
 		c.f.fail(err)
 		return err
 	}

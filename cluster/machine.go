@@ -34,11 +34,7 @@ type shardCut struct {
 
 func (c *shardCut) persist(at engine.Mark) error {
 	c.done = true
-	err := c.m.r.Persist(c.m.node.ctx, c.c, at)
-	if errors.Is(err, engine.ErrSuperseded) {
-		return nil // what Raft now has as its last snapshot is newer than this one
-	}
-	return err
+	return c.m.r.Persist(c.m.node.ctx, c.c, at)
 }
 
 func (c *shardCut) release() {
@@ -157,6 +153,11 @@ type metaMark struct {
 }
 
 func (c *metaCut) persist(at engine.Mark) error {
+	c.node.metaMarking.Lock()
+	defer c.node.metaMarking.Unlock()
+	if last, ok := (*metaMachine)(c).mark(); ok && at.Applied < last.Applied {
+		return engine.ErrSuperseded
+	}
 	b, err := json.Marshal(&metaMark{at, c.r.Revision()})
 	if err != nil {
 		return err

@@ -61,6 +61,7 @@ type Node struct {
 	started       atomic.Bool // all replicas run that did before
 	draining      atomic.Bool
 	hosting       sync.Mutex     // held by the one that starts or stops a group
+	metaMarking   sync.Mutex     // held by the one that writes the metadata's cut
 	queue         chan *proposal // for groups that this node leads
 	announcements *announcements
 

@@ -156,7 +156,7 @@ func (n *replayNode) install(e *traceEvent) error {
 func (n *replayNode) end(e *traceEvent) error {
 	op := n.pending[e.Op]
 	delete(n.pending, e.Op)
-	if op == nil || strings.Contains(e.Text, wal.ErrClosed.Error()) {
+	if op == nil || strings.Contains(e.Text, wal.ErrClosed.Error()) || strings.Contains(e.Text, engine.ErrSuperseded.Error()) {
 		return nil
 	}
 	err := n.perform(op)

@@ -33,6 +33,7 @@ type machine interface {
 
 // cut is a state on its way to disk.
 type cut interface {
+	// persist fails with engine.ErrSuperseded if a restore has come between.
 	persist(at engine.Mark) error
 	release() // after persist, or instead
 }
