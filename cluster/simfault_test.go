@@ -182,6 +182,7 @@ func (s *sim) damageTail(name string) func() {
 	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
 		s.t.Error(err)
 	}
+	s.trace.add(traceEvent{Node: name, Kind: "damaged"})
 	return func() { s.revive(name) }
 }
 
