@@ -33,13 +33,16 @@ func TestMetaCutSuperseded(t *testing.T) {
 	c := newTrio(t, Options{})
 	c.mustWrite("n1", 0, 10)
 	g := c.nodes["n1"].node.meta()
-	if err := g.flush(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	at, ok := g.machine.mark()
-	if !ok {
-		t.Fatal("the flush has left no mark")
-	}
+	var at engine.Mark
+	c.await("a flush", func() (err error) {
+		if err = g.flush(t.Context()); err == nil {
+			var ok bool
+			if at, ok = g.machine.mark(); !ok {
+				err = errors.New("there was nothing to flush yet")
+			}
+		}
+		return err
+	})
 	older := at
 	older.Applied--
 	if err := g.machine.freeze().persist(older); !errors.Is(err, engine.ErrSuperseded) {
