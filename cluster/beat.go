@@ -147,7 +147,10 @@ func (t *told) backed(voters []raft.Server, me raft.ServerID, term uint64, now t
 
 // A heartbeat is Raft's request, the leader's commit index, and the echo of the follower's
 // last answer: what was committed then is within that index, however long the heartbeat
-// was on its way. An answer is Raft's and the follower's time.
+// was on its way. Neither of the two was in a later term then, and of three or four voters no
+// majority is without both. Of more, and for a follower without a vote, it is true but for
+// as long as a leader that has been overruled does not know it, its lease at most; that can
+// only be the metadata, of which no sample is read. An answer is Raft's and the follower's time.
 
 // sendHeartbeat is one call of Raft's heartbeat loop. While the follower answers it stays
 // for beatsHeld beats, each with a heartbeat: the loop's own timer wakes the node less

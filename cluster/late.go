@@ -11,6 +11,10 @@ import (
 // has handed the entries to the log; so no follower's success is shown to Raft before the
 // leader's own log holds what it speaks of (pipeline.order, transport.AppendEntries), and
 // nothing is committed that fewer than a majority have on disk.
+//
+// Raft here takes late entries for stored, and when this node has been overruled it tells the
+// next leader that it has them. No harm comes of it: that leader commits nothing before an
+// entry of its own term is stored here, which waits for all that is late (logStore.StoreLogs).
 type lateWrites struct {
 	mu struct {
 		sync.Mutex

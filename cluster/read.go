@@ -247,7 +247,9 @@ func (n *Node) readIndexes(ctx context.Context, groups []*group, level Level) (i
 }
 
 // confirm clears the index of each group of which no majority knows the term as the
-// newest. It asks each peer once for all groups.
+// newest. It asks each peer once for all groups. A later folder may answer for a voter that is
+// lost: it knows no term in which this node does not lead, if it knows this one, since whoever
+// leads takes the lost voter out, by a majority, before it lets the later one in.
 func (n *Node) confirm(ctx context.Context, groups []*group, terms, indexes []uint64) {
 	missing := make([]int, len(groups)) // votes to a majority
 	asked := map[string][]int{}         // by node

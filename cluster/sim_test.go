@@ -91,10 +91,11 @@ type simRun struct {
 	}
 }
 
-// sync is what the disk does before a file is synced: only the log's may take time,
-// since others are synced under locks of which a bubble can't tell who waits.
+// sync is what the disk does before a file is synced, or one of the log's goes: only the log's
+// may take time, since others are synced under locks of which a bubble can't tell who waits.
 func (r *simRun) sync(op vfs.Op) error {
-	if op.Kind != vfs.OpSync || !strings.HasSuffix(op.Path, ".wal") {
+	file := (op.Kind == vfs.OpSync || op.Kind == vfs.OpRemove) && strings.HasSuffix(op.Path, ".wal")
+	if folder := op.Kind == vfs.OpSyncDir && op.Path == "data/wal"; !file && !folder {
 		return nil
 	}
 	if d := r.slow.Load(); d > 0 {
