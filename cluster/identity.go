@@ -118,7 +118,7 @@ func loadIdentity(o *Options) (*identity, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := json.Unmarshal(b, &id.mu.self); err != nil {
+	if err := errors.Join(vfs.CheckSeal(b), json.Unmarshal(b, &id.mu.self)); err != nil {
 		return nil, fmt.Errorf("%w: %s is damaged (%w): %s", ErrIdentity, file, err, identityRemedy)
 	}
 	switch s := id.get(); {
@@ -149,7 +149,7 @@ func (id *identity) change(fn func(*self)) error {
 	if err != nil {
 		return err
 	}
-	if err := vfs.WriteFile(id.fs, path.Join(id.dir, identityName), append(b, '\n')); err != nil {
+	if err := vfs.WriteFile(id.fs, path.Join(id.dir, identityName), vfs.Seal(b)); err != nil {
 		return err
 	}
 	id.mu.self = next

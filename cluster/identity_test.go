@@ -14,6 +14,7 @@ func TestDamagedIdentity(t *testing.T) {
 	for _, raw := range []string{
 		"", `{`, `{"version":1,"name":"n1","incarnation":"a"`, `{"version":3,"name":"n1","incarnation":"a"}`, `{"wersion":1,"name":"n1","incarnation":"a"}`,
 		`{"version":1,"name":"n3","incarnation":"a"}`, `{"version":1,"oame":"n1","incarnation":"a"}`, `{"version":1,"name":"n1","incarnation":7}`,
+		strings.Replace(string(vfs.Seal([]byte(`{"version":1,"name":"n1","incarnation":"a","groups":{"65536":"voter"}}`))), "65536", "75536", 1),
 	} {
 		o := &Options{Name: "n1", Dir: t.TempDir(), FS: vfs.OS{}}
 		file := filepath.Join(o.Dir, identityName)

@@ -59,7 +59,7 @@ func (db *DB) loadFormat() error {
 
 func (db *DB) format() ([]byte, error) {
 	b, err := json.Marshal(format{Version: formatVersion, Shards: db.opts.Shards, HashVersion: hashVersion(db.pairLabel), PairLabel: db.pairLabel})
-	return append(b, '\n'), err
+	return vfs.Seal(b), err
 }
 
 func (db *DB) writeFormat() error {
@@ -75,7 +75,7 @@ const formatRemedy = "the file may be damaged: bring it back from a backup of th
 	"a folder of a newer version needs that version of strandline"
 
 func parseFormat(b []byte) (f format, err error) {
-	if err := json.Unmarshal(b, &f); err != nil {
+	if err := errors.Join(vfs.CheckSeal(b), json.Unmarshal(b, &f)); err != nil {
 		return f, fmt.Errorf("%w; %s", err, formatRemedy)
 	}
 	switch {

@@ -130,7 +130,8 @@ func TestPairLabelOfOldFolder(t *testing.T) {
 // TestDamagedFormat: whatever is wrong with the file, the error says what to do.
 func TestDamagedFormat(t *testing.T) {
 	for _, raw := range []string{"", "{", `{"version":1,"shards":8,"hashVersion":1`, `{"version":3,"shards":8,"hashVersion":1}`, `{"wersion":1,"shards":8,"hashVersion":1}`,
-		`{"version":1,"sjards":8,"hashVersion":1}`, `{"version":1,"shards":"8","hashVersion":1}`, `{"version":1,"shards":8,"hashVersion":9}`} {
+		`{"version":1,"sjards":8,"hashVersion":1}`, `{"version":1,"shards":"8","hashVersion":1}`, `{"version":1,"shards":8,"hashVersion":9}`,
+		strings.Replace(string(vfs.Seal([]byte(`{"version":1,"shards":8,"hashVersion":1}`))), "8", "9", 1)} {
 		dir := t.TempDir()
 		name := filepath.Join(dir, formatName)
 		if err := os.WriteFile(name, []byte(raw), 0o600); err != nil {

@@ -7,6 +7,8 @@
 // there or not, in units of a 512-byte sector or of one directory operation, in any
 // combination. A sector itself is written whole or not at all.
 //
+// Small files of JSON, which are replaced whole, carry a checksum (Seal).
+//
 // The package is a leaf: it imports nothing of the project. Buffers passed to it
 // are not kept.
 package vfs
