@@ -3,7 +3,6 @@ package cluster
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"maps"
 	"math"
@@ -87,6 +86,10 @@ const (
 	keyLastVoteTerm = "LastVoteTerm"
 	keyLastVoteCand = "LastVoteCand"
 )
+
+// nobody stands where a candidate would in a term in which this node's vote is spent. No node
+// has such a name.
+const nobody = "@"
 
 // reassure returns once this node may take part: at once if it does not doubt its log.
 func (n *Node) reassure(ctx context.Context) error {
@@ -329,8 +332,8 @@ func furthest(a, b map[uint64]place) map[uint64]place {
 // spendVote makes term a group's current one, in which this node has voted.
 func spendVote(log *wal.Log, stream wal.StreamID, term uint64) error {
 	b := appendTerm(term)
-	return errors.Join(log.SetValue(stream, keyCurrentTerm, b), log.SetValue(stream, keyLastVoteTerm, b),
-		log.SetValue(stream, keyLastVoteCand, []byte("unknown")))
+	return log.SetValues(stream, wal.Value{Key: keyCurrentTerm, Val: b}, wal.Value{Key: keyLastVoteTerm, Val: b},
+		wal.Value{Key: keyLastVoteCand, Val: []byte(nobody)})
 }
 
 func (n *Node) setTails(t *tails) {

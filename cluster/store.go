@@ -181,7 +181,14 @@ func (s *logStore) Set(key, val []byte) error {
 	if v, ok := s.log.Value(s.id, string(key)); ok && bytes.Equal(v, val) {
 		return nil
 	}
-	return s.check(s.log.SetValue(s.id, string(key), val))
+	vals := []wal.Value{{Key: string(key), Val: val}}
+	if string(key) == keyLastVoteTerm {
+		// Raft names the candidate in a second step. The one of an earlier term must not stand
+		// there after a crash between the two: it would get its vote again, and, since Raft takes
+		// it for a vote that was given, with a log that lacks what is committed.
+		vals = append(vals, wal.Value{Key: keyLastVoteCand, Val: []byte(nobody)})
+	}
+	return s.check(s.log.SetValues(s.id, vals...))
 }
 
 // Get implements raft.StableStore.

@@ -430,10 +430,23 @@ func (l *Log) Reset(s StreamID, base uint64) error {
 	return l.dropSegments()
 }
 
-// SetValue stores a small value beside a stream, durably.
+// Value is a small value under a key, beside a stream.
+type Value struct {
+	Key string
+	Val []byte
+}
+
+// SetValue stores a value, durably.
 func (l *Log) SetValue(s StreamID, key string, val []byte) error {
+	return l.SetValues(s, Value{key, val})
+}
+
+// SetValues stores values, durably: after a crash all of them are there or none.
+func (l *Log) SetValues(s StreamID, vals ...Value) error {
 	b, err := l.join(func(b *batch) error {
-		b.buf = appendValue(b.buf, s, key, val)
+		for _, v := range vals {
+			b.buf = appendValue(b.buf, s, v.Key, v.Val)
+		}
 		return nil
 	})
 	if err != nil {
