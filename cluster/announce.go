@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -62,8 +63,8 @@ func (a *announcements) run(ctx context.Context) {
 			return
 		}
 		for g, at := range a.take() {
-			for _, s := range g.voters() {
-				if s.ID != g.node.raftID && !g.trans.told.knows(s.Address, at.Index) {
+			for _, s := range g.others() {
+				if !g.trans.told.knows(s.Address, at.Index) {
 					g.announce(at, s)
 				}
 			}
@@ -85,11 +86,22 @@ func (g *group) announce(at place, to raft.Server) {
 
 // announceTo announces a committed entry to one node, if that is a follower.
 func (g *group) announceTo(at place, name string) {
-	for _, s := range g.voters() {
-		if s.ID != g.node.raftID && string(s.Address) == name {
+	for _, s := range g.others() {
+		if string(s.Address) == name {
 			g.announce(at, s)
 		}
 	}
+}
+
+// others returns the group's members but this node, also those without a vote: a node that
+// only follows the metadata reads there, and a move waits for its target. None when Raft
+// has stopped.
+func (g *group) others() []raft.Server {
+	f := g.raft.GetConfiguration()
+	if f.Error() != nil {
+		return nil
+	}
+	return slices.DeleteFunc(slices.Clone(f.Configuration().Servers), func(s raft.Server) bool { return s.ID == g.node.raftID })
 }
 
 // announceOwn announces a committed entry to a follower, if this node made it as the

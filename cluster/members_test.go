@@ -266,3 +266,25 @@ func TestNoVoteWhileLeaving(t *testing.T) {
 	c.mustWrite(name, 10, 10)
 	c.checkAll()
 }
+
+// TestAnnounceWithoutVote: a member without a vote is told of commits as the voters are, not
+// only by Raft after its CommitTimeout: linearizable reads there and moves wait for it.
+func TestAnnounceWithoutVote(t *testing.T) {
+	c := newTrio(t, Options{})
+	c.join("n4", "n1")
+	c.await("the fourth node", c.nodes["n4"].node.Ready)
+	c.await("an announcement to it", func() error {
+		for _, m := range c.nodes {
+			if g := m.node.meta(); g.leads() && g.has(c.nodes["n4"].node.raftID) {
+				index := g.raft.CommitIndex()
+				g.trans.told.change("n4", func(f *toldOne) { *f = toldOne{} })
+				g.announceTo(place{Term: g.raft.CurrentTerm(), Index: index}, "n4")
+				if !g.trans.told.knows("n4", index) {
+					return errors.New("there is none")
+				}
+				return nil
+			}
+		}
+		return errors.New("no leader has it as a member")
+	})
+}
