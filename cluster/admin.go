@@ -66,10 +66,18 @@ func (n *Node) Rebalance(ctx context.Context, id, why string) (*Proposal, error)
 	if err != nil {
 		return nil, err
 	}
-	if id != "" && id != p.ID {
-		return nil, fmt.Errorf("%w: the plan has changed meanwhile, from %s to %s", ErrRefused, id, p.ID)
+	if err := p.is(id); err != nil {
+		return nil, err
 	}
 	return p, n.begin(ctx, m, p, why)
+}
+
+// is fails with ErrRefused unless a proposal has the id, or that is "".
+func (p *Proposal) is(id string) error {
+	if id == "" || id == p.ID {
+		return nil
+	}
+	return fmt.Errorf("%w: the plan has changed meanwhile, from %s to %s: look at it again", ErrRefused, id, p.ID)
 }
 
 // MoveShard begins to bring one replica from a node to another.
@@ -162,18 +170,28 @@ func (n *Node) SetPlan(ctx context.Context, state PlanState) error {
 // DrainNode marks a node as one that is to hold nothing, and begins to move its replicas
 // to others: by the moves of that id, "" for whatever they are.
 func (n *Node) DrainNode(ctx context.Context, name, id string) (*Proposal, error) {
-	if err := n.setNode(ctx, name, stateDraining); err != nil {
-		return nil, err
-	}
-	return n.Rebalance(ctx, id, "drain "+name)
+	return n.turnNode(ctx, name, stateDraining, id, "drain "+name)
 }
 
 // AddNode gives a node that has entered, or that was to be drained, its part of the shards.
 func (n *Node) AddNode(ctx context.Context, name, id string) (*Proposal, error) {
-	if err := n.setNode(ctx, name, stateMember); err != nil {
+	return n.turnNode(ctx, name, stateMember, id, "add "+name)
+}
+
+// turnNode gives a node its state and begins the moves that follow from it. It leaves the
+// node as it is when these are not those of the id.
+func (n *Node) turnNode(ctx context.Context, name string, state NodeState, id, why string) (*Proposal, error) {
+	p, err := n.Propose(ctx, name, state == stateDraining)
+	if err != nil {
 		return nil, err
 	}
-	return n.Rebalance(ctx, id, "add "+name)
+	if err := p.is(id); err != nil {
+		return nil, err
+	}
+	if err := n.setNode(ctx, name, state); err != nil {
+		return nil, err
+	}
+	return n.Rebalance(ctx, id, why)
 }
 
 func (n *Node) setNode(ctx context.Context, name string, state NodeState) error {

@@ -228,11 +228,11 @@ func (id *identity) admits(g *greeting) error {
 	ours := s.Cluster
 	switch {
 	case g.To != "" && g.To != s.Name:
-		return fmt.Errorf("%w: node %s looks for %s here, which is %s", ErrIdentity, g.Name, g.To, s.Name)
+		return fmt.Errorf("%w: node %s looks for %s here, which is %s: look at its cluster-peers", ErrIdentity, g.Name, g.To, s.Name)
 	case ours == "" || g.Cluster == "":
 		return errForming
 	case ours != g.Cluster:
-		return fmt.Errorf("%w: node %s belongs to cluster %s, this one to %s", ErrIdentity, g.Name, g.Cluster, ours)
+		return fmt.Errorf("%w: node %s belongs to cluster %s, this one to %s: look at cluster-peers and cluster-join, or empty the folder of the one that is to change over", ErrIdentity, g.Name, g.Cluster, ours)
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"strings"
 	"sync"
@@ -34,6 +35,7 @@ type link struct {
 	node  *Node
 	to    string        // a node's name, or an address
 	gone  bool          // nobody listens there; run's own
+	shut  int           // attempts in a row that found the door shut; run's own
 	bulk  bool          // for what is large, in frames of lent buffers
 	tried chan struct{} // closed when the first attempt to connect has ended
 	mu    struct {
@@ -79,7 +81,7 @@ func (l *link) run(ctx context.Context) {
 		if time.Since(began) > most {
 			wait = first
 		}
-		l.node.opts.Logger.Debug("cluster: connection ended", "peer", l.to, "err", err)
+		l.node.opts.Logger.Log(ctx, l.levelOf(err), "cluster: connection ended", "peer", l.to, "err", oneLine(err))
 		select {
 		case <-ctx.Done():
 		case <-time.After(wait):
@@ -87,6 +89,27 @@ func (l *link) run(ctx context.Context) {
 		wait = min(2*wait, most)
 	}
 }
+
+// shutOften is how many attempts in a row must find the door shut for a warning: a node that
+// is just starting or stopping may shut it once.
+const shutOften = 3
+
+// levelOf is how a connection's end is logged. That a node is down is for its own log to say;
+// one that is there and lets this one not in, or is not who it should be, is warned of here:
+// it may be this node that is set up wrongly.
+func (l *link) levelOf(err error) slog.Level {
+	if !errors.Is(err, errMute) && !errors.Is(err, ErrTLS) {
+		l.shut = 0
+		return slog.LevelDebug
+	}
+	if l.shut++; l.shut >= shutOften && l.node.shut.Allow() {
+		return slog.LevelWarn
+	}
+	return slog.LevelDebug
+}
+
+// oneLine is an error's text without the line breaks of errors.Join.
+func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
 
 // session is one connection from dial to end; tried is called when it stands.
 func (l *link) session(ctx context.Context, tried func()) error {
@@ -113,6 +136,9 @@ func (l *link) session(ctx context.Context, tried func()) error {
 	go func() { defer close(watched); l.watch(w, ended) }()
 	mute := errMute
 	err = w.read(func(m *message) { mute = nil; l.answer(m) })
+	if mute != nil && l.silent(silence) { // it did not hang up: watch did
+		mute = errSilent
+	}
 	close(ended)
 	<-watched
 	w.close()
@@ -138,7 +164,7 @@ func (l *link) awaited() string {
 	if l.mu.w != nil || l.mu.why == nil {
 		return l.to
 	}
-	return fmt.Sprintf("%s (%s)", l.to, strings.ReplaceAll(l.mu.why.Error(), "\n", "; "))
+	return fmt.Sprintf("%s (%s)", l.to, oneLine(l.mu.why))
 }
 
 // dial connects to the first address that answers. The error is ECONNREFUSED only if

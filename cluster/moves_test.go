@@ -323,3 +323,29 @@ func TestMoveOutlivesCoordinator(t *testing.T) {
 		from, to = to, from
 	}
 }
+
+// TestOtherPlan: a node whose moves are not those that were looked at is neither drained nor
+// marked as one that is to be.
+func TestOtherPlan(t *testing.T) {
+	c := newTrio(t, Options{})
+	n := c.nodes["n1"].node
+	c.await("the map", n.Ready)
+	if _, err := n.DrainNode(t.Context(), "n3", "of another day"); !errors.Is(err, ErrRefused) {
+		t.Errorf("got %v", err)
+	}
+	m, err := n.freshMap(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m.nodes["n3"].State != stateMember || m.plan != nil {
+		t.Errorf("it is %s, plan %+v", m.nodes["n3"].State, m.plan)
+	}
+	p, err := n.Propose(t.Context(), "n3", true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.DrainNode(t.Context(), "n3", p.ID); err != nil {
+		t.Error(err)
+	}
+	c.planEnds(PlanDone)
+}

@@ -57,6 +57,7 @@ type Node struct {
 	fetches *fetches
 	buffers buffers
 	refused *rate.Limiter // of warnings: a stranger tries again twice a second
+	shut    *rate.Limiter // of warnings of nodes that refuse this one
 
 	started       atomic.Bool // all replicas run that did before
 	draining      atomic.Bool
@@ -95,7 +96,7 @@ func Start(ctx context.Context, o *Options, r *engine.Replicas) (_ *Node, err er
 	n.life, n.reach, n.beat = rand.Uint64()|1, newReach(), newBeat(n.opts.Heartbeat/beatsIn)
 	n.name, n.addr, n.book = n.opts.Name, n.opts.Advertise, newBook(n.opts.Peers)
 	n.mu.links, n.mu.bulks, n.mapped = map[string]*link{}, map[string]*link{}, newSignal()
-	n.mu.lent, n.refused = map[uint64]*lent{}, rate.NewLimiter(rate.Every(time.Minute), 4)
+	n.mu.lent, n.refused, n.shut = map[uint64]*lent{}, rate.NewLimiter(rate.Every(time.Minute), 4), rate.NewLimiter(rate.Every(time.Minute), 4)
 	n.metrics, n.fetches = newMetrics(), newFetches(n.opts.FetchRate)
 	n.detoured.Store(&[]int{})
 	if n.identity, err = loadIdentity(&n.opts); err != nil {
@@ -116,7 +117,7 @@ func Start(ctx context.Context, o *Options, r *engine.Replicas) (_ *Node, err er
 		return nil, err
 	}
 	if n.listener, err = n.opts.Network.Listen(n.opts.Listen); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("cluster-listen: %w", err)
 	}
 	n.wg.Go(func() { n.accept(n.ctx, n.listener) })
 	if err := n.form(ctx); err != nil {

@@ -54,12 +54,19 @@ func newClusterStatus() *cobra.Command {
 	return clusterCommand("status", "Show nodes, groups, leaders and how far each has come, as one node sees them", "/api/v1/cluster/status", writeStatus)
 }
 
+// ages is how old no data is.
+const ages = 100 * 365 * 24 * time.Hour
+
 func writeStatus(w io.Writer, data json.RawMessage) error {
 	var s cluster.Status
 	if err := json.Unmarshal(data, &s); err != nil {
 		return err
 	}
-	fmt.Fprintf(w, "cluster %s as node %s sees it; its data may be %.3f s old\n\n", s.Cluster, s.Node, s.Staleness)
+	age := fmt.Sprintf("its data may be %.3f s old", s.Staleness)
+	if s.Staleness > ages.Seconds() {
+		age = "it has heard of no leader since its start, so that nobody knows how old its data is"
+	}
+	fmt.Fprintf(w, "cluster %s as node %s sees it; %s\n\n", s.Cluster, s.Node, age)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "NODE\tADDRESS\tHTTP\tSTATE\tANSWERS\tREPLICAS\tLEADS\tBYTES")
 	for _, n := range s.Nodes {

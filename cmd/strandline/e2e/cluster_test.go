@@ -163,7 +163,7 @@ func certificates(t *testing.T, names ...string) func(name string) []string {
 }
 
 // TestClusterTLS: with certificates from the command nodes form a cluster; one whose
-// certificate is another node's is not let in.
+// certificate is another node's is not let in, and both sides say so.
 func TestClusterTLS(t *testing.T) {
 	flags := certificates(t, "n1", "n2", "n3")
 	c, l := newTrio(t, flags), newLedger()
@@ -178,12 +178,14 @@ func TestClusterTLS(t *testing.T) {
 	c.nodes[2].kill(t)
 	c.more = func(string) []string { return flags("n1") }
 	c.launch(t, 2)
-	await(t, "a refusal in the log of n1", func() error {
-		if !strings.Contains(string(c.nodes[0].tail()), "calls itself n3") {
-			return fmt.Errorf("there is none")
-		}
-		return nil
-	})
+	for i, want := range map[int]string{0: "calls itself n3", 2: "or it refuses this node"} {
+		await(t, fmt.Sprintf("a refusal in the log of n%d", i+1), func() error {
+			if !strings.Contains(string(c.nodes[i].tail()), want) {
+				return fmt.Errorf("there is none")
+			}
+			return nil
+		})
+	}
 	var s struct {
 		Peers []struct {
 			Name      string
