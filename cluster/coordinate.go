@@ -101,38 +101,68 @@ func (c *coordinator) keepVoters(ctx context.Context, m *clusterMap) error {
 	if err != nil {
 		return err
 	}
-	members := m.members(stateMember)
-	var wanted []raft.ServerID
-	for _, voters := range []bool{true, false} {
-		for _, name := range members {
-			sid := serverID(name, m.nodes[name].Incarnation)
-			s := v.find(sid)
-			if s == nil || s.Voter != voters || len(wanted) >= metaVoters(len(members)) {
-				continue
-			}
-			if voters || n.caughtUp(ctx, name, id, v) {
-				wanted = append(wanted, sid)
-			}
-		}
-	}
+	wanted, enough := c.wantedVoters(ctx, m, v)
 	for _, sid := range wanted {
 		if !v.votes(sid) {
 			return n.giveVote(ctx, id, sid, v)
 		}
 	}
-	for _, s := range v.Servers {
-		state := m.nodes[s.Node].State
-		switch {
-		case state == stateRemoved:
+	for _, s := range v.Servers { // first: one that is dead counts while it is there
+		if m.nodes[s.Node].State == stateRemoved {
 			return n.removeMember(ctx, id, v, s)
-		case s.Voter && state != "" && !slices.Contains(wanted, s.ID) && len(wanted) == metaVoters(len(members)) && len(wanted) > 0:
-			if s.Node == v.Leader {
-				return n.changeGroup(ctx, id, &groupChange{Transfer: "*"})
-			}
-			return n.changeGroup(ctx, id, &groupChange{Demote: s.ID, Prev: v.Index})
 		}
 	}
-	return nil
+	var errs error
+	for _, s := range v.Servers {
+		if !s.Voter || m.nodes[s.Node].State == "" || slices.Contains(wanted, s.ID) || !enough {
+			continue
+		}
+		change := groupChange{Demote: s.ID, Prev: v.Index}
+		if s.Node == v.Leader {
+			change = groupChange{Transfer: "*"}
+		}
+		err := n.changeGroup(ctx, id, &change)
+		if err == nil {
+			return nil
+		}
+		errs = errors.Join(errs, err) // another may be spared
+	}
+	return errs
+}
+
+// wantedVoters returns which members of the metadata's group should vote, and whether they
+// are as many as there should be. If there are too many, those remain that are there.
+func (c *coordinator) wantedVoters(ctx context.Context, m *clusterMap, v *groupView) (wanted []raft.ServerID, enough bool) {
+	var others []raft.ServerID
+	members := m.members(stateMember)
+	for _, name := range members {
+		switch s := v.find(serverID(name, m.nodes[name].Incarnation)); {
+		case s == nil:
+		case s.Voter:
+			wanted = append(wanted, s.ID)
+		default:
+			others = append(others, s.ID)
+		}
+	}
+	near := func(sid raft.ServerID) bool { return c.n.caughtUp(ctx, nodeOf(sid), uint64(metaStream), v) }
+	most := metaVoters(len(members))
+	if len(wanted) > most {
+		var there, away []raft.ServerID
+		for _, sid := range wanted {
+			if near(sid) {
+				there = append(there, sid)
+			} else {
+				away = append(away, sid)
+			}
+		}
+		wanted = append(there, away...)[:most]
+	}
+	for _, sid := range others {
+		if len(wanted) < most && near(sid) {
+			wanted = append(wanted, sid)
+		}
+	}
+	return wanted, len(wanted) == most && most > 0
 }
 
 // caughtUp tells whether a node's replica of a group is near its leader.

@@ -3,6 +3,9 @@ package cluster
 import (
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 )
@@ -53,4 +56,65 @@ func TestDrain(t *testing.T) {
 	})
 	c.mustWrite("n2", 20, 10)
 	c.checkAll()
+}
+
+// TestForcedDownToTwo: a dead node that stands last in the metadata's group and is removed by
+// force leaves two, of which one is to vote: the dead one must go before a living one gives its
+// vote up, or the metadata had lost its majority for good.
+func TestForcedDownToTwo(t *testing.T) {
+	c := newTrio(t, Options{})
+	c.mustWrite("n1", 0, 10)
+	c.stop("n1")
+	if err := os.RemoveAll(filepath.Join(c.dir, "n1")); err != nil {
+		t.Fatal(err)
+	}
+	c.start("n1") // which comes in anew, as the last
+	c.await("the new folder's membership", func() error { return c.nodes["n1"].node.Ready() })
+	c.stop("n1")
+	n2 := c.nodes["n2"].node
+	c.await("the removal", func() error { return n2.RemoveNode(t.Context(), "n1", true) })
+	c.await("one voter", func() error {
+		v, err := n2.askConfig(t.Context(), uint64(metaStream))
+		if err == nil && (len(v.Servers) != 2 || v.Servers[0].Voter == v.Servers[1].Voter) {
+			err = fmt.Errorf("%+v", v)
+		}
+		return err
+	})
+	if _, err := n2.freshMap(t.Context()); err != nil {
+		t.Error(err)
+	}
+	c.mustWrite("n3", 20, 10)
+	c.checkAll()
+}
+
+// TestDrainBesideADeadNode: with one of three dead, the others can't do without each other. To
+// drain one takes no vote from it, in the shards nor in the metadata, and the status says why;
+// it goes on once the dead one is back.
+func TestDrainBesideADeadNode(t *testing.T) {
+	c := newTrio(t, Options{})
+	c.mustWrite("n1", 0, 10)
+	c.await("the map", c.nodes["n3"].node.Ready)
+	c.stop("n2")
+	n3 := c.nodes["n3"].node
+	c.await("the drain", func() error {
+		_, err := n3.DrainNode(t.Context(), "n1", "")
+		return err
+	})
+	c.await("the reason", func() error {
+		m, err := n3.freshMap(t.Context())
+		if err != nil {
+			return err
+		}
+		if x := m.moves[0]; !strings.Contains(x.Error, "can't do without n1 while n2 is away") {
+			return fmt.Errorf("%+v", x)
+		}
+		return nil
+	})
+	c.mustWrite("n3", 20, 10)
+	c.checkAll()
+	c.start("n2")
+	c.planEnds(PlanDone)
+	c.mustWrite("n3", 40, 10)
+	c.checkAll()
+	c.sameHashes()
 }

@@ -5,9 +5,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/strandline-db/strandline/shard/model"
 )
@@ -199,8 +203,14 @@ func (g *group) answerChange(ctx context.Context, data []byte) error {
 		}
 		f = g.raft.AddVoter(c.Promote, raft.ServerAddress(nodeOf(c.Promote)), c.Prev, changeWait)
 	case c.Demote != "":
+		if err := g.maySpare(ctx, c.Demote, &c); err != nil {
+			return err
+		}
 		f = g.raft.DemoteVoter(c.Demote, c.Prev, changeWait)
 	case c.Remove != "":
+		if err := g.maySpare(ctx, c.Remove, &c); err != nil {
+			return err
+		}
 		f = g.raft.RemoveServer(c.Remove, c.Prev, changeWait)
 	case c.Transfer != "":
 		return g.handTo(c.Transfer)
@@ -231,6 +241,56 @@ func (g *group) mayVote(ctx context.Context, c *groupChange) error {
 		err = fmt.Errorf("%w: at entry %d of %d", errBehind, t[0].consumed, g.fsm.consumed())
 	}
 	return err
+}
+
+// maySpare returns nil if a change takes a vote from a member without which the others can go
+// on: a majority of the voters that stay is there. Raft counts by them from the moment that
+// the change is in its log, so that otherwise nothing would be committed from then on, not
+// even a way back. The change is meant for the members among which that was found.
+func (g *group) maySpare(ctx context.Context, id raft.ServerID, c *groupChange) error {
+	f := g.raft.GetConfiguration()
+	if err := f.Error(); err != nil {
+		return raftError(err)
+	}
+	if c.Prev == 0 {
+		c.Prev = f.Index()
+	}
+	members := f.Configuration()
+	if state := suffrageIn(&members, id); state == nil || *state != voter {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, attemptWait)
+	defer cancel()
+	var stay errgroup.Group
+	var away []string
+	var mu sync.Mutex
+	voters := 0
+	for _, s := range members.Servers {
+		if s.Suffrage != raft.Voter || s.ID == id {
+			continue
+		}
+		voters++
+		stay.Go(func() error {
+			if s.ID != g.node.raftID && !g.near(ctx, string(s.Address)) {
+				mu.Lock()
+				defer mu.Unlock()
+				away = append(away, string(s.Address))
+			}
+			return nil
+		})
+	}
+	_ = stay.Wait() // away has what was found
+	if slices.Sort(away); voters > 0 && voters-len(away) <= voters/2 {
+		return fmt.Errorf("%w: %s can't do without %s while %s is away or far behind: start that node, or remove it by force",
+			model.ErrUnavailable, g.name(), nodeOf(id), strings.Join(away, ", "))
+	}
+	return nil
+}
+
+// near tells whether a node follows this leader and is near enough to need no state.
+func (g *group) near(ctx context.Context, name string) bool {
+	t, err := g.node.askTerms(ctx, name, g.id)
+	return err == nil && t[0].term == g.raft.CurrentTerm() && t[0].consumed+g.node.opts.TrailingLogs >= g.fsm.consumed()
 }
 
 // handTo gives the leadership to the named voter; "*": to any other.
