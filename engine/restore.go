@@ -127,7 +127,7 @@ func vacant(fsys vfs.FS, dir string) error {
 	}
 	for _, name := range names {
 		if name != "LOCK" && name != restoringName+vfs.TempSuffix {
-			return fmt.Errorf("%w: %s holds %s", ErrNotEmpty, dir, name)
+			return fmt.Errorf("%w: %s holds %s: restore into another one, or empty it", ErrNotEmpty, dir, name)
 		}
 	}
 	return nil
