@@ -26,7 +26,7 @@ type Survivor struct {
 type SurvivingGroup struct {
 	Group         string
 	Held          bool // false: this node has no replica, and all of the group is lost
-	Whole         bool // false: the replica was being filled, and much may be missing
+	Whole         bool // false: the replica has no vote or was being filled, and much may be missing
 	Flushed, Last uint64
 	Term          uint64 // of Last
 	Members       []string

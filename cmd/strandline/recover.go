@@ -69,7 +69,7 @@ func writeSurvivor(w io.Writer, s *cluster.Survivor) {
 		case !g.Held:
 			here = "nothing: all of it is lost"
 		case !g.Whole:
-			here = "partly: it was being filled"
+			here = "perhaps not all: it has no vote, or was being filled"
 		}
 		fmt.Fprintf(t, "%s\t%d\t%d\t%d\t%s\t%s\n", g.Group, g.Flushed, g.Last, g.Term, here, strings.Join(g.Members, " "))
 	}
