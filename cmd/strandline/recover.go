@@ -24,7 +24,8 @@ func newRecover() *cobra.Command {
 		Long: `Make a surviving node's folder a new cluster, after the majority was lost for good.
 The node must be stopped. Take the folder that goes furthest. What the old cluster had
 acknowledged and this folder lacks is lost. Start the node again as before, and the
-others on empty folders.`,
+others on empty folders. A node that stands alone and has lost its log, or a part of it,
+goes on by this as well.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			out := cmd.OutOrStdout()
