@@ -166,6 +166,11 @@ func TestLostLogOfOne(t *testing.T) {
 			for again := range int64(2) {
 				c.start("n1")
 				c.check("n1") // what was flushed
+				for _, g := range c.nodes["n1"].node.ordered() {
+					if at, _ := g.machine.mark(); g.raft.CurrentTerm() <= at.Term && again == 0 && !x.tail {
+						t.Errorf("%s: term %d, and the state is of term %d", g.name(), g.raft.CurrentTerm(), at.Term)
+					}
+				}
 				c.putRecord("n1", fmt.Sprint(again))
 				c.mustWrite("n1", 20000+100*again, 10)
 				c.stop("n1")

@@ -266,7 +266,7 @@ func (n *Node) goOn(mine *tails, heard map[raft.ServerID]*tails) error {
 	floors := map[uint64]place{}
 	log := n.replicas.Log()
 	for id, g := range mine.groups {
-		term, floor := g.term, g.end
+		term, floor := max(g.term, g.end.Term), g.end
 		for _, t := range heard {
 			term = max(term, t.groups[id].term)
 			if end := t.groups[id].end; floor.before(end) {

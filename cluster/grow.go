@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"maps"
@@ -100,10 +101,12 @@ func (n *Node) settle(ctx context.Context, c *raft.Configuration) error {
 		return err
 	}
 	for _, m := range n.machines() {
-		if _, ok := log.Value(wal.StreamID(m.id), keyCurrentTerm); ok {
+		at, _ := m.mark()
+		term := max(1, at.Term) // of a log that was lost no term is left, and none may be below an entry's
+		if b, ok := log.Value(wal.StreamID(m.id), keyCurrentTerm); ok && len(b) == 8 && binary.LittleEndian.Uint64(b) >= term {
 			continue
 		}
-		if err := log.SetValue(wal.StreamID(m.id), keyCurrentTerm, appendTerm(1)); err != nil {
+		if err := log.SetValue(wal.StreamID(m.id), keyCurrentTerm, appendTerm(term)); err != nil {
 			return err
 		}
 	}
