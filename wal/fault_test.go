@@ -189,6 +189,75 @@ func failNth(t *testing.T, n uint64, cause error, c int) (hit bool) {
 	return hit
 }
 
+// TestRestartThenPowerCut lets the Nth file operation fail, for every N, as if the process
+// had been killed there, and starts the log again on the same disk, whose page cache shows
+// what may never have reached it. All that is acknowledged from then on survives a power cut.
+func TestRestartThenPowerCut(t *testing.T) {
+	for n := uint64(1); restartAfter(t, n); n++ {
+	}
+}
+
+// restartAfter runs a workload whose nth operation fails, restarts it, goes on, and cuts the
+// power. It reports whether it came so far.
+func restartAfter(t *testing.T, n uint64) (hit bool) {
+	t.Helper()
+	disk, rng := vfs.NewMem(), rand.New(rand.NewPCG(13, 0))
+	faulty := vfs.NewFault(disk, func(o vfs.Op) error {
+		if o.N != n {
+			return nil
+		}
+		hit = true
+		return syscall.EIO
+	})
+	m, after := newModel(), newModel()
+	run := func(l *Log, steps int) (err error) {
+		for range steps {
+			m = after
+			if after, err = step(l, rng, m); err != nil {
+				return err
+			}
+		}
+		m = after
+		return nil
+	}
+	if l, err := Open("d/wal", &Options{FS: faulty, SegmentSize: 4096}); err == nil {
+		_ = run(l, 25)
+		_ = l.Close() // may repeat the cause
+	}
+	l, err := Open("d/wal", &Options{FS: disk, SegmentSize: 4096})
+	if err != nil {
+		t.Fatalf("operation %d failed, the log does not open again: %v", n, err)
+	}
+	switch d, d2 := m.diff(l), after.diff(l); {
+	case d2 == "": // the operation under way is there
+	case d == "":
+		after = m
+	default:
+		t.Fatalf("operation %d failed: neither the state before (%s) nor after (%s)", n, d, d2)
+	}
+	if err := run(l, 3); err != nil {
+		t.Fatal(err)
+	}
+	for _, percent := range []int{0, 50} {
+		cut := disk.CrashClone(rng, percent)
+		again, err := Open("d/wal", &Options{FS: cut, SegmentSize: 4096})
+		if err != nil {
+			t.Errorf("operation %d failed, then a restart and a power cut with %d %% kept: %v", n, percent, err)
+			continue
+		}
+		if d := m.diff(again); d != "" {
+			t.Errorf("operation %d failed, then a restart and a power cut with %d %% kept: %s", n, percent, d)
+		}
+		if err := again.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return hit
+}
+
 // FuzzSegmentHeader decodes arbitrary segment and batch headers.
 func FuzzSegmentHeader(f *testing.F) {
 	f.Add(appendSegmentHeader(7), uint64(7))

@@ -92,7 +92,7 @@ func Open(dir string, o *Options) (_ *Log, err error) {
 	if l.lock, err = l.fs.Lock(path.Join(dir, "LOCK")); err != nil {
 		return nil, err
 	}
-	if err := l.recoverAround(); err != nil {
+	if err := l.start(); err != nil {
 		if l.f != nil {
 			err = errors.Join(err, l.f.Close())
 		}
@@ -106,6 +106,15 @@ func Open(dir string, o *Options) (_ *Log, err error) {
 		l.mu.last[id] = s.last
 	}
 	return l, nil
+}
+
+// start reads the log. What is seen in the folder is made durable first: of a process that
+// was killed between a change of names and its sync it is not.
+func (l *Log) start() error {
+	if err := l.fs.SyncDir(l.dir); err != nil {
+		return err
+	}
+	return l.recoverAround()
 }
 
 func (l *Log) newBatch() *batch {

@@ -101,7 +101,7 @@ func (l *Log) recoverSegment(seq uint64, first, last bool) (err error) {
 		l.scanBuf = r.buf
 		err = errors.Join(err, r.f.Close())
 	}()
-	begun := false
+	begun, newest := false, r.off // where the last whole batch begins
 	for {
 		body, number, off, err := r.next()
 		if errors.Is(err, errNoBatch) {
@@ -113,17 +113,17 @@ func (l *Log) recoverSegment(seq uint64, first, last bool) (err error) {
 		if number != l.number+1 && !(first && !begun) {
 			return &CorruptionError{Path: r.path, Offset: off, Err: fmt.Errorf("batch %d follows batch %d", number, l.number)}
 		}
-		l.number, begun = number, true
+		l.number, begun, newest = number, true, off
 		if err := eachRecord(body, func(rec *record) error { return l.st.absorb(rec, seq, off) }); err != nil {
 			return &CorruptionError{Path: r.path, Offset: off, Err: err}
 		}
 	}
-	return l.endSegment(r, last)
+	return l.endSegment(r, newest, last)
 }
 
-// endSegment decides what the bytes behind the last whole batch are: nothing, a torn
-// tail, or damage.
-func (l *Log) endSegment(r *segmentReader, last bool) error {
+// endSegment decides what the bytes behind the last whole batch, which begins at newest, are:
+// nothing, a torn tail, or damage.
+func (l *Log) endSegment(r *segmentReader, newest int64, last bool) error {
 	dirty, err := r.dirty()
 	if err != nil {
 		return err
@@ -150,7 +150,7 @@ func (l *Log) endSegment(r *segmentReader, last bool) error {
 	if l.offline {
 		return nil
 	}
-	return l.reopen(r.path, r.seq, r.off, dirty)
+	return l.reopen(r, newest, dirty)
 }
 
 // tornTail counts and reports a tail that is about to be cut, and notes durably if it
@@ -172,9 +172,12 @@ func (l *Log) tornTail(r *segmentReader) error {
 	return l.doubtTail(fmt.Sprintf("the last batch of %s, at byte %d, was damaged and has been cut", path.Base(r.path), r.off))
 }
 
-// reopen opens the last segment for writing behind off, having zeroed what follows.
-func (l *Log) reopen(name string, seq uint64, off int64, cut bool) (err error) {
-	f, err := l.fs.OpenReadWrite(name)
+// reopen opens the last segment for writing behind what r has read, having zeroed what follows.
+// The batch at newest, or the header, may be what a sync failed for in an earlier life: then it
+// is in the page cache, clean, and not on the disk, and no sync brings it there unless it is
+// written anew. Only one batch is ever in flight, so all before it is durable.
+func (l *Log) reopen(r *segmentReader, newest int64, cut bool) (err error) {
+	f, err := l.fs.OpenReadWrite(r.path)
 	if err != nil {
 		return err
 	}
@@ -184,7 +187,16 @@ func (l *Log) reopen(name string, seq uint64, off int64, cut bool) (err error) {
 		}
 	}()
 	if cut {
-		if err := f.Truncate(off); err != nil {
+		if err := f.Truncate(r.off); err != nil {
+			return err
+		}
+	}
+	for _, part := range [][2]int64{{0, segmentHeader}, {newest, r.off}} {
+		b := make([]byte, part[1]-part[0])
+		if err := readFull(f, b, part[0]); err != nil {
+			return err
+		}
+		if _, err := f.WriteAt(b, part[0]); err != nil {
 			return err
 		}
 	}
@@ -198,7 +210,7 @@ func (l *Log) reopen(name string, seq uint64, off int64, cut bool) (err error) {
 	if err := f.Sync(); err != nil {
 		return err
 	}
-	l.f, l.seq, l.off = f, seq, off
+	l.f, l.seq, l.off = f, r.seq, r.off
 	return nil
 }
 

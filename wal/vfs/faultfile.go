@@ -34,6 +34,9 @@ func (f *faultFile) WriteAt(p []byte, off int64) (int, error) {
 // Sync implements File.
 func (f *faultFile) Sync() error {
 	if err := f.fs.check(OpSync, f.name); err != nil {
+		if m, ok := f.File.(*memFile); ok {
+			m.failSync()
+		}
 		return err
 	}
 	return f.File.Sync()

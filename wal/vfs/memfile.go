@@ -17,6 +17,7 @@ type inode struct {
 		data     []byte
 		safeSize int64            // size at the last Sync
 		old      map[int64][]byte // sectors written since the last Sync, as they were then
+		lost     map[int64][]byte // those that a Sync which failed gave up, as the disk may have them for ever
 	}
 }
 
@@ -37,10 +38,12 @@ func (f *inode) crashClone(keep func() bool) *inode {
 	}
 	out.mu.data = make([]byte, size)
 	copy(out.mu.data, f.mu.data)
-	for _, s := range slices.Sorted(maps.Keys(f.mu.old)) {
-		if at := s * sectorSize; at < size && !keep() {
-			clear(out.mu.data[at:min(at+sectorSize, size)])
-			copy(out.mu.data[at:], f.mu.old[s])
+	for _, sectors := range []map[int64][]byte{f.mu.old, f.mu.lost} {
+		for _, s := range slices.Sorted(maps.Keys(sectors)) {
+			if at := s * sectorSize; at < size && !keep() {
+				clear(out.mu.data[at:min(at+sectorSize, size)])
+				copy(out.mu.data[at:], sectors[s])
+			}
 		}
 	}
 	out.mu.safeSize = size
@@ -54,6 +57,11 @@ func (f *inode) rememberLocked(from, to int64) {
 	}
 	for s := from / sectorSize; s*sectorSize < to; s++ {
 		if _, ok := f.mu.old[s]; ok {
+			continue
+		}
+		if b, ok := f.mu.lost[s]; ok { // written anew, it is for the next Sync again
+			f.mu.old[s] = b
+			delete(f.mu.lost, s)
 			continue
 		}
 		var b []byte
@@ -152,6 +160,18 @@ func (f *memFile) Sync() error {
 	clear(f.inode.mu.old)
 	f.inode.mu.safeSize = int64(len(f.inode.mu.data))
 	return nil
+}
+
+// failSync is a Sync that fails as Linux does it: what was to be written shows in the page
+// cache, counts as clean, and no later Sync writes it.
+func (f *memFile) failSync() {
+	f.inode.mu.Lock()
+	defer f.inode.mu.Unlock()
+	if f.inode.mu.lost == nil {
+		f.inode.mu.lost = map[int64][]byte{}
+	}
+	maps.Copy(f.inode.mu.lost, f.inode.mu.old)
+	clear(f.inode.mu.old)
 }
 
 // Truncate implements File.
