@@ -39,6 +39,10 @@ func (db *DB) loadFormat() error {
 	name := path.Join(db.dir, formatName)
 	b, err := vfs.ReadFile(db.opts.FS, name)
 	if errors.Is(err, fs.ErrNotExist) {
+		// It is there before any shard is.
+		if _, serr := db.opts.FS.Stat(path.Join(db.dir, "shards")); !errors.Is(serr, fs.ErrNotExist) {
+			return errors.Join(fmt.Errorf("%w; %s", err, formatRemedy), serr)
+		}
 		db.pairLabel = db.opts.PairLabel
 		return db.writeFormat()
 	}
@@ -71,7 +75,7 @@ func (db *DB) writeFormat() error {
 }
 
 // formatRemedy is what to do about a FORMAT that can't be used.
-const formatRemedy = "the file may be damaged: bring it back from a backup of this folder or from another node of its cluster, where it is the same; " +
+const formatRemedy = "the file may be damaged or lost: bring it back from a backup of this folder or from another node of its cluster, where it is the same; " +
 	"a folder of a newer version needs that version of strandline"
 
 func parseFormat(b []byte) (f format, err error) {

@@ -50,10 +50,14 @@ func Open(o Options) (_ *Shard, err error) {
 			return nil, err
 		}
 	}
+	// The manifest that is seen must last before anything goes by it: what was killed between
+	// its renaming and the sync of the folder has left that open.
+	if err := o.FS.SyncDir(o.Dir); err != nil {
+		return nil, err
+	}
 	s.manifest, err = ReadManifest(o.FS, o.Dir)
 	if notExist(err) {
-		s.manifest = &Manifest{Shard: o.ID, Term: 1, Cut: math.MinInt64, NextNo: 1}
-		err = writeManifest(o.FS, o.Dir, s.manifest)
+		s.manifest, err = s.begin()
 	}
 	if err != nil {
 		return nil, err
@@ -72,6 +76,25 @@ func Open(o Options) (_ *Shard, err error) {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
+}
+
+// begin makes the manifest of a new shard, which is there before any block is. So blocks
+// without one are those of a manifest that is lost, and not to be taken for strays.
+func (s *Shard) begin() (*Manifest, error) {
+	for _, dir := range []string{s.opts.Dir, s.opts.WarmDir, s.opts.ColdDir} {
+		names, err := s.opts.FS.List(dir)
+		if err != nil {
+			return nil, err
+		}
+		for _, name := range names {
+			if strings.HasSuffix(name, blockSuffix) {
+				return nil, &model.CorruptionError{Path: path.Join(s.opts.Dir, manifestName),
+					Err: fmt.Errorf("%w: it is missing, and there is a block, %s: restore the whole folder from one copy, or move the block away", ErrManifest, path.Join(dir, name))}
+			}
+		}
+	}
+	m := &Manifest{Shard: s.opts.ID, Term: 1, Cut: math.MinInt64, NextNo: 1}
+	return m, writeManifest(s.opts.FS, s.opts.Dir, m)
 }
 
 func (s *Shard) loadHead() error {
