@@ -51,6 +51,20 @@ func newestConfigurations(at *engine.Mark, logged []configured, commit uint64) [
 	return out
 }
 
+// members returns the newest configuration that the log here has of a group, and whether it is
+// known to be committed. The future of Raft's own GetConfiguration has 0 for the index (as of
+// v1.7.3), which a change of the members takes for any.
+func (g *group) members() (c configured, committed bool) {
+	at, _ := g.machine.mark()
+	commit := max(g.raft.CommitIndex(), at.Applied)
+	cs := newestConfigurations(&at, g.store.configurations.get(), commit)
+	if len(cs) == 0 {
+		return c, false
+	}
+	c = cs[len(cs)-1]
+	return c, c.index <= commit
+}
+
 // loggedKept is how many configurations are remembered: one that may be overruled, and those
 // that are the newest then.
 const loggedKept = 4

@@ -144,7 +144,8 @@ func (n *Node) askConfig(ctx context.Context, id uint64) (*groupView, error) {
 }
 
 // answerConfig is the other side: only a leader that a majority has followed in its term
-// can tell.
+// can tell, and only of members that are committed. What is in its log alone the next leader may
+// overrule, when one that is to go by it has deleted what it holds and a move has gone on.
 func (g *group) answerConfig(ctx context.Context) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, attemptWait)
 	defer cancel()
@@ -152,12 +153,12 @@ func (g *group) answerConfig(ctx context.Context) ([]byte, error) {
 	if indexes[0] == 0 {
 		return nil, errNotLeader
 	}
-	f := g.raft.GetConfiguration()
-	if err := f.Error(); err != nil {
-		return nil, raftError(err)
+	members, committed := g.members()
+	if !committed {
+		return nil, fmt.Errorf("%w: the members of %s are about to change", model.ErrUnavailable, g.name())
 	}
-	v := groupView{Index: f.Index(), Term: terms[0], Consumed: g.fsm.consumed(), Leader: g.node.name}
-	for _, s := range f.Configuration().Servers {
+	v := groupView{Index: members.index, Term: terms[0], Consumed: g.fsm.consumed(), Leader: g.node.name}
+	for _, s := range members.servers() {
 		v.Servers = append(v.Servers, serverView{ID: s.ID, Node: string(s.Address), Voter: s.Suffrage == raft.Voter})
 	}
 	return json.Marshal(&v)
@@ -223,17 +224,28 @@ func (g *group) answerChange(ctx context.Context, data []byte) error {
 	return nil
 }
 
+// meantFor returns the members as they are, and makes a change one that is meant for them unless
+// it is meant for others.
+func (g *group) meantFor(c *groupChange) (*raft.Configuration, error) {
+	seen, _ := g.members()
+	if len(seen.data) == 0 {
+		return nil, fmt.Errorf("%w: the members of %s are not known here", model.ErrUnavailable, g.name())
+	}
+	if c.Prev == 0 {
+		c.Prev = seen.index
+	}
+	members := raft.DecodeConfiguration(seen.data)
+	return &members, nil
+}
+
 // mayVote returns nil if a change gives a vote to a member that has caught up, and makes it
 // meant for the members among which that was found: Raft would take in anew one that has left.
 func (g *group) mayVote(ctx context.Context, c *groupChange) error {
-	f := g.raft.GetConfiguration()
-	if err := f.Error(); err != nil {
-		return raftError(err)
+	members, err := g.meantFor(c)
+	if err != nil {
+		return err
 	}
-	if c.Prev == 0 {
-		c.Prev = f.Index()
-	}
-	if members := f.Configuration(); suffrageIn(&members, c.Promote) == nil {
+	if suffrageIn(members, c.Promote) == nil {
 		return fmt.Errorf("%w: %s is no member", errBehind, c.Promote)
 	}
 	t, err := g.node.askTerms(ctx, nodeOf(c.Promote), g.id)
@@ -248,15 +260,11 @@ func (g *group) mayVote(ctx context.Context, c *groupChange) error {
 // the change is in its log, so that otherwise nothing would be committed from then on, not
 // even a way back. The change is meant for the members among which that was found.
 func (g *group) maySpare(ctx context.Context, id raft.ServerID, c *groupChange) error {
-	f := g.raft.GetConfiguration()
-	if err := f.Error(); err != nil {
-		return raftError(err)
+	members, err := g.meantFor(c)
+	if err != nil {
+		return err
 	}
-	if c.Prev == 0 {
-		c.Prev = f.Index()
-	}
-	members := f.Configuration()
-	if state := suffrageIn(&members, id); state == nil || *state != voter {
+	if state := suffrageIn(members, id); state == nil || *state != voter {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, attemptWait)
