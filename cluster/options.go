@@ -68,10 +68,19 @@ type TCP struct{}
 // Listen implements Network.
 func (TCP) Listen(addr string) (net.Listener, error) { return net.Listen("tcp", addr) }
 
-// Dial implements Network.
+// Dial implements Network. What the peer's machine does not have when the connection is
+// closed never comes to it. The system would send it for minutes otherwise: a write, sent
+// another way meanwhile, could come once more behind a newer one.
 func (TCP) Dial(ctx context.Context, _, addr string) (net.Conn, error) {
 	var d net.Dialer
-	return d.DialContext(ctx, "tcp", addr)
+	conn, err := d.DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	if err := conn.(*net.TCPConn).SetLinger(0); err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return conn, nil
 }
 
 // EnsureDefaults fills in what is zero.
