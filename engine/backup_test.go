@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/prometheus/prometheus/model/labels"
+
 	"github.com/strandline-db/strandline/shard/model"
 	"github.com/strandline-db/strandline/wal/vfs"
 )
@@ -475,4 +477,36 @@ func FuzzBackupManifest(f *testing.F) {
 			t.Fatal(err)
 		}
 	})
+}
+
+// TestBackupBrokenOff: a backup whose client goes away in the midst of a flush leaves nothing
+// behind, and the engine goes on.
+func TestBackupBrokenOff(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	failed := make(chan error, 1)
+	o := Options{Retention: -1, Shards: 1, OnFailure: func(err error) { failed <- err }}
+	o.Failpoint = func(name string) {
+		if name == "flush-start" {
+			cancel()
+		}
+	}
+	f := newFixture(t, o)
+	f.append(floats(labels.FromStrings("__name__", "m"), []int64{start.UnixMilli()}, []float64{1}))
+	dir := t.TempDir()
+	if _, err := f.Backup(ctx, "b", &BackupOptions{Dir: dir}); !errors.Is(err, context.Canceled) {
+		t.Fatalf("the backup: %v", err)
+	}
+	if names, err := os.ReadDir(dir); err != nil || len(names) > 0 {
+		t.Errorf("left behind: %v, %v", names, err)
+	}
+	f.append(floats(labels.FromStrings("__name__", "m"), []int64{start.UnixMilli() + 1}, []float64{2}))
+	f.flush()
+	if _, err := f.Backup(t.Context(), "b", &BackupOptions{Dir: dir}); err != nil {
+		t.Error(err)
+	}
+	select {
+	case err := <-failed:
+		t.Errorf("the engine has failed: %v", err)
+	default:
+	}
 }

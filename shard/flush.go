@@ -144,8 +144,8 @@ func (h *head) thawLocked(c *Cut) {
 
 // Flush writes the head's samples into hot blocks, records them and the log index
 // they reach in the manifest, and returns that index: log entries up to it are no
-// longer needed. A failure after the first write is final: the shard must be
-// reopened.
+// longer needed. ctx is for the wait until other changes of the shard's blocks are done; what
+// has begun goes on to its end. A failure is final: the shard must be reopened.
 func (s *Shard) Flush(ctx context.Context) (uint64, error) {
 	if err := s.maintain.take(ctx); err != nil {
 		return 0, err
@@ -155,7 +155,7 @@ func (s *Shard) Flush(ctx context.Context) (uint64, error) {
 		return 0, s.failed
 	}
 	c := s.head.freeze()
-	return c.applied, s.persistLocked(ctx, c, Mark{Applied: c.applied, Term: 1})
+	return c.applied, s.persistLocked(context.WithoutCancel(ctx), c, Mark{Applied: c.applied, Term: 1})
 }
 
 // Mark is the place in the log that a flush reaches, and what Raft knows there.
@@ -177,8 +177,9 @@ var ErrSuperseded = errors.New("the cut belongs to a state that was replaced")
 
 // Persist writes a frozen generation into hot blocks and records them in the manifest
 // together with m, whose index is that of Freeze or one behind it that changed
-// nothing. A failure is final, as that of Flush, but for the end of ctx while the cut waits
-// for other changes of the shard's blocks: it is still to be persisted then, or put back.
+// nothing. A failure is final, as that of Flush, but for the end of ctx, which counts only
+// while the cut waits for other changes of the shard's blocks: it is still to be persisted
+// then, or put back.
 func (s *Shard) Persist(ctx context.Context, c *Cut, m Mark) error {
 	if err := s.maintain.take(ctx); err != nil {
 		return err
@@ -187,7 +188,7 @@ func (s *Shard) Persist(ctx context.Context, c *Cut, m Mark) error {
 	if s.failed != nil {
 		return s.failed
 	}
-	return s.persistLocked(ctx, c, m)
+	return s.persistLocked(context.WithoutCancel(ctx), c, m)
 }
 
 func (s *Shard) persistLocked(ctx context.Context, c *Cut, m Mark) error {
