@@ -103,8 +103,13 @@ func (db *DB) flushShard(ctx context.Context, i int) error {
 // idle series from memory, merging blocks and moving them through the tiers. The
 // engine calls it every minute; tests and tools may.
 func (db *DB) Maintain(ctx context.Context) error {
-	if err := db.proposeUpkeep(ctx); err != nil && !errors.Is(err, model.ErrUnavailable) {
-		return err
+	if err := db.proposeUpkeep(ctx); err != nil && ctx.Err() == nil {
+		// Due again the next time. A committer that has failed has told; another node's failure,
+		// to which a shard's lead may just have gone, is none of ours.
+		db.opts.Logger.Warn("retention cuts and the like were not committed", "err", err)
+	}
+	if f := db.failure.Load(); f != nil {
+		return *f
 	}
 	now := db.opts.Clock.Now()
 	for _, s := range db.shards {
