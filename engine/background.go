@@ -65,6 +65,7 @@ func (db *DB) checkDisk() {
 		db.opts.Logger.Warn("can't tell how much disk is free", "err", err)
 		return
 	}
+	db.brimful.Store(free < uint64(db.opts.MinFreeBytes)/2)
 	full := free < uint64(db.opts.MinFreeBytes)
 	if was := db.readOnly.Swap(full); was != full {
 		db.opts.Logger.Warn("disk space", "read_only", full, "free_bytes", free, "wanted_bytes", db.opts.MinFreeBytes)
@@ -121,9 +122,11 @@ func (db *DB) Maintain(ctx context.Context) error {
 }
 
 // proposeUpkeep puts into the log what changes the shards' contents: retention cuts,
-// choices among senders, and the dropping of idle series.
+// choices among senders, and the dropping of idle series. On a disk that is nearly full only
+// retention cuts: they take little room and make more, as long as there is any.
 func (db *DB) proposeUpkeep(ctx context.Context) error {
-	if db.writable() != nil {
+	full := db.writable() != nil
+	if db.failure.Load() != nil || full && db.brimful.Load() {
 		return nil
 	}
 	horizon := db.horizon()
@@ -136,6 +139,9 @@ func (db *DB) proposeUpkeep(ctx context.Context) error {
 		if st := s.Stats(); horizon > st.Cut {
 			op = shard.AppendCutOp(nil, horizon)
 			ops = append(ops, Op{Shard: i, Bytes: op})
+		}
+		if full {
+			continue
 		}
 		if t, due := s.DueChoice(db.opts.Clock.Now(), db.chooseLabel()); due {
 			ops = append(ops, Op{Shard: i, Bytes: shard.AppendChooseOp(nil, t, db.pairLabel)})

@@ -36,6 +36,7 @@ type DB struct {
 
 	damage    chan Damage // blocks in quarantine, for a committer that can repair them
 	readOnly  atomic.Bool
+	brimful   atomic.Bool // less than half of what makes it read-only is free
 	failure   atomic.Pointer[error]
 	flushing  chan struct{}   // one flush of a shard at a time; a disk may hold it up for long
 	backingUp sync.Mutex      // held by the one backup
@@ -173,7 +174,7 @@ func (db *DB) checkLogReaches() error {
 func (db *DB) shardOptions(i int) shard.Options {
 	o := shard.Options{
 		ID: i, Dir: path.Join(db.dir, shardPath(i)), FS: db.opts.FS, Logger: db.opts.Logger,
-		WarmAfter: db.opts.WarmAfter, ColdAfter: db.opts.ColdAfter, Failpoint: db.opts.Failpoint,
+		WarmAfter: db.opts.WarmAfter, ColdAfter: db.opts.ColdAfter, Reserve: max(0, db.opts.MinFreeBytes), Failpoint: db.opts.Failpoint,
 	}
 	if db.opts.Replicate != nil {
 		o.Damaged = func(block string, err error) {

@@ -425,7 +425,7 @@ func (s *Shard) dueChoice() (group []BlockRef, into Tier, start int64) {
 			continue
 		}
 		into, group, start = s.closeGroup(b)
-		if !slices.ContainsFunc(group, func(x BlockRef) bool { return bad[x.Name] }) {
+		if !slices.ContainsFunc(group, func(x BlockRef) bool { return bad[x.Name] }) && s.roomFor(group, into) {
 			return group, into, start
 		}
 	}

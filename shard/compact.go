@@ -116,18 +116,29 @@ func (s *Shard) due(m move, now time.Time) ([]BlockRef, int64) {
 		if s.mustWait(group, m.into) {
 			continue
 		}
+		wanted := slices.ContainsFunc(group, func(b BlockRef) bool { return b.Tier < m.into }) && end <= now.Add(-m.after).UnixMilli()
 		if m.into == Hot {
-			if len(group) >= s.opts.MergeAt || (len(group) > 1 && end < now.Add(-m.window).UnixMilli()) {
-				return group, start
-			}
-			continue
+			wanted = len(group) >= s.opts.MergeAt || (len(group) > 1 && end < now.Add(-m.window).UnixMilli())
 		}
-		younger := slices.ContainsFunc(group, func(b BlockRef) bool { return b.Tier < m.into })
-		if younger && end <= now.Add(-m.after).UnixMilli() {
+		if wanted && s.roomFor(group, m.into) {
 			return group, start
 		}
 	}
 	return nil, 0
+}
+
+// roomFor tells whether a group can be merged into a tier beside the blocks that it is merged
+// from, which only go afterwards. What is merged on a disk that has no room ends the shard.
+func (s *Shard) roomFor(group []BlockRef, into Tier) bool {
+	free, err := s.opts.FS.Free(s.tierDir(into))
+	if err != nil {
+		return true // it can't be told
+	}
+	need := s.opts.Reserve
+	for _, b := range group {
+		need += b.Bytes
+	}
+	return free >= uint64(need)
 }
 
 // mustWait tells whether a group can't be merged into a tier because a choice must look at

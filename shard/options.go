@@ -25,6 +25,8 @@ type Options struct {
 	WarmAfter, ColdAfter time.Duration
 	// MergeAt is how many hot blocks of one window make a merge worth while. Default: 8.
 	MergeAt int
+	// Reserve is how many bytes of disk a merge must leave free: one that might not waits.
+	Reserve int64
 	// Damaged is told of each block that is found damaged, once; it must not block. With
 	// it the shard opens although a block can't be: reads that need the block fail until
 	// Repair. Nil: nobody can repair anything.

@@ -1,0 +1,105 @@
+package engine
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/prometheus/prometheus/model/labels"
+
+	"github.com/strandline-db/strandline/shard/model"
+	"github.com/strandline-db/strandline/wal/clock"
+	"github.com/strandline-db/strandline/wal/vfs"
+)
+
+// TestMergeWaitsForRoom: blocks are not merged while the result, beside them, would not leave
+// the disk the bytes that are to stay free; they are as soon as there is room.
+func TestMergeWaitsForRoom(t *testing.T) {
+	f := newRoomFixture(t)
+	for i := range int64(3) {
+		f.put(start.UnixMilli() + i)
+	}
+	f.now.Advance(60 * 24 * time.Hour)
+	f.maintainWith(roomWanted + 1)
+	if st := f.Stats(); st.ReadOnly || st.Blocks != [3]int{3, 0, 0} {
+		t.Errorf("without room: %v", st.Blocks)
+	}
+	f.maintainWith(roomWanted + 1<<20)
+	if st := f.Stats(); st.Blocks != [3]int{0, 0, 1} {
+		t.Errorf("with room: %v", st.Blocks)
+	}
+}
+
+// TestRetentionFreesFullDisk: on a disk so full that nothing is written, what is beyond the
+// retention still goes, and writing goes on.
+func TestRetentionFreesFullDisk(t *testing.T) {
+	f := newRoomFixture(t)
+	f.put(start.UnixMilli())
+	f.now.Advance(400 * 24 * time.Hour)
+	f.maintainWith(roomWanted / 4) // not even room for what takes the blocks away
+	if st := f.Stats(); st.Blocks != [3]int{1, 0, 0} {
+		t.Errorf("on a disk that is full to the brim: %v", st.Blocks)
+	}
+	f.maintainWith(roomWanted - 1)
+	if _, err := f.Append(t.Context(), f.batch(f.now.Now().UnixMilli())); !errors.Is(err, model.ErrReadOnly) {
+		t.Fatalf("a write: %v", err)
+	}
+	if st := f.Stats(); st.Blocks != [3]int{} {
+		t.Errorf("beyond the retention: %v", st.Blocks)
+	}
+	f.maintainWith(roomWanted)
+	f.put(f.now.Now().UnixMilli())
+}
+
+// roomWanted is how much is to stay free on the disk of a roomFixture.
+const roomWanted = 1 << 20
+
+type roomFixture struct {
+	*DB
+	t   *testing.T
+	mem *vfs.MemFS
+	now *clock.Manual
+}
+
+func newRoomFixture(t *testing.T) *roomFixture {
+	t.Helper()
+	f := &roomFixture{t: t, mem: vfs.NewMem(), now: clock.NewManual(start)}
+	var err error
+	f.DB, err = Open("data", &Options{FS: f.mem, Clock: f.now, Shards: 1, MinFreeBytes: roomWanted, FlushInterval: 1000 * 24 * time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.stop() // its own upkeep
+	f.wg.Wait()
+	t.Cleanup(func() {
+		if err := f.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return f
+}
+
+func (f *roomFixture) batch(at int64) *model.Batch {
+	return floats(labels.FromStrings("__name__", "m"), []int64{at}, []float64{1})
+}
+
+// put stores a sample and flushes it.
+func (f *roomFixture) put(at int64) {
+	f.t.Helper()
+	if _, err := f.Append(f.t.Context(), f.batch(at)); err != nil {
+		f.t.Fatal(err)
+	}
+	if err := f.Flush(f.t.Context()); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+// maintainWith does the upkeep with so many bytes free.
+func (f *roomFixture) maintainWith(free uint64) {
+	f.t.Helper()
+	f.mem.SetFree(free)
+	f.checkDisk()
+	if err := f.Maintain(f.t.Context()); err != nil {
+		f.t.Fatal(err)
+	}
+}
