@@ -97,7 +97,7 @@ func (n *Node) reconcile() (again bool) {
 			n.opts.Logger.Debug("cluster: a replica is not yet what it should be", "group", groupName(id), "err", err)
 		}
 	}
-	if !n.meta().has(n.raftID) && me.Groups[uint64(metaStream)] == learner {
+	if !n.meta().has(n.raftID) && me.Groups[uint64(metaStream)] == learner && !n.removed() { // as one that has just entered
 		step(uint64(metaStream), n.joinGroup(uint64(metaStream)))
 	}
 	var rejoins errgroup.Group // an install each: one commits and asks while another fetches
@@ -113,6 +113,8 @@ func (n *Node) reconcile() (again bool) {
 			step(id, n.leaveIfGone(id))
 		case s.on(n.name) && (state == learner || state == voter && n.unpromoted(id)):
 			rejoins.Go(func() error { step(id, n.rejoinGroup(id)); return nil })
+		case s.on(n.name) && n.unled(id):
+			rejoins.Go(func() error { step(id, n.rejoinIfOut(id)); return nil })
 		}
 	}
 	_ = rejoins.Wait() // step has seen to errors
@@ -124,6 +126,24 @@ func (n *Node) reconcile() (again bool) {
 func (n *Node) unpromoted(id uint64) bool {
 	g := n.group(id)
 	return g != nil && g.has(n.raftID) && !g.votes(n.raftID)
+}
+
+// unled tells whether a replica here knows of no leader.
+func (n *Node) unled(id uint64) bool { return n.group(id) != nil && n.localLeader(id) == "" }
+
+// rejoinIfOut makes this node a member again of a group that it takes itself for a voter of while
+// its leader has it no longer: a removal that came late, when the move was undone, or one by a
+// coordinator that another had overruled. Nobody tells a replica that it was removed, so it asks
+// while it hears of no leader. It has its log, and gets its vote back as one that has lost it does.
+func (n *Node) rejoinIfOut(id uint64) error {
+	ctx, cancel := context.WithTimeout(n.ctx, attemptWait)
+	defer cancel()
+	v, err := n.askConfig(ctx, id)
+	if err != nil || v.find(n.raftID) != nil {
+		return err
+	}
+	n.opts.Logger.Warn("cluster: a member no longer of a group that is to have a replica here: becoming one again", "group", groupName(id))
+	return n.joinGroup(id)
 }
 
 // beginLearning starts an empty replica, which hears of its group when a leader has

@@ -128,6 +128,9 @@ func (c *coordinator) step(ctx context.Context, m *clusterMap, x *Move) (*ShardR
 		x.Phase = PhaseDeleting
 		return nil, nil
 	case PhaseDeleting:
+		if ok, err := c.out(ctx, x.Shard, x.From, v); !ok { // what was late of a rejoin may have let it in again
+			return nil, err
+		}
 		return nil, c.awaitDeleted(ctx, m, x, x.From, PhaseDone)
 	case PhaseUndoing:
 		if ok, err := c.out(ctx, x.Shard, x.To, v); !ok {

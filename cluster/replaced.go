@@ -12,9 +12,10 @@ import (
 // away, is no member of the metadata's group any more: nobody tells it of the change to
 // the map that says so. While it hears of no leader it asks.
 
-// askIfReplaced asks the other nodes what the map says of this one.
+// askIfReplaced asks the other nodes what the map says of this one. If that is what it is, it may
+// be no member all the same, and becomes one again.
 func (n *Node) askIfReplaced() {
-	if leader, _ := n.meta().raft.LeaderWithID(); leader != "" {
+	if !n.unled(uint64(metaStream)) {
 		return
 	}
 	ctx, cancel := context.WithTimeout(n.ctx, attemptWait)
@@ -28,11 +29,18 @@ func (n *Node) askIfReplaced() {
 			continue // it has no majority either, or its binary does not know of the question
 		}
 		var was NodeRecord
-		if json.Unmarshal(b, &was) == nil {
-			n.replaced(&was)
+		if json.Unmarshal(b, &was) == nil && !n.replaced(&was) && was.Incarnation != "" && n.mayVoteInMeta() {
+			if err := n.rejoinIfOut(uint64(metaStream)); err != nil {
+				n.opts.Logger.Debug("cluster: whether this node is a member of the metadata's group is not known", "err", err)
+			}
 		}
 		return
 	}
+}
+
+// mayVoteInMeta tells whether this node takes itself for more than one that is about to enter.
+func (n *Node) mayVoteInMeta() bool {
+	return n.identity.get().Groups[uint64(metaStream)] == voter || n.meta().has(n.raftID)
 }
 
 // removed tells whether this node was removed: as it was told, or read in the map while it
