@@ -15,6 +15,7 @@ import (
 
 // fsm is a group's raft.BatchingFSM around its machine.
 type fsm struct {
+	ctx    context.Context // of the replica's life here: an install takes long, and ends with it
 	m      machine
 	fail   func(error)
 	marked func(index uint64, data []byte) error // takes a mark; see verify.go
@@ -28,8 +29,8 @@ type fsm struct {
 
 var _ raft.BatchingFSM = (*fsm)(nil)
 
-func newFSM(m machine, fail func(error)) *fsm {
-	f := &fsm{m: m, fail: fail}
+func newFSM(ctx context.Context, m machine, fail func(error)) *fsm {
+	f := &fsm{ctx: ctx, m: m, fail: fail}
 	f.mu.moved = make(chan struct{})
 	if at, ok := m.mark(); ok {
 		f.mu.index, f.mu.term = at.Applied, at.Term
@@ -149,7 +150,7 @@ func (f *fsm) Restore(r io.ReadCloser) error {
 	if err != nil {
 		return err
 	}
-	if err := f.m.restore(x.at, data); err != nil {
+	if err := f.m.restore(f.ctx, x.at, data); err != nil {
 		return err
 	}
 	f.advance(x.at.Applied, x.at.Term)

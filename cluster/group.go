@@ -73,7 +73,7 @@ func newGroup(n *Node, id uint64, m machine, log *wal.Log) *group {
 	g.ctx, g.cancel = context.WithCancel(n.ctx)
 	g.ended = make(chan struct{})
 	context.AfterFunc(g.ctx, func() { close(g.ended) })
-	g.fsm = newFSM(m, n.fail)
+	g.fsm = newFSM(g.ctx, m, n.fail)
 	g.fsm.marked = g.marked
 	g.store = &logStore{log: log, id: wal.StreamID(id), fail: n.fail, tap: n.opts.tap, early: g.early, mark: m.mark}
 	g.cached = newCachedStore(g.store, func() int { return cacheBytes / max(1, len(n.ordered())) })

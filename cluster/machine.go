@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -64,14 +65,14 @@ func (m *shardMachine) offer() ([]byte, engine.Mark, func(), error) {
 	return append(putBytes(nil, m.node.name), o.Data...), at, release, nil
 }
 
-func (m *shardMachine) restore(at engine.Mark, data []byte) error {
+func (m *shardMachine) restore(ctx context.Context, at engine.Mark, data []byte) error {
 	d := &decoder{b: data}
 	from := string(d.bytes())
 	if d.bad {
 		return errMessage
 	}
 	m.node.opts.Logger.Info("cluster: installing a shard from another node", "shard", m.id, "from", from, "index", at.Applied)
-	err := m.r.Install(m.node.ctx, d.b, at, m.node.fetcher(m.id, from))
+	err := m.r.Install(ctx, d.b, at, m.node.fetcher(m.id, from))
 	if errors.Is(err, model.ErrFailed) {
 		m.node.fail(err)
 	}
@@ -197,7 +198,7 @@ func (m *metaMachine) offer() ([]byte, engine.Mark, func(), error) {
 	return b, at, func() {}, err
 }
 
-func (m *metaMachine) restore(at engine.Mark, data []byte) error {
+func (m *metaMachine) restore(_ context.Context, at engine.Mark, data []byte) error {
 	var image engine.MetaImage
 	if err := json.Unmarshal(data, &image); err != nil {
 		return fmt.Errorf("metadata of another node: %w", err)

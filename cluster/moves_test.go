@@ -349,3 +349,42 @@ func TestOtherPlan(t *testing.T) {
 	}
 	c.planEnds(PlanDone)
 }
+
+// TestCancelDuringInstall: a replica that is to go does not first fetch all that it was to hold.
+func TestCancelDuringInstall(t *testing.T) {
+	c := newTrio(t, Options{TrailingLogs: 1})
+	for i := range int64(8) {
+		c.mustWrite("n1", 10*i, 10)
+	}
+	for name := range c.nodes {
+		c.flush(name)
+	}
+	c.join("n4", "n1")
+	n4 := c.nodes["n4"].node
+	for range fetchesAhead { // nothing is fetched
+		n4.fetches.slots <- struct{}{}
+	}
+	t.Cleanup(func() {
+		for range fetchesAhead {
+			<-n4.fetches.slots
+		}
+	})
+	n := c.nodes["n2"].node
+	if err := n.MoveShard(t.Context(), 0, "n1", "n4"); err != nil {
+		t.Fatal(err)
+	}
+	c.await("the install", func() error {
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+		defer cancel()
+		o, err := n4.replicas.Shard(0).Offer(ctx)
+		if err == nil {
+			return errors.Join(errors.New("it has not begun"), o.Release())
+		}
+		return nil
+	})
+	c.await("the cancel", func() error { return n.SetPlan(t.Context(), PlanCancelling) })
+	c.planEnds(PlanCancelled)
+	c.await("members", func() error { return c.members("n2") })
+	c.await("nothing at n4", func() error { return c.hostsOnly("n4") })
+	c.checkAll()
+}

@@ -169,8 +169,8 @@ func (m *tappedMachine) freeze() cut {
 	return &tappedCut{m.machine.freeze(), m, op, false}
 }
 
-func (m *tappedMachine) restore(at engine.Mark, data []byte) error {
-	err := m.machine.restore(at, data)
+func (m *tappedMachine) restore(ctx context.Context, at engine.Mark, data []byte) error {
+	err := m.machine.restore(ctx, at, data)
 	if err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -25,8 +26,8 @@ type machine interface {
 	// offer returns what another replica needs to come to the last durable cut. What
 	// it refers to stays until release.
 	offer() (data []byte, at engine.Mark, release func(), err error)
-	// restore makes the state that of an offer.
-	restore(at engine.Mark, data []byte) error
+	// restore makes the state that of an offer, unless ctx ends.
+	restore(ctx context.Context, at engine.Mark, data []byte) error
 	// fetch appends to dst the answer to a replica that works on an offer.
 	fetch(dst, req []byte) ([]byte, error)
 }

@@ -25,5 +25,5 @@ func (s *Shard) Wipe(ctx context.Context) error {
 		s.failed = fmt.Errorf("shard %d: wipe: %w", s.opts.ID, err)
 		return s.failed
 	}
-	return nil
+	return s.dropFetched() // by an install that broke off
 }
