@@ -108,12 +108,13 @@ func (n *Node) begin(ctx context.Context, m *clusterMap, p *Proposal, why string
 	now := time.Now().UTC()
 	plan := Plan{ID: now.Format("20060102-150405.000"), Why: why, State: PlanRunning, Made: now, Moves: len(p.Moves)}
 	err := n.changeMap(func(c *model.RecordChange) error {
-		rev := uint64(0)
-		if m.plan != nil {
-			rev = m.plan.rev
-		}
-		if err := put(c, planKey, rev, &plan); err != nil {
+		if err := put(c, planKey, m.plan.revision(), &plan); err != nil {
 			return err
+		}
+		for i := range p.Moves {
+			if to := p.Moves[i].To; to != "" { // a member still
+				c.Guards = append(c.Guards, model.Guard{Key: nodePrefix + to, Rev: m.nodes[to].rev})
+			}
 		}
 		for i := range max(len(p.Moves), len(m.moves)) {
 			switch {
@@ -212,7 +213,10 @@ func (n *Node) setNode(ctx context.Context, name string, state NodeState) error 
 		return nil
 	}
 	x.State = state
-	err = n.changeMap(func(c *model.RecordChange) error { return put(c, nodePrefix+name, x.rev, &x) })
+	err = n.changeMap(func(c *model.RecordChange) error {
+		c.Guards = append(c.Guards, model.Guard{Key: planKey, Rev: m.plan.revision()})
+		return put(c, nodePrefix+name, x.rev, &x)
+	})
 	return n.unlessDone(ctx, err, func(m *clusterMap) bool { return m.nodes[name].State == state })
 }
 
@@ -249,6 +253,7 @@ func (n *Node) RemoveNode(ctx context.Context, name string, force bool) error {
 	}
 	x.State = stateRemoved
 	err = n.changeMap(func(c *model.RecordChange) error {
+		c.Guards = append(c.Guards, model.Guard{Key: planKey, Rev: m.plan.revision()}) // that of a plan which leads nothing here
 		for i := range m.shards {
 			s := m.shards[i]
 			if s.on(name) && len(s.Replicas) == 1 {

@@ -61,13 +61,16 @@ func (c *coordinator) round(g *group) (again bool, _ error) {
 	if err := g.fsm.wait(ctx, 0, g.raft.CurrentTerm()); err != nil { // all that earlier leaders wrote is in the map
 		return true, err
 	}
-	m := c.n.currentMap()
-	if !m.seeded {
+	if m := c.n.currentMap(); !m.seeded {
 		return true, c.seed(m)
+	}
+	m, err := readMap(c.n.replicas.Records(mapPrefix), c.n.replicas.Len()) // currentMap comes a little later
+	if err != nil {
+		return false, err
 	}
 	verr := c.keepVoters(ctx, m)
 	serr := c.removeStrays(ctx, m)
-	again, err := c.runPlan(m)
+	again, err = c.runPlan(m)
 	return again, errors.Join(verr, serr, err)
 }
 

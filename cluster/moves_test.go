@@ -388,3 +388,22 @@ func TestCancelDuringInstall(t *testing.T) {
 	c.await("nothing at n4", func() error { return c.hostsOnly("n4") })
 	c.checkAll()
 }
+
+// TestPlanBesideRemoval: a plan does not lead to a node that was removed while it was made.
+func TestPlanBesideRemoval(t *testing.T) {
+	c := newTrio(t, Options{})
+	c.mustWrite("n1", 0, 10)
+	c.join("n4", "n1")
+	n := c.nodes["n2"].node
+	m, err := n.freshMap(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := n.RemoveNode(t.Context(), "n4", false); err != nil {
+		t.Fatal(err)
+	}
+	p := &Proposal{Moves: []Move{{Shard: 1, From: "n1", To: "n4", Phase: PhasePlanned}}}
+	if err := n.begin(t.Context(), m, p, "test"); !errors.Is(err, ErrRefused) {
+		t.Errorf("a plan with a move to a node that was removed: %v", err)
+	}
+}

@@ -33,6 +33,14 @@ type Plan struct {
 
 func (p *Plan) open() bool { return p != nil && p.State != PlanDone && p.State != PlanCancelled }
 
+// revision is that of the record; 0 when there is none.
+func (p *Plan) revision() uint64 {
+	if p == nil {
+		return 0
+	}
+	return p.rev
+}
+
 // Phase is how far a move has come. Each is written down before what it says is done,
 // and what it says can be done again: whoever leads the metadata goes on from there.
 type Phase string
