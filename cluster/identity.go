@@ -15,6 +15,7 @@ import (
 	"path"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -88,14 +89,13 @@ func (id *identity) setGroup(group uint64, state replicaState) error {
 	})
 }
 
-// identity guards self.
+// identity is self and its file. Who reads it does not wait for the disk: reads of shards and what
+// nodes ask each other come by here.
 type identity struct {
-	fs  vfs.FS
-	dir string
-	mu  struct {
-		sync.Mutex
-		self
-	}
+	fs       vfs.FS
+	dir      string
+	changing sync.Mutex // held by the one that writes the file
+	now      atomic.Pointer[self]
 }
 
 // identityRemedy is what to do about an identity that is damaged: nobody else has it.
@@ -103,7 +103,8 @@ const identityRemedy = "empty the whole folder for the node to come in as a new 
 
 // loadIdentity reads the folder's identity or makes a new one.
 func loadIdentity(o *Options) (*identity, error) {
-	id := &identity{fs: o.FS, dir: o.Dir}
+	id, s := &identity{fs: o.FS, dir: o.Dir}, &self{}
+	id.now.Store(s)
 	file := path.Join(o.Dir, identityName)
 	b, err := vfs.ReadFile(o.FS, file)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -118,10 +119,10 @@ func loadIdentity(o *Options) (*identity, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(vfs.CheckSeal(b), json.Unmarshal(b, &id.mu.self)); err != nil {
+	if err := errors.Join(vfs.CheckSeal(b), json.Unmarshal(b, s)); err != nil {
 		return nil, fmt.Errorf("%w: %s is damaged (%w): %s", ErrIdentity, file, err, identityRemedy)
 	}
-	switch s := id.get(); {
+	switch {
 	case s.Version != identityVersion:
 		return nil, fmt.Errorf("%w: %s: version %d is not known to this binary: start the strandline that wrote it; if the file is damaged, %s", ErrIdentity, file, s.Version, identityRemedy)
 	case s.Recovering && !o.recovering:
@@ -133,17 +134,13 @@ func loadIdentity(o *Options) (*identity, error) {
 	return id, nil
 }
 
-func (id *identity) get() self {
-	id.mu.Lock()
-	defer id.mu.Unlock()
-	return id.mu.self
-}
+func (id *identity) get() self { return *id.now.Load() }
 
 // change alters the identity durably.
 func (id *identity) change(fn func(*self)) error {
-	id.mu.Lock()
-	defer id.mu.Unlock()
-	next := id.mu.self
+	id.changing.Lock()
+	defer id.changing.Unlock()
+	next := id.get()
 	fn(&next)
 	b, err := json.MarshalIndent(&next, "", "  ")
 	if err != nil {
@@ -152,7 +149,7 @@ func (id *identity) change(fn func(*self)) error {
 	if err := vfs.WriteFile(id.fs, path.Join(id.dir, identityName), vfs.Seal(b)); err != nil {
 		return err
 	}
-	id.mu.self = next
+	id.now.Store(&next)
 	return nil
 }
 

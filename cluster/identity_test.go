@@ -4,6 +4,7 @@ import (
 	"errors"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/strandline-db/strandline/wal/vfs"
@@ -24,5 +25,36 @@ func TestDamagedIdentity(t *testing.T) {
 		if _, err := loadIdentity(o); !errors.Is(err, ErrIdentity) || !strings.Contains(err.Error(), file) || !strings.Contains(err.Error(), "empty the whole folder") {
 			t.Errorf("%s: %v", raw, err)
 		}
+	}
+}
+
+// TestIdentityWhileWritten: who asks for the identity does not wait for the disk.
+func TestIdentityWhileWritten(t *testing.T) {
+	var slow atomic.Bool
+	writing, disk := make(chan struct{}), make(chan struct{})
+	o := &Options{Name: "n1", Dir: t.TempDir(), FS: vfs.NewFault(vfs.OS{}, func(op vfs.Op) error {
+		if op.Kind == vfs.OpSync && slow.Load() {
+			close(writing)
+			<-disk
+		}
+		return nil
+	})}
+	id, err := loadIdentity(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	slow.Store(true)
+	changed := make(chan error, 1)
+	go func() { changed <- id.setGroup(1, voter) }()
+	<-writing
+	if s := id.get(); s.Groups[1] != "" {
+		t.Errorf("what is not durable yet is told: %+v", s)
+	}
+	close(disk)
+	if err := <-changed; err != nil {
+		t.Fatal(err)
+	}
+	if s := id.get(); s.Groups[1] != voter {
+		t.Errorf("%+v", s)
 	}
 }

@@ -159,7 +159,8 @@ func (n *Node) handleGroup(ctx context.Context, from *wire, m *message, respond 
 		go func() { respond(n.answerOffer(ctx, g, m.data)) }()
 	case kindRelease:
 		d := &decoder{b: m.data}
-		n.takeBack(d.uvarint())
+		id := d.uvarint()
+		n.wg.Go(func() { n.takeBack(id) }) // files may go with it
 		respond(nil, d.end())
 	case kindLeader:
 		addr, _ := g.raft.LeaderWithID()
