@@ -4,47 +4,57 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/strandline-db/strandline/engine"
 	"github.com/strandline-db/strandline/shard/model"
 )
 
+// repairEvery is how often a damaged block that could not be repaired is tried again.
+const repairEvery = 10 * rejoinPause
+
 // lease is how long an offer to a node that repairs a block stays open.
 const lease = 10 * time.Minute
 
 // repairs is the goroutine that brings damaged blocks back from other replicas, one
-// after another. One that no replica can serve now is tried again.
+// after another. One that no replica can serve now keeps no other waiting, and is tried again.
 func (n *Node) repairs() {
+	var later []engine.Damage
+	again := time.NewTicker(repairEvery)
+	defer again.Stop()
 	for {
 		select {
 		case d := <-n.replicas.Damaged():
-			n.repair(&d)
+			if !n.repair(&d) {
+				later = append(later, d)
+			}
+		case <-again.C:
+			later = slices.DeleteFunc(later, func(d engine.Damage) bool { return n.repair(&d) })
 		case <-n.ctx.Done():
 			return
 		}
 	}
 }
 
-func (n *Node) repair(d *engine.Damage) {
+// repair returns true when nothing is left to do: also when the replica is gone, or the node.
+func (n *Node) repair(d *engine.Damage) bool {
 	g := n.group(uint64(d.Shard))
-	for g != nil && g.ctx.Err() == nil { // until the replica is gone, or the node
-		err := n.repairFromAny(g, d.Block)
-		if err == nil {
-			n.metrics.repairs.Inc()
-			n.opts.Logger.Warn("cluster: a damaged block was repaired", "shard", d.Shard, "block", d.Block, "damage", d.Err)
-			return
-		}
-		if errors.Is(err, model.ErrFailed) {
-			n.fail(err)
-			return
-		}
-		n.opts.Logger.Info("cluster: a damaged block can't be repaired yet", "shard", d.Shard, "block", d.Block, "err", err)
-		select {
-		case <-time.After(10 * rejoinPause):
-		case <-g.ctx.Done():
-		}
+	if g == nil || g.ctx.Err() != nil {
+		return true
 	}
+	err := n.repairFromAny(g, d.Block)
+	switch {
+	case err == nil:
+		n.metrics.repairs.Inc()
+		n.opts.Logger.Warn("cluster: a damaged block was repaired", "shard", d.Shard, "block", d.Block, "damage", d.Err)
+	case errors.Is(err, model.ErrFailed):
+		n.fail(err)
+	default:
+		n.opts.Logger.Info("cluster: a damaged block can't be repaired yet", "shard", d.Shard, "block", d.Block, "err", err)
+		return false
+	}
+	return true
 }
 
 // repairFromAny asks one voter after another.

@@ -2,9 +2,12 @@ package cluster
 
 import (
 	"context"
+	"fmt"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -208,4 +211,56 @@ func (c *trio) equalHashes() {
 			}
 		}
 	}
+}
+
+// TestRepairBesideAnother: a damaged block that nobody else has keeps no other from its repair.
+func TestRepairBesideAnother(t *testing.T) {
+	c := newTrio(t, Options{})
+	c.mustWrite("n1", 0, 500)
+	c.checkAll()
+	for name := range c.peers {
+		c.flush(name)
+	}
+	damaged := map[string]string{} // by shard
+	for _, file := range c.blocksOf("n3") {
+		damaged[filepath.Base(filepath.Dir(file))] = file
+	}
+	shards := slices.Sorted(maps.Keys(damaged))
+	if len(shards) < 2 {
+		t.Fatalf("blocks of shards %v alone", shards)
+	}
+	var alone, other int
+	for i, shard := range []*int{&alone, &other} {
+		if _, err := fmt.Sscanf(shards[i], "%d", shard); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.await("the map", func() error { _, err := c.nodes["n3"].node.freshMap(t.Context()); return err })
+	for _, from := range []string{"n1", "n2"} {
+		if err := c.nodes["n3"].node.MoveShard(t.Context(), alone, from, ""); err != nil {
+			t.Fatal(err)
+		}
+		c.planEnds(PlanDone)
+	}
+	for _, shard := range shards[:2] {
+		flipByte(t, damaged[shard], func(int64) int64 { return 40 })
+	}
+	c.stop("n3")
+	c.start("n3")
+	r := c.nodes["n3"].node.replicas
+	for _, shard := range []int{alone, other} { // in this order
+		sel, err := r.Reader([]int{shard}).Select(t.Context(), &model.SelectRequest{MinT: math.MinInt64, MaxT: math.MaxInt64})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range sel.Series {
+			if err = s.Read(&model.Columns{}); err != nil {
+				break
+			}
+		}
+		if sel.Close(); err == nil {
+			t.Fatalf("a damaged block of shard %d was read", shard)
+		}
+	}
+	c.repaired("n3", 1)
 }
