@@ -73,7 +73,7 @@ func (n *Node) fetcher(shard uint64, from string) engine.Fetch {
 func (n *Node) fetchPiece(ctx context.Context, shard uint64, from string, req []byte) (b, frame []byte, err error) {
 	ctx, cancel := context.WithTimeout(ctx, appendWait)
 	defer cancel()
-	b, err = n.bulk(from).callFor(ctx, &frame, kindFetch, shard, req)
+	b, err = n.bulk(from).callFor(ctx, &frame, nil, kindFetch, shard, req)
 	return b, frame, err
 }
 

@@ -301,6 +301,17 @@ func (l *link) forget(id uint64) bool {
 	return waiting
 }
 
+// leave gives a request up, but for its answer, which is for late; false if that has come.
+func (l *link) leave(id uint64, late func([]byte, error)) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	r, waiting := l.mu.pending[id]
+	if waiting {
+		l.mu.pending[id] = request{kind: r.kind, done: late}
+	}
+	return waiting
+}
+
 type reply struct {
 	data []byte
 	err  error
@@ -308,11 +319,12 @@ type reply struct {
 
 // call sends a request and waits for the answer, or for ctx.
 func (l *link) call(ctx context.Context, k kind, group uint64, data []byte) ([]byte, error) {
-	return l.callFor(ctx, nil, k, group, data)
+	return l.callFor(ctx, nil, nil, k, group, data)
 }
 
-// callFor is call, with frame as in send.
-func (l *link) callFor(ctx context.Context, frame *[]byte, k kind, group uint64, data []byte) ([]byte, error) {
+// callFor is call, with frame as in send. late, if it is not nil, is called with an answer that
+// comes when ctx has ended, or with why none does.
+func (l *link) callFor(ctx context.Context, frame *[]byte, late func([]byte, error), k kind, group uint64, data []byte) ([]byte, error) {
 	select {
 	case <-l.tried: // a new link is given the time to connect
 	case <-ctx.Done():
@@ -323,7 +335,12 @@ func (l *link) callFor(ctx context.Context, frame *[]byte, k kind, group uint64,
 	case r := <-ch:
 		return r.data, r.err
 	case <-ctx.Done():
-		l.forget(id)
+		if late == nil {
+			l.forget(id)
+		} else if !l.leave(id, late) {
+			r := <-ch
+			late(r.data, r.err)
+		}
 		return nil, fmt.Errorf("%w: no answer from %s: %w", model.ErrUnavailable, l.to, context.Cause(ctx))
 	}
 }

@@ -40,7 +40,7 @@ type remoteSelection struct {
 func (n *Node) selectAt(ctx context.Context, at synced, shards []int, req *model.SelectRequest) (*model.Selection, error) {
 	r := &remoteSelection{link: n.bulk(at.name), asking: make(chan struct{}, 1)}
 	r.mu.pieces = map[int][]byte{}
-	b, err := r.link.call(ctx, kindSelect, 0, putSelect(putUvarints(nil, at.life), shards, req))
+	b, err := r.link.callFor(ctx, nil, r.closeLate, kindSelect, 0, putSelect(putUvarints(nil, at.life), shards, req))
 	if err != nil {
 		return nil, err
 	}
@@ -57,6 +57,17 @@ func (n *Node) selectAt(ctx context.Context, at synced, shards []int, req *model
 		return nil, err
 	}
 	return sel, nil
+}
+
+// closeLate ends a selection that was opened when nobody waited for it any more.
+func (r *remoteSelection) closeLate(b []byte, err error) {
+	d := &decoder{b: b}
+	if err != nil || d.bool() {
+		return
+	}
+	if r.id = d.uvarint(); r.id != 0 {
+		r.close()
+	}
 }
 
 // close ends the other end's selection.

@@ -49,14 +49,7 @@ func (n *Node) serve(ctx context.Context, conn net.Conn) error {
 	wrote := make(chan error, 1)
 	go func() { wrote <- w.write(); w.close() }()
 	err = w.read(func(m *message) {
-		id, with := m.id, m.with
-		respond := func(data []byte, err error) {
-			a := message{kind: kindAnswer, id: id, data: data}
-			if err != nil {
-				a.kind, a.data = kindError, []byte(err.Error())
-			}
-			_ = w.answer(&a, with) // a connection that has ended needs no answer
-		}
+		respond := responder(ctx, w, m)
 		if m.kind == kindHello {
 			respond(n.answerHello())
 		} else if m.kind == kindEnter {
@@ -73,6 +66,24 @@ func (n *Node) serve(ctx context.Context, conn net.Conn) error {
 	n.served.end(0, w)
 	n.works.end(0, w)
 	return errors.Join(err, <-wrote)
+}
+
+// responder returns what answers a request that came by a connection. Once ctx, the node's, has
+// ended no error is told: it is that end which the request has met, and another node may
+// serve it, as whoever asked will see from the connection's end.
+func responder(ctx context.Context, w *wire, m *message) func([]byte, error) {
+	id, with := m.id, m.with
+	return func(data []byte, err error) {
+		a := message{kind: kindAnswer, id: id, data: data}
+		switch {
+		case err != nil && ctx.Err() != nil:
+			w.close()
+			return
+		case err != nil:
+			a.kind, a.data = kindError, []byte(err.Error())
+		}
+		w.answer(&a, with)
+	}
 }
 
 // handle starts the work of a request that came by a connection and returns; respond is called once, when it

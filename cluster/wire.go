@@ -11,6 +11,8 @@ import (
 	"runtime"
 	"sync"
 	"time"
+
+	"github.com/strandline-db/strandline/shard/model"
 )
 
 // On a connection, in both directions, after the preface (see hello.go):
@@ -27,6 +29,7 @@ const (
 	frameHeader = 8
 	maxFrame    = 256 << 20
 	maxQueued   = 64 << 20         // bytes that wait for a connection
+	errorRoom   = 1 << 20          // of answers besides that are errors
 	maxWhole    = 4 * fetchesAhead // whole frames that wait for a connection
 	maxSpare    = 4 << 20          // of a buffer that is kept for the next frame
 	expectWait  = 500 * time.Microsecond
@@ -116,6 +119,9 @@ const putLength = 5 // holds 34 bits, and maxFrame has 28
 // errQueueFull: a peer takes no bytes.
 var errQueueFull = errors.New("the connection takes no more")
 
+// errNoRoom stands in for an answer that does not fit.
+var errNoRoom = fmt.Errorf("%w: the answer does not fit on its way: %w", model.ErrOverloaded, errQueueFull)
+
 // wire writes and reads the frames of one connection.
 type wire struct {
 	conn net.Conn
@@ -170,8 +176,17 @@ func (w *wire) send(m *message) error { return w.queue(m, nil, false) }
 func (w *wire) sendExpected(m *message) error { return w.queue(m, nil, true) }
 
 // answer queues the answer to one of the requests of with; the first has the frame wait for
-// the others.
-func (w *wire) answer(m *message, with *together) error { return w.queue(m, with, with != nil) }
+// the others. Who asked waits for it, perhaps without an end: in place of one that does not
+// fit goes an error, and if not even that does, the connection ends.
+func (w *wire) answer(m *message, with *together) {
+	err := w.queue(m, with, with != nil)
+	if errors.Is(err, errQueueFull) && m.kind != kindError {
+		err = w.queue(&message{kind: kindError, id: m.id, data: []byte(errNoRoom.Error())}, with, with != nil)
+	}
+	if err != nil {
+		w.close()
+	}
+}
 
 func (w *wire) queue(m *message, with *together, expected bool) error {
 	w.mu.Lock()
@@ -179,7 +194,11 @@ func (w *wire) queue(m *message, with *together, expected bool) error {
 		w.mu.Unlock()
 		return net.ErrClosed
 	}
-	if len(w.mu.buf) > maxQueued {
+	most := maxQueued
+	if m.kind == kindError {
+		most += errorRoom
+	}
+	if len(w.mu.buf) > most {
 		w.mu.Unlock()
 		return errQueueFull
 	}
