@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"testing"
 	"time"
 
@@ -120,4 +121,68 @@ func TestFeedsFromTwoNodes(t *testing.T) {
 		}
 		sel.Close()
 	}
+}
+
+// TestFeedFromDeaf: a node that hears nothing of a leader tells its feeds so: a subscriber there
+// is told that it may lack something, and one elsewhere gets its feed from who hears.
+func TestFeedFromDeaf(t *testing.T) {
+	c := newTrio(t, Options{CommitTimeout: 5 * time.Second})
+	c.mustWrite("n1", 0, 1)
+	c.join("n4", "n1")
+	ms := []*labels.Matcher{labels.MustNewMatcher(labels.MatchEqual, "__name__", "m")}
+	open := func(name string) *follower {
+		f, err := c.nodes[name].node.Feeder().Subscribe(t.Context(), &model.FeedRequest{Matchers: ms})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return &follower{f: f}
+	}
+	far := open("n4")
+	defer far.f.Close()
+	c.await("a feed from another node", func() error { return far.poll(false) })
+	deaf := c.nodes["n4"].node.servers()[0]
+	near := open(deaf)
+	defer near.f.Close()
+	c.await("a feed without a lack", func() error { return near.poll(false) })
+	others := slices.DeleteFunc([]string{"n1", "n2", "n3"}, func(name string) bool { return name == deaf })
+	apart := func(name string, yes bool) {
+		for _, other := range others {
+			c.net.part(c.peers[name], c.peers[other], yes)
+		}
+	}
+	apart(deaf, true)
+	c.await("the deaf node to say so", func() error { return near.poll(true) })
+	at := int64(100)
+	c.await("a feed from a node that hears", func() error {
+		c.mustWrite(others[0], at, 1)
+		at++
+		if err := far.poll(false); err != nil || far.samples > 0 {
+			return err
+		}
+		return errors.New("it brings nothing")
+	})
+	apart("n4", true) // it sees the deaf one alone
+	c.await("what sees a deaf node alone to say so", func() error { return far.poll(true) })
+	apart("n4", false)
+	apart(deaf, false)
+	c.await("feeds without a lack", func() error { return errors.Join(near.poll(false), far.poll(false)) })
+}
+
+// follower polls a feed.
+type follower struct {
+	f       model.Feed
+	b       model.FeedBatch
+	samples int
+}
+
+// poll fails unless the feed says that it lacks something, or does not.
+func (f *follower) poll(lacks bool) error {
+	if err := f.f.Poll(&f.b); err != nil {
+		return err
+	}
+	f.samples += len(f.b.Samples)
+	if f.b.Lacks != lacks {
+		return fmt.Errorf("lacks: %t", f.b.Lacks)
+	}
+	return nil
 }

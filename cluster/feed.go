@@ -380,7 +380,14 @@ func (j *joinedFeed) pollHereLocked(dst *model.FeedBatch) error {
 	dst.Reset = dst.Reset || l.batch.Reset
 	dst.Cut = max(dst.Cut, l.batch.Cut)
 	dst.Applied = append(dst.Applied, l.batch.Applied...)
+	dst.Lacks = dst.Lacks || j.n.lagging(l.here)
 	return nil
+}
+
+// lagging tells whether one of the replicas here may lack what was committed a while ago.
+func (n *Node) lagging(shards []int) bool {
+	now := time.Now()
+	return slices.ContainsFunc(shards, func(s int) bool { g := n.group(uint64(s)); return g == nil || g.unheard(now) })
 }
 
 // Next implements model.Feed.

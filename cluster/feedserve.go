@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -15,6 +16,7 @@ const (
 	maxFeedBuffer  = 1 << 16     // samples that wait for another node, a feed
 	feedWait       = time.Second // a poll that has nothing to tell says so by then
 	feedIdle       = 30 * time.Second
+	feedDeaf       = 3 * time.Second // without a word of a shard's leader, after which a feed of it ends
 )
 
 // errFeed: a feed was closed, by its owner, with the connection, or because nobody polled.
@@ -91,7 +93,10 @@ func (n *Node) answerFeed(ctx context.Context, from *wire, data []byte) ([]byte,
 	return putUvarints(putBool(nil, false), n.life), nil
 }
 
-// answerFeedPoll waits until a feed has something to tell, or is nudged, or for feedWait.
+// answerFeedPoll waits until a feed has something to tell, or is nudged, or for feedWait. While
+// the leader of a shard is not heard there is nothing to tell, though there may be much that
+// this node does not know of: the feed ends, so that the other node looks for who does, and
+// knows what it lacks while nobody does.
 func (n *Node) answerFeedPoll(ctx context.Context, from *wire, data []byte) ([]byte, error) {
 	d := &decoder{b: data}
 	id := d.uvarint()
@@ -118,8 +123,11 @@ func (n *Node) answerFeedPoll(ctx context.Context, from *wire, data []byte) ([]b
 		if err != nil {
 			return nil, fmt.Errorf("%w: %w", errFeed, err)
 		}
-		if !n.servesFeeds(x.shards) {
+		switch {
+		case !n.servesFeeds(x.shards):
 			return nil, errNoReplica
+		case n.deaf(x.shards):
+			return nil, errUnheard
 		}
 		if last || nudge > x.told || !x.batch.Empty() || x.batch.Cut > noCut {
 			x.told = nudge
@@ -133,6 +141,15 @@ func (n *Node) answerFeedPoll(ctx context.Context, from *wire, data []byte) ([]b
 			return nil, errFeed
 		}
 	}
+}
+
+// deaf tells whether the leader of one of these shards has not been heard here for long. One that
+// is heard and goes ahead of the replica is not meant: a feed elsewhere would be no faster.
+func (n *Node) deaf(shards []int) bool {
+	return slices.ContainsFunc(shards, func(s int) bool {
+		g := n.group(uint64(s))
+		return g == nil || !g.leads() && time.Since(g.raft.LastContact()) > feedDeaf
+	})
 }
 
 func (x *servedFeed) nudged() uint64 {

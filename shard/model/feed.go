@@ -64,8 +64,8 @@ type FeedBatch struct {
 	// replica's state was installed. After a Lost or a Reset a reader that keeps state
 	// begins anew with a Select, which shows all that these Samples tell.
 	Reset bool
-	// Lacks: some shards can't be followed for now. What is applied there meanwhile is lost;
-	// a Reset will tell.
+	// Lacks: some shards can't be followed for now, or what is followed may itself be behind.
+	// What is applied there meanwhile comes late, or is lost; then a Reset will tell.
 	Lacks bool
 	// Cut: samples before it, in milliseconds, are gone; math.MinInt64 if nothing was cut.
 	Cut int64
