@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math"
@@ -173,6 +174,7 @@ type follower struct {
 	f       model.Feed
 	b       model.FeedBatch
 	samples int
+	reset   bool
 }
 
 // poll fails unless the feed says that it lacks something, or does not.
@@ -181,8 +183,47 @@ func (f *follower) poll(lacks bool) error {
 		return err
 	}
 	f.samples += len(f.b.Samples)
+	f.reset = f.reset || f.b.Reset
 	if f.b.Lacks != lacks {
 		return fmt.Errorf("lacks: %t", f.b.Lacks)
 	}
 	return nil
+}
+
+// TestFeedWhileOneComes: while a replica that has come here can't be brought to what its leader
+// has, the feed goes on with the others.
+func TestFeedWhileOneComes(t *testing.T) {
+	c := newTrio(t, Options{CommitTimeout: 5 * time.Second})
+	c.mustWrite("n1", 0, 1)
+	n := c.nodes["n1"].node
+	came := -1
+	c.await("a shard that another node leads", func() error {
+		for s := range n.replicas.Len() {
+			if leader := n.localLeader(uint64(s)); leader != "" && leader != "n1" {
+				came = s
+				return nil
+			}
+		}
+		return errNotLeader
+	})
+	j := &joinedFeed{n: n, ready: make(chan struct{}, 1), failed: make(chan struct{}, 1), release: func() bool { return true }}
+	j.ctx, j.cancel = context.WithCancelCause(t.Context())
+	if err := j.arrange(true); err != nil {
+		t.Fatal(err)
+	}
+	defer j.Close()
+	j.mu.local.here = slices.DeleteFunc(slices.Clone(j.mu.local.here), func(s int) bool { return s == came })
+	c.net.isolate(c.peers["n1"], true)
+	if err := j.arrange(false); !errors.Is(err, model.ErrUnavailable) {
+		t.Errorf("a leader that can't be reached: %v", err)
+	}
+	f := &follower{f: j}
+	if err := f.poll(true); err != nil || j.mu.local.feed == nil {
+		t.Errorf("%v; there is a feed of the others: %t", err, j.mu.local.feed != nil)
+	}
+	c.net.isolate(c.peers["n1"], false)
+	c.await("all of them", func() error { return errors.Join(j.arrange(false), f.poll(false)) })
+	if !f.reset {
+		t.Error("it has not begun anew")
+	}
 }

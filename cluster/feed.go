@@ -216,7 +216,8 @@ func (j *joinedFeed) endUseless(far []int) []int {
 	return lacking
 }
 
-// arrangeHere makes the local part that of the replicas here.
+// arrangeHere makes the local part that of the replicas here. What it had goes on until those
+// that have come are as far as their leaders, which may take long.
 func (j *joinedFeed) arrangeHere(here []int, first bool) error {
 	j.mu.Lock()
 	old := j.mu.local
@@ -224,16 +225,19 @@ func (j *joinedFeed) arrangeHere(here []int, first bool) error {
 		j.mu.Unlock()
 		return nil
 	}
-	j.mu.local, j.mu.lacks = localPart{}, true // what it brings from here on its successor would bring again
+	j.mu.lacks = true
 	j.mu.Unlock()
-	if old.feed != nil {
-		old.feed.Close()
-	}
 	if !first {
 		came := slices.DeleteFunc(slices.Clone(here), func(s int) bool { return slices.Contains(old.here, s) })
 		if err := j.n.reachLeaders(j.ctx, came); err != nil {
 			return err
 		}
+	}
+	if old.feed != nil {
+		j.mu.Lock()
+		j.mu.local = localPart{} // what it brings from here on its successor would bring again
+		j.mu.Unlock()
+		old.feed.Close()
 	}
 	req := j.req
 	req.Wake = func() { j.wake(false) }
