@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -231,7 +232,7 @@ func (c *coordinator) removeStrays(ctx context.Context, m *clusterMap) error {
 		for _, x := range v.Servers {
 			if !s.on(x.Node) && s.Learner != x.Node {
 				c.n.opts.Logger.Warn("cluster: removing a member that the map does not have", "group", groupName(uint64(i)), "id", x.ID)
-				errs = append(errs, c.n.removeMember(ctx, uint64(i), v, x), errBehind)
+				errs = append(errs, c.takeOut(ctx, i, v, x), errBehind)
 				break
 			}
 		}
@@ -241,6 +242,20 @@ func (c *coordinator) removeStrays(ctx context.Context, m *clusterMap) error {
 	}
 	c.strays, c.removed = time.Now(), removed
 	return nil
+}
+
+// takeOut takes a member out of a shard's group if the map, as it is now that the members were
+// seen, does not have it there: this node may lead the metadata no longer, and what it goes by be
+// what the map was before the next one went on. Who is put there later finds other members.
+func (c *coordinator) takeOut(ctx context.Context, shard int, v *groupView, s serverView) error {
+	m, err := c.n.freshMap(ctx)
+	if err != nil {
+		return err
+	}
+	if x := &m.shards[shard]; x.on(s.Node) || x.Learner == s.Node {
+		return fmt.Errorf("%w: the map has shard %d on %s by now", errBehind, shard, s.Node)
+	}
+	return c.n.removeMember(ctx, uint64(shard), v, s)
 }
 
 // moving tells whether a move of a shard is under way.

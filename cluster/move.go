@@ -217,7 +217,7 @@ func (n *Node) handAway(ctx context.Context, m *clusterMap, x *Move, v *groupVie
 func (c *coordinator) out(ctx context.Context, shard int, name string, v *groupView) (bool, error) {
 	for _, s := range v.Servers {
 		if s.Node == name {
-			return false, c.n.removeMember(ctx, uint64(shard), v, s)
+			return false, c.takeOut(ctx, shard, v, s)
 		}
 	}
 	return true, nil

@@ -87,6 +87,16 @@ func (c *trio) members(at string) error {
 	return nil
 }
 
+// view is what a group's leader says of it to a node.
+func (c *trio) view(at string, id uint64) (v *groupView) {
+	c.t.Helper()
+	c.await("the members of "+groupName(id), func() (err error) {
+		v, err = c.nodes[at].node.askConfig(context.Background(), id)
+		return err
+	})
+	return v
+}
+
 // load writes and reads at all nodes until stop is called.
 func (c *trio) load() (stop func()) {
 	nodes := []*member{}
@@ -405,5 +415,35 @@ func TestPlanBesideRemoval(t *testing.T) {
 	p := &Proposal{Moves: []Move{{Shard: 1, From: "n1", To: "n4", Phase: PhasePlanned}}}
 	if err := n.begin(t.Context(), m, p, "test"); !errors.Is(err, ErrRefused) {
 		t.Errorf("a plan with a move to a node that was removed: %v", err)
+	}
+}
+
+// TestOverruledCoordinator: one that goes by what the map was takes out nobody whom the next one
+// has brought in.
+func TestOverruledCoordinator(t *testing.T) {
+	c := newTrio(t, Options{})
+	c.mustWrite("n1", 0, 10)
+	c.join("n4", "n1")
+	n, n4 := c.nodes["n2"].node, c.nodes["n4"].node
+	was, err := n.freshMap(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := n.MoveShard(t.Context(), 1, "n1", "n4"); err != nil {
+		t.Fatal(err)
+	}
+	c.planEnds(PlanDone)
+	c.await("all members", func() error { return c.members("n2") })
+	before := c.view("n2", 1)
+	old := &coordinator{n: n}
+	if err := old.removeStrays(t.Context(), was); err == nil {
+		t.Error("it found nothing to do")
+	}
+	if ok, err := old.out(t.Context(), 1, "n4", before); ok || err == nil {
+		t.Error("it took out a member")
+	}
+	after := c.view("n2", 1)
+	if after.Index != before.Index || !after.votes(n4.raftID) {
+		t.Errorf("%+v, and before %+v", after, before)
 	}
 }
