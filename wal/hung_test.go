@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/strandline-db/strandline/wal/vfs"
 )
@@ -57,5 +58,23 @@ func TestWritingWhileDropping(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// TestWritingByNoClock: how long a write lasts is measured from when the log was opened. By the
+// machine's clock, one that is set forward would look like a disk that hangs.
+func TestWritingByNoClock(t *testing.T) {
+	before := time.Now()
+	l, err := Open("log", &Options{FS: vfs.NewMem()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.beginWriting()
+	if began := time.Duration(l.writing.Load()); began <= 0 || began > time.Since(before) {
+		t.Errorf("a write began %v after the log was opened", began)
+	}
+	l.writing.Store(0)
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
 	}
 }

@@ -48,7 +48,8 @@ type Log struct {
 	offline bool // being verified, not opened
 	healing bool // opened once more, after putAside
 
-	writing atomic.Int64 // when what is asked of the disk now was begun, in nanoseconds; 0: nothing is
+	opened  time.Time
+	writing atomic.Int64 // when what is asked of the disk now was begun, in nanoseconds since opened; 0: nothing is
 
 	statsMu sync.Mutex
 	stats   Stats
@@ -74,7 +75,7 @@ type Stats struct {
 // Open opens the log in dir, which it makes if there is none, reads it through and
 // cuts a torn tail. All or nothing; one opener at a time.
 func Open(dir string, o *Options) (_ *Log, err error) {
-	l := &Log{dir: dir, st: newState(), write: make(chan struct{}, 1)}
+	l := &Log{dir: dir, st: newState(), write: make(chan struct{}, 1), opened: time.Now()}
 	if o != nil {
 		l.opts = *o
 	}
@@ -502,7 +503,9 @@ func (l *Log) Streams() []StreamID {
 	return l.st.ids()
 }
 
-func (l *Log) beginWriting() { l.writing.Store(time.Now().UnixNano()) }
+// beginWriting measures from when the log was opened: the machine's clock may be set meanwhile, by
+// an hour, and that is no disk that hangs.
+func (l *Log) beginWriting() { l.writing.Store(int64(max(1, time.Since(l.opened)))) }
 
 // Writing returns for how long the write and fsync under way have lasted, or the removal of
 // a segment, which all writers wait for; 0 if there is none. A disk that hangs shows here first.
@@ -511,7 +514,7 @@ func (l *Log) Writing() time.Duration {
 	if began == 0 {
 		return 0
 	}
-	return max(1, time.Duration(time.Now().UnixNano()-began))
+	return max(1, time.Since(l.opened)-time.Duration(began))
 }
 
 // Stats returns the log's figures.
