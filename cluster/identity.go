@@ -239,11 +239,12 @@ type helloAnswer struct {
 	self
 	PairLabel string `json:"pairLabel,omitempty"`
 	Waits     string `json:"waits,omitempty"` // what the start waits for
+	Now       int64  `json:"now,omitempty"`   // by its clock, in milliseconds; 0: from a node of an earlier version
 }
 
 // answerHello says who we are.
 func (n *Node) answerHello() ([]byte, error) {
-	a := helloAnswer{self: n.identity.get(), PairLabel: n.replicas.PairLabel()}
+	a := helloAnswer{self: n.identity.get(), PairLabel: n.replicas.PairLabel(), Now: n.replicas.Now().UnixMilli()}
 	if why := n.waits.Load(); why != nil {
 		a.Waits = *why
 	}

@@ -11,7 +11,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/strandline-db/strandline/wal/clock"
 	"github.com/strandline-db/strandline/wal/vfs"
 )
 
@@ -27,9 +26,8 @@ type Options struct {
 	HTTP  string // where clients reach this node; for status alone
 	Dir   string // of the engine; the node's identity lies in it
 
-	FS      vfs.FS      // the machine's file system
-	Clock   clock.Clock // the machine's clock; Raft's own timers do not use it
-	Network Network     // TCP
+	FS      vfs.FS  // the machine's file system
+	Network Network // TCP
 	Logger  *slog.Logger
 
 	// Heartbeat is after what silence of the leader a follower stands for election.
@@ -87,9 +85,6 @@ func (TCP) Dial(ctx context.Context, _, addr string) (net.Conn, error) {
 func (o *Options) EnsureDefaults() {
 	if o.FS == nil {
 		o.FS = vfs.OS{}
-	}
-	if o.Clock == nil {
-		o.Clock = clock.Real{}
 	}
 	if o.Network == nil {
 		o.Network = TCP{}

@@ -129,7 +129,8 @@ func (db *DB) proposeUpkeep(ctx context.Context) error {
 	if db.failure.Load() != nil || full && db.brimful.Load() {
 		return nil
 	}
-	horizon := db.horizon()
+	now := db.committer.Time(ctx, db.opts.Clock.Now())
+	horizon := db.horizon(now)
 	var ops []Op
 	for i, s := range db.shards {
 		if !db.committer.Leads(i) {
@@ -143,7 +144,7 @@ func (db *DB) proposeUpkeep(ctx context.Context) error {
 		if full {
 			continue
 		}
-		if t, due := s.DueChoice(db.opts.Clock.Now(), db.chooseLabel()); due {
+		if t, due := s.DueChoice(now, db.chooseLabel()); due {
 			ops = append(ops, Op{Shard: i, Bytes: shard.AppendChooseOp(nil, t, db.pairLabel)})
 		}
 		if idle := s.Idle(idleFlushes); len(idle) > 0 {
@@ -168,10 +169,10 @@ func (db *DB) chooseLabel() string {
 
 // horizon returns the time before which samples are to go, in milliseconds. It
 // moves in steps of an hour, since each step is a log entry.
-func (db *DB) horizon() int64 {
+func (db *DB) horizon(now time.Time) int64 {
 	h := int64(math.MinInt64)
 	if db.opts.Retention > 0 {
-		h = db.opts.Clock.Now().Add(-db.opts.Retention).Truncate(time.Hour).UnixMilli()
+		h = now.Add(-db.opts.Retention).Truncate(time.Hour).UnixMilli()
 	}
 	if db.opts.RetentionBytes > 0 {
 		h = max(h, db.horizonBySize())

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/strandline-db/strandline/shard"
 	"github.com/strandline-db/strandline/shard/model"
@@ -44,6 +45,9 @@ type Committer interface {
 	Flush(ctx context.Context, shard int) error
 	// Leads tells whether this node is the one that proposes a shard's upkeep.
 	Leads(shard int) bool
+	// Time returns the time by which upkeep is proposed, where it is now by this node's
+	// clock: what upkeep removes is gone on all nodes.
+	Time(ctx context.Context, now time.Time) time.Time
 	// Close answers what waits, then stops. Idempotent.
 	Close() error
 }
@@ -124,6 +128,9 @@ func (l *localLog) Flush(ctx context.Context, i int) error {
 
 // Leads implements Committer.
 func (l *localLog) Leads(int) bool { return true }
+
+// Time implements Committer.
+func (l *localLog) Time(_ context.Context, now time.Time) time.Time { return now }
 
 // Commit implements Committer.
 func (l *localLog) Commit(ctx context.Context, ops []Op) error {

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"time"
 
 	"github.com/strandline-db/strandline/shard"
 	"github.com/strandline-db/strandline/shard/model"
@@ -28,6 +29,9 @@ func (r *Replicas) Fail(err error) { _ = r.db.fail(err) }
 
 // ReadOnly tells whether the disk is nearly full.
 func (r *Replicas) ReadOnly() bool { return r.db.readOnly.Load() }
+
+// Now returns the time by this node's clock.
+func (r *Replicas) Now() time.Time { return r.db.opts.Clock.Now() }
 
 // Damaged gives the blocks that are found damaged, each once.
 func (r *Replicas) Damaged() <-chan Damage { return r.db.damage }

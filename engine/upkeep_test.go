@@ -24,6 +24,8 @@ func (*refusing) Flush(context.Context, int) error     { return nil }
 func (*refusing) Leads(int) bool                       { return true }
 func (*refusing) Close() error                         { return nil }
 
+func (*refusing) Time(_ context.Context, now time.Time) time.Time { return now }
+
 // TestUpkeepRefused: what a committer says of a retention cut, be it that the node it went to
 // has failed, is no failure of this engine, which asks again the next time.
 func TestUpkeepRefused(t *testing.T) {
