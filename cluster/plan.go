@@ -119,6 +119,17 @@ type Proposal struct {
 	Nodes []NodeShare `json:"nodes"`
 }
 
+// Members returns how many nodes are members once the plan has been carried out.
+func (p *Proposal) Members() int {
+	n := 0
+	for i := range p.Nodes {
+		if p.Nodes[i].State == stateMember {
+			n++
+		}
+	}
+	return n
+}
+
 // NodeShare is how many replicas a node has, and would have after a plan.
 type NodeShare struct {
 	Node   string    `json:"node"`

@@ -26,3 +26,30 @@ func TestStatusAge(t *testing.T) {
 		}
 	}
 }
+
+// TestPlanOfFew: a plan that leaves shards on two nodes, or one, says what that means.
+func TestPlanOfFew(t *testing.T) {
+	less := []cluster.Move{{Shard: 0, From: "n3"}}
+	for name, c := range map[string]struct {
+		members int
+		moves   []cluster.Move
+		want    string
+	}{
+		"two":   {2, less, "no shard goes on while either"},
+		"one":   {1, less, "nowhere else"},
+		"three": {3, []cluster.Move{{Shard: 0, From: "n4", To: "n3"}}, ""},
+		"more":  {2, []cluster.Move{{Shard: 0, To: "n2"}}, ""},
+	} {
+		p := cluster.Proposal{Moves: c.moves, Nodes: []cluster.NodeShare{{Node: "n9", State: "draining"}}}
+		for range c.members {
+			p.Nodes = append(p.Nodes, cluster.NodeShare{Node: "n", State: "member"})
+		}
+		var out strings.Builder
+		if err := writePlan(&out, &p); err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Contains(out.String(), "left:"); got != (c.want != "") || !strings.Contains(out.String(), c.want) {
+			t.Errorf("%s: %q", name, out.String())
+		}
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -101,6 +102,13 @@ func writePlan(w io.Writer, p *cluster.Proposal) error {
 	fmt.Fprintf(w, "\nplan %s, %d moves, one after another:\n", p.ID, len(p.Moves))
 	for i := range p.Moves {
 		fmt.Fprintf(w, "  %s\n", &p.Moves[i])
+	}
+	fewer := slices.ContainsFunc(p.Moves, func(m cluster.Move) bool { return m.To == "" })
+	switch members := p.Members(); {
+	case fewer && members == 2:
+		fmt.Fprintln(w, "\nOnly two members are left: no shard goes on while either of them is away. Add a third.")
+	case fewer && members == 1:
+		fmt.Fprintln(w, "\nOnly one member is left: what is on its disk is nowhere else. Add two more.")
 	}
 	return nil
 }
