@@ -380,6 +380,7 @@ func (l *Log) roll(seq uint64) error {
 	if l.oldest == 0 {
 		l.oldest = seq
 	}
+	l.countSegments()
 	l.stMu.RLock()
 	opening := l.st.opening(make([]byte, batchHeader))
 	l.stMu.RUnlock()
@@ -517,16 +518,18 @@ func (l *Log) Writing() time.Duration {
 	return max(1, time.Since(l.opened)-time.Duration(began))
 }
 
-// Stats returns the log's figures.
+// Stats returns the log's figures. It waits for no writer.
 func (l *Log) Stats() Stats {
-	l.write <- struct{}{}
-	n := int(l.seq - l.oldest + 1)
-	l.unlock()
 	l.statsMu.Lock()
 	defer l.statsMu.Unlock()
-	st := l.stats
-	st.Segments = n
-	return st
+	return l.stats
+}
+
+// countSegments is for whoever has made or removed one.
+func (l *Log) countSegments() {
+	l.statsMu.Lock()
+	defer l.statsMu.Unlock()
+	l.stats.Segments = int(l.seq - l.oldest + 1)
 }
 
 // Close waits for the batch under way and closes the files. Idempotent.

@@ -50,6 +50,7 @@ func (l *Log) dropSegments() error {
 			return l.failLocked(err)
 		}
 		l.oldest++
+		l.countSegments()
 	}
 	return nil
 }

@@ -211,6 +211,7 @@ func (l *Log) reopen(r *segmentReader, newest int64, cut bool) (err error) {
 		return err
 	}
 	l.f, l.seq, l.off = f, r.seq, r.off
+	l.countSegments()
 	return nil
 }
 
