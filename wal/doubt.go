@@ -54,10 +54,16 @@ func (l *Log) setDoubt(why string) error {
 	return vfs.WriteFile(l.fs, path.Join(l.dir, doubtName), []byte(why))
 }
 
-// doubtTail notes durably that the last batch may be missing, if nothing more is.
+// doubtTail notes durably that the last batch may be missing, if nothing more is: in a doubt
+// that lasts, another one has gone before it.
 func (l *Log) doubtTail(why string) error {
-	if was, err := l.Doubt(); err != nil || was.Why != "" {
+	switch was, err := l.Doubt(); {
+	case err != nil:
 		return err
+	case was.Tail && was.Why != why: // the same, if a crash came before the cut
+		return l.setDoubt(was.Why + "; " + why)
+	case was.Why != "":
+		return nil
 	}
 	return l.setDoubt(why + tailOnly)
 }

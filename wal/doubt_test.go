@@ -106,6 +106,31 @@ func TestDoubtOfFlips(t *testing.T) {
 	}
 }
 
+// TestDoubtTwice: when the last batch has been cut as damaged, and that before it is found
+// damaged at the next start, while the first doubt lasts, more than one may be missing.
+func TestDoubtTwice(t *testing.T) {
+	fsys := vfs.NewMem()
+	name, last, _ := written(t, fsys, false)
+	for i, at := range []int64{last, segmentHeader + (last-segmentHeader)/2} {
+		change(t, fsys, name, func(f vfs.File) {
+			if _, err := f.WriteAt([]byte{0xff}, at+batchHeader+100); err != nil {
+				t.Fatal(err)
+			}
+		})
+		l, err := Open("log", &Options{FS: fsys, SegmentSize: 1 << 16})
+		if err != nil {
+			t.Fatal(err)
+		}
+		doubt, err := l.Doubt()
+		if err != nil || doubt.Why == "" || doubt.Tail != (i == 0) || l.Last(1) != uint64(2-i) {
+			t.Errorf("damage %d: doubt %+v, %v, the log ends at %d", i, doubt, err, l.Last(1))
+		}
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // TestDoubtOfCuts: a file that was cut inside its last batch is doubted.
 func TestDoubtOfCuts(t *testing.T) {
 	base := vfs.NewMem()
