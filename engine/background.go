@@ -18,9 +18,8 @@ const (
 	idleFlushes  = 2 // flushes without a sample after which a series leaves the head
 )
 
-// background flushes, maintains and watches the disk until ctx ends.
-func (db *DB) background(ctx context.Context) {
-	lastFlush, lastMaintain := db.opts.Clock.Now(), db.opts.Clock.Now()
+// each calls fn at every tick until ctx ends or it fails.
+func (db *DB) each(ctx context.Context, tick time.Duration, fn func(ctx context.Context) error) {
 	for {
 		ch, release := db.opts.Clock.After(tick)
 		select {
@@ -29,28 +28,56 @@ func (db *DB) background(ctx context.Context) {
 			return
 		case <-ch:
 		}
-		now := db.opts.Clock.Now()
-		db.checkDisk()
-		var err error
-		if now.Sub(lastFlush) >= db.opts.FlushInterval || db.headFull() {
-			err = db.Flush(ctx)
-			lastFlush = now
-		}
-		if err == nil && now.Sub(lastMaintain) >= maintainTick {
-			err = db.Maintain(ctx)
-			lastMaintain = now
-		}
-		if err != nil && ctx.Err() == nil && !errors.Is(err, model.ErrUnavailable) {
+		if err := fn(ctx); err != nil && ctx.Err() == nil && !errors.Is(err, model.ErrUnavailable) {
 			_ = db.fail(err) // reported there
 			return
 		}
 	}
 }
 
+// background watches the disk and flushes, and maintains beside that, until ctx ends: a merge
+// of weeks takes hours, in which memory and log must not grow by all that is written.
+func (db *DB) background(ctx context.Context) {
+	db.wg.Go(func() { db.each(ctx, maintainTick, db.Maintain) })
+	flushed := make([]time.Time, len(db.shards))
+	for i := range flushed {
+		flushed[i] = db.opts.Clock.Now()
+	}
+	db.each(ctx, tick, func(ctx context.Context) error {
+		db.checkDisk()
+		return db.flushDue(ctx, flushed)
+	})
+}
+
+// flushDue flushes the shards that are due, all but those whose blocks are being changed: they
+// are due until they can be flushed, and keep no other waiting.
+func (db *DB) flushDue(ctx context.Context, flushed []time.Time) error {
+	now, full := db.opts.Clock.Now(), db.headFull()
+	for i, s := range db.shards {
+		if !full && now.Sub(flushed[i]) < db.opts.FlushInterval {
+			continue
+		}
+		if s.Busy() {
+			s.Hasten()
+			continue
+		}
+		switch err := db.flushShard(ctx, i); {
+		case err == nil:
+			flushed[i] = now
+		case !errors.Is(err, model.ErrUnavailable):
+			return err
+		}
+	}
+	return nil
+}
+
+// headFull tells whether what can be flushed is more than is to stay in memory.
 func (db *DB) headFull() bool {
 	var bytes int64
 	for _, s := range db.shards {
-		bytes += s.Stats().HeadBytes
+		if !s.Busy() {
+			bytes += s.Stats().HeadBytes
+		}
 	}
 	return bytes > db.opts.HeadBytes
 }
@@ -87,6 +114,9 @@ func (db *DB) Flush(ctx context.Context) error {
 }
 
 func (db *DB) flushShard(ctx context.Context, i int) error {
+	if err := db.shards[i].Await(ctx); err != nil { // not with the flushes of all others behind it
+		return err
+	}
 	select {
 	case db.flushing <- struct{}{}:
 	case <-ctx.Done():

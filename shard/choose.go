@@ -404,7 +404,7 @@ func (s *Shard) closeGroup(b *BlockRef) (into Tier, group []BlockRef, start int6
 
 // doChoices does, window by window, the choices that no merge on the way to another tier has done.
 func (s *Shard) doChoices(ctx context.Context) error {
-	for ctx.Err() == nil {
+	for ctx.Err() == nil && !s.awaited.Load() {
 		group, into, start := s.dueChoice()
 		if len(group) == 0 {
 			return nil

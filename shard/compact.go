@@ -13,7 +13,8 @@ import (
 // Maintain does the background work that is due at now: it removes blocks beyond
 // the retention cut, merges small hot blocks, and moves windows that have grown
 // old enough from hot to warm and from warm to cold. Each step is one manifest
-// transaction; a crash between two steps leaves nothing to repair.
+// transaction; a crash between two steps leaves nothing to repair. What is left when a flush
+// is due is for the next time.
 func (s *Shard) Maintain(ctx context.Context, now time.Time) error {
 	if err := s.maintain.take(ctx); err != nil {
 		return err
@@ -22,6 +23,7 @@ func (s *Shard) Maintain(ctx context.Context, now time.Time) error {
 	if s.failed != nil {
 		return s.failed
 	}
+	s.awaited.Store(false)
 	err := s.maintainLocked(ctx, now)
 	if err != nil && ctx.Err() == nil {
 		s.failed = fmt.Errorf("shard %d: background work: %w", s.opts.ID, err)
@@ -49,6 +51,9 @@ func (s *Shard) maintainLocked(ctx context.Context, now time.Time) error {
 			if err := s.merge(ctx, m, group, start); err != nil && len(s.quarantined()) == bad {
 				return err
 			} // a block that was found damaged is in quarantine now, and its group not due again
+			if s.awaited.Load() {
+				return nil
+			}
 		}
 	}
 	return nil

@@ -142,6 +142,22 @@ func (h *head) thawLocked(c *Cut) {
 	h.purgeLocked(numbers)
 }
 
+// Busy tells whether a flush would have to wait for other changes of the shard's blocks.
+func (s *Shard) Busy() bool { return len(s.maintain) > 0 }
+
+// Hasten ends upkeep that is under way with the merge at hand, since a flush is due.
+func (s *Shard) Hasten() { s.awaited.Store(true) }
+
+// Await hastens upkeep and returns when a flush need not wait.
+func (s *Shard) Await(ctx context.Context) error {
+	s.Hasten()
+	if err := s.maintain.take(ctx); err != nil {
+		return err
+	}
+	s.maintain.give()
+	return nil
+}
+
 // Flush writes the head's samples into hot blocks, records them and the log index
 // they reach in the manifest, and returns that index: log entries up to it are no
 // longer needed. ctx is for the wait until other changes of the shard's blocks are done; what

@@ -25,6 +25,7 @@ type Shard struct {
 	// maintain is held by whoever changes blocks: a flush, a merge, a move, a cut.
 	// What follows is guarded by it.
 	maintain turn
+	awaited  atomic.Bool // a flush is due: see Hasten
 	manifest *Manifest
 	failed   error                    // set after a failed change of files; final
 	durable  atomic.Pointer[Manifest] // as last written, for whoever does not hold maintain
