@@ -144,7 +144,9 @@ func (p Pending) Wait() error { return p.l.await(p.b) }
 
 // Begin is Append's first half: the entries have their place, before all that comes
 // later, and reads don't see them until they are durable. Errors are those of what is
-// asked; that of writing comes from Wait.
+// asked; that of writing comes from Wait. A stream's tail is one caller's affair: it waits for
+// what it has begun before it cuts or resets, and for these before it appends again. Otherwise
+// an index could come twice in one batch, which readers look for by its batch alone.
 func (l *Log) Begin(entries []Entry) (Pending, error) {
 	b, err := l.join(func(b *batch) error {
 		size := 0
@@ -390,11 +392,13 @@ func (l *Log) roll(seq uint64) error {
 	return l.put(opening)
 }
 
-// control makes a control record durable. update changes l.mu.last under l.mu.
-func (l *Log) control(kind byte, s StreamID, index uint64, update func(last uint64) uint64) error {
+// control makes a control record durable. at says, of the stream's last index with all that
+// gathers before the record, which index it is about and what the last one is then.
+func (l *Log) control(kind byte, s StreamID, at func(last uint64) (index, then uint64)) error {
 	b, err := l.join(func(b *batch) error {
+		index, last := at(l.mu.last[s])
 		b.buf = appendControl(b.buf, kind, s, index)
-		l.mu.last[s] = update(l.mu.last[s])
+		l.mu.last[s] = last
 		return nil
 	})
 	if err != nil {
@@ -410,13 +414,13 @@ func (l *Log) TruncateFront(s StreamID, upto uint64) error {
 	x, ok := l.st.streams[s]
 	nothing := !ok || upto <= x.base
 	if ok {
-		upto = min(upto, x.last)
+		upto = min(upto, x.last) // what is not durable yet is needed
 	}
 	l.stMu.RUnlock()
 	if nothing {
 		return nil
 	}
-	if err := l.control(kindFront, s, upto, func(last uint64) uint64 { return last }); err != nil {
+	if err := l.control(kindFront, s, func(last uint64) (uint64, uint64) { return min(upto, last), last }); err != nil {
 		return err
 	}
 	return l.dropSegments()
@@ -430,12 +434,12 @@ func (l *Log) TruncateBack(s StreamID, from uint64) error {
 	}
 	base := l.Base(s)
 	from = max(from, base+1)
-	return l.control(kindBack, s, from, func(last uint64) uint64 { return max(base, min(last, from-1)) })
+	return l.control(kindBack, s, func(last uint64) (uint64, uint64) { return from, max(base, min(last, from-1)) })
 }
 
 // Reset drops all entries of a stream and lets it begin after base. Durable on return.
 func (l *Log) Reset(s StreamID, base uint64) error {
-	if err := l.control(kindReset, s, base, func(uint64) uint64 { return base }); err != nil {
+	if err := l.control(kindReset, s, func(uint64) (uint64, uint64) { return base, base }); err != nil {
 		return err
 	}
 	return l.dropSegments()

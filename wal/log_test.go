@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"testing"
 )
@@ -256,6 +257,41 @@ func TestFlipEveryBit(t *testing.T) {
 		if err := l.Close(); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// TestCutsCross: a cut of the front that waits behind a cut of the back takes no index with it
+// that is to come again.
+func TestCutsCross(t *testing.T) {
+	l := open(t, t.TempDir())
+	for i := uint64(1); i <= 10; i++ {
+		if err := l.Append([]Entry{{Stream: 1, Index: i, Term: 1}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l.write <- struct{}{} // so that both wait for the same write
+	var wg sync.WaitGroup
+	gathered := func(fn func() error) {
+		size := func() int { l.mu.Lock(); defer l.mu.Unlock(); return len(l.mu.next.buf) }
+		had := size()
+		wg.Go(func() {
+			if err := fn(); err != nil {
+				t.Error(err)
+			}
+		})
+		for size() == had {
+			runtime.Gosched()
+		}
+	}
+	gathered(func() error { return l.TruncateBack(1, 5) })
+	gathered(func() error { return l.TruncateFront(1, 8) })
+	l.unlock()
+	wg.Wait()
+	if err := l.Append([]Entry{{Stream: 1, Index: 5, Term: 2, Data: []byte("again")}}); err != nil {
+		t.Fatal(err)
+	}
+	if e, err := l.Get(1, 5); err != nil || string(e.Data) != "again" {
+		t.Errorf("%+v, %v; the log holds (%d, %d]", e, err, l.Base(1), l.Last(1))
 	}
 }
 
