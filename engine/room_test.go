@@ -2,6 +2,9 @@ package engine
 
 import (
 	"errors"
+	"path"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -101,5 +104,54 @@ func (f *roomFixture) maintainWith(free uint64) {
 	f.checkDisk()
 	if err := f.Maintain(f.t.Context()); err != nil {
 		f.t.Fatal(err)
+	}
+}
+
+// TestUnreadableBlock: a block in which the disk can't read a sector is in quarantine like one
+// that is damaged: it is not merged, nor does it stop the engine; the rest is served and merged.
+func TestUnreadableBlock(t *testing.T) {
+	var bad atomic.Pointer[string]
+	fsys := vfs.NewFault(vfs.NewMem(), func(op vfs.Op) error {
+		if name := bad.Load(); op.Kind == vfs.OpRead && name != nil && op.Path == *name {
+			return syscall.EIO
+		}
+		return nil
+	})
+	db, err := Open("data", &Options{FS: fsys, Clock: clock.NewManual(start), Shards: 1, MinFreeBytes: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	var at [2]int64
+	for i := range at { // weeks that turn warm
+		at[i] = start.Add(-time.Duration(i+2) * 7 * 24 * time.Hour).UnixMilli()
+		if _, err := db.Append(t.Context(), floats(labels.FromStrings("__name__", "m"), at[i:i+1], []float64{1})); err != nil {
+			t.Fatal(err)
+		}
+		if err := db.Flush(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	name := path.Join("data", shardPath(0), db.shards[0].Blocks()[0].Name)
+	bad.Store(&name)
+	if err := db.Maintain(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if n := db.Stats().Blocks; n != [3]int{1, 1, 0} {
+		t.Errorf("blocks: %v", n)
+	}
+	read := func(at int64) error {
+		sel, err := db.Select(t.Context(), &model.SelectRequest{MinT: at, MaxT: at})
+		if err != nil {
+			return err
+		}
+		defer sel.Close()
+		return sel.Series[0].Read(&model.Columns{})
+	}
+	if err := read(at[0]); !errors.Is(err, syscall.EIO) {
+		t.Errorf("what can't be read: %v", err)
+	}
+	if err := read(at[1]); err != nil {
+		t.Errorf("the rest: %v", err)
 	}
 }

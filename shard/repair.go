@@ -8,6 +8,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/strandline-db/strandline/shard/model"
 )
@@ -21,8 +22,7 @@ var ErrDamaged = errors.New("the shard has a damaged block")
 // suspect notes that a block is damaged if err says so, once, and tells the owner. The
 // block stays as it is: what touches it fails, nothing merges it, nobody is offered it.
 func (s *Shard) suspect(b *liveBlock, err error) error {
-	var damage *model.CorruptionError
-	if err == nil || !errors.As(err, &damage) || !b.bad.CompareAndSwap(nil, &err) {
+	if !isDamage(err) || !b.bad.CompareAndSwap(nil, &err) {
 		return err
 	}
 	s.opts.Logger.Error("a block is damaged and in quarantine", "shard", s.opts.ID, "block", b.ref.Name, "err", err)
@@ -30,6 +30,12 @@ func (s *Shard) suspect(b *liveBlock, err error) error {
 		s.opts.Damaged(b.ref.Name, err)
 	}
 	return err
+}
+
+// isDamage tells whether a block is damaged: its checksums say so, or the disk can't read it.
+func isDamage(err error) bool {
+	var damage *model.CorruptionError
+	return errors.As(err, &damage) || errors.Is(err, syscall.EIO)
 }
 
 // unreadable stands for a block that can't be opened: reads that need it fail.

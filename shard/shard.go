@@ -125,8 +125,7 @@ func (s *Shard) openBlocks() (err error) {
 	}()
 	for _, ref := range s.manifest.Blocks {
 		b, err := s.openBlock(ref)
-		var damage *model.CorruptionError
-		if s.opts.Damaged != nil && (errors.As(err, &damage) || notExist(err)) {
+		if s.opts.Damaged != nil && (isDamage(err) || notExist(err)) {
 			b, err = s.unreadable(ref, path.Join(s.tierDir(ref.Tier), ref.Name), err), nil
 		}
 		if err != nil {
