@@ -16,14 +16,14 @@ type late struct {
 	fresh []sample   // in order of the log
 }
 
-// find returns the value that is the last in the log of those at t.
-func (l *late) find(t int64) (float64, bool) {
+// find returns the sample that is the last in the log of those at t.
+func (l *late) find(t int64) (sample, bool) {
 	if l == nil {
-		return 0, false
+		return sample{}, false
 	}
 	for i := len(l.fresh) - 1; i >= 0; i-- {
 		if l.fresh[i].t == t {
-			return l.fresh[i].v, true
+			return l.fresh[i], true
 		}
 	}
 	for i := len(l.runs) - 1; i >= 0; i-- {
@@ -32,10 +32,10 @@ func (l *late) find(t int64) (float64, bool) {
 			continue
 		}
 		if k, ok := slices.BinarySearchFunc(run, t, func(x sample, t int64) int { return cmp.Compare(x.t, t) }); ok {
-			return run[k].v, true
+			return run[k], true
 		}
 	}
-	return 0, false
+	return sample{}, false
 }
 
 // add stores a sample, the last in the log. Each run is at least twice as long as the next

@@ -86,7 +86,7 @@ type series struct {
 	lastV   float64 // newest float at lastT
 	no      uint32
 	idle    uint8    // flushes since the last sample
-	hidden  bool     // a histogram has replaced the float at lastT
+	hidden  bool     // what is at lastT is not lastV alone: it has a start time, or a histogram has replaced it
 	watched interest // whether someone wants to hear of its samples
 	active  store
 	older   *generation // ended and not yet in live blocks, oldest first; usually nil
@@ -149,7 +149,7 @@ func (s *series) addFloat(h *headMem, t int64, v float64, st int64) outcome {
 		a.st[a.n] = st
 	}
 	a.n++
-	s.lastT, s.lastV, s.hidden = t, v, false
+	s.lastT, s.lastV, s.hidden = t, v, st != 0
 	if replaced {
 		return overwritten
 	}
@@ -157,14 +157,15 @@ func (s *series) addFloat(h *headMem, t int64, v float64, st int64) outcome {
 }
 
 // addLate stores a sample at or before the newest. The usual case is a retry of
-// what was just sent, which must leave nothing behind.
+// what was just sent, which must leave nothing behind. One that differs in its start time is
+// none: another replica, which has flushed what was there, has only the later one.
 func (s *series) addLate(h *headMem, t int64, v float64, st int64) outcome {
 	a := &s.active
 	if t == s.lastT {
-		if math.Float64bits(v) == math.Float64bits(s.lastV) && !s.hidden {
+		if math.Float64bits(v) == math.Float64bits(s.lastV) && st == 0 && !s.hidden {
 			return duplicate
 		}
-		s.lastV, s.hidden = v, false
+		s.lastV, s.hidden = v, st != 0
 	}
 	out := stored
 	old, ok := a.late.find(t)
@@ -172,7 +173,7 @@ func (s *series) addLate(h *headMem, t int64, v float64, st int64) outcome {
 		old, ok = a.inOrder(h, t)
 	}
 	if ok {
-		if math.Float64bits(old) == math.Float64bits(v) {
+		if math.Float64bits(old.v) == math.Float64bits(v) && old.st == st {
 			return duplicate
 		}
 		out = overwritten
@@ -200,27 +201,36 @@ func (a *store) hasFloat(h *headMem, t int64) bool {
 }
 
 // inOrder finds the in-order sample at t.
-func (a *store) inOrder(h *headMem, t int64) (float64, bool) {
+func (a *store) inOrder(h *headMem, t int64) (sample, bool) {
 	if a.n > 0 && a.tail.at[0].t <= t {
-		for _, p := range a.tail.at[:a.n] {
-			if p.t == t {
-				return p.v, true
+		for i, p := range a.tail.at[:a.n] {
+			if p.t != t {
+				continue
 			}
+			x := sample{t: t, v: p.v}
+			if a.st != nil {
+				x.st = a.st[i]
+			}
+			return x, true
 		}
-		return 0, false
+		return sample{}, false
 	}
 	if a.chunks == 0 || t < a.minT {
-		return 0, false
+		return sample{}, false
 	}
 	c, err := h.sealed.around(&h.dec, a.sealed, t)
 	if err != nil {
-		return 0, false
+		return sample{}, false
 	}
 	i, ok := slices.BinarySearch(c.T, t)
 	if !ok {
-		return 0, false
+		return sample{}, false
 	}
-	return c.V[i], true
+	x := sample{t: t, v: c.V[i]}
+	if i < len(c.ST) {
+		x.st = c.ST[i]
+	}
+	return x, true
 }
 
 // seal moves the full tail into a chunk.
