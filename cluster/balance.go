@@ -104,8 +104,9 @@ func (n *Node) handOver(g *group, want string) bool {
 func (n *Node) transfer(g *group, to raft.Server) bool {
 	ctx, cancel := context.WithTimeout(n.ctx, balanceEvery)
 	defer cancel()
+	at := g.fsm.consumed() // before it answers; see mayVote
 	t, err := n.askTerms(ctx, string(to.Address), g.id)
-	if err != nil || t[0].draining || t[0].consumed+nearEntries < g.fsm.consumed() {
+	if err != nil || t[0].draining || t[0].consumed+nearEntries < at {
 		return false
 	}
 	if err := g.transfer(to); err != nil {

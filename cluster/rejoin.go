@@ -248,9 +248,10 @@ func (g *group) mayVote(ctx context.Context, c *groupChange) error {
 	if suffrageIn(members, c.Promote) == nil {
 		return fmt.Errorf("%w: %s is no member", errBehind, c.Promote)
 	}
+	at := g.fsm.consumed() // before it answers: over a slow link it is always some entries behind what is here by then
 	t, err := g.node.askTerms(ctx, nodeOf(c.Promote), g.id)
-	if err == nil && t[0].consumed+nearEntries < g.fsm.consumed() {
-		err = fmt.Errorf("%w: at entry %d of %d", errBehind, t[0].consumed, g.fsm.consumed())
+	if err == nil && t[0].consumed+nearEntries < at {
+		err = fmt.Errorf("%w: at entry %d of %d", errBehind, t[0].consumed, at)
 	}
 	return err
 }
