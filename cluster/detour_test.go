@@ -227,3 +227,43 @@ func TestFeedWhileOneComes(t *testing.T) {
 		t.Error("it has not begun anew")
 	}
 }
+
+// TestFeedWithoutOneShard: a feed goes on elsewhere with what can be had, if one shard can't.
+func TestFeedWithoutOneShard(t *testing.T) {
+	c := newTrio(t, Options{CommitTimeout: 5 * time.Second})
+	c.mustWrite("n1", 0, 1)
+	c.join("n4", "n1")
+	n := c.nodes["n4"].node
+	j, err := n.Feeder().Subscribe(t.Context(), &model.FeedRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer j.Close()
+	f := &follower{f: j}
+	c.await("a feed", func() error { return f.poll(false) })
+	const gone = 0
+	for _, name := range []string{"n1", "n2", "n3"} {
+		if err := c.nodes[name].node.stopGroup(gone); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.await("a feed of the other shards", func() error {
+		if err := f.poll(true); err != nil {
+			return err
+		}
+		for _, a := range f.b.Applied {
+			if a.Shard == gone {
+				return fmt.Errorf("it still has %v", f.b.Applied)
+			}
+		}
+		if len(f.b.Applied) != n.replicas.Len()-1 {
+			return fmt.Errorf("it has %v", f.b.Applied)
+		}
+		return nil
+	})
+	for _, name := range []string{"n1", "n2", "n3"} {
+		c.stop(name)
+		c.start(name)
+	}
+	c.await("all of them", func() error { return f.poll(false) })
+}

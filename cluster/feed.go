@@ -6,7 +6,6 @@ import (
 	"math"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/prometheus/model/labels"
@@ -168,24 +167,43 @@ func (j *joinedFeed) arrange(first bool) error {
 	return nil
 }
 
-// arrangeFar opens parts that bring shards of other nodes.
+// arrangeFar opens parts that bring shards of other nodes. A part brings all of its shards or
+// none: if they can't be had together, each is had by itself, so that one of which nobody
+// hears the leader does not keep back the others.
 func (j *joinedFeed) arrangeFar(far []int, first bool) error {
-	if len(far) == 0 {
-		return nil
+	err := j.openParts(far, first)
+	if err == nil || first || len(far) == 1 {
+		return err
 	}
+	errs := make([]error, len(far))
+	var wg sync.WaitGroup
+	for i, s := range j.lacking(far) {
+		wg.Go(func() { errs[i] = j.openParts([]int{s}, false) })
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// openParts opens parts that bring these shards between them. After the first time each tells
+// that it lacks what was applied before.
+func (j *joinedFeed) openParts(shards []int, first bool) error {
 	p := &reading{n: j.n, wanted: Wanted{Level: Leader}}
-	var opened atomic.Bool // without, there is nothing new that a reader could begin with
-	err := p.each(j.ctx, far, false, func(ctx context.Context, name string, of []int) error {
+	return p.each(j.ctx, shards, false, func(ctx context.Context, name string, of []int) error {
 		err := j.open(ctx, name, of, first)
-		if err == nil {
-			opened.Store(true)
+		if err == nil && !first {
+			j.reset()
 		}
 		return err
 	})
-	if !first && opened.Load() {
-		j.reset()
-	}
-	return err
+}
+
+// lacking returns those of some shards that no part brings.
+func (j *joinedFeed) lacking(shards []int) []int {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(shards), func(s int) bool {
+		return slices.ContainsFunc(j.mu.parts, func(x *remotePart) bool { return slices.Contains(x.shards, s) })
+	})
 }
 
 // endUseless ends the parts with shards that are not far or have left their node, and
