@@ -46,7 +46,8 @@ type Wanted struct {
 	MaxStaleness time.Duration
 	// Applied are entries that must have been applied.
 	Applied model.Applied
-	// Partial lets a read leave out shards that nobody can be asked for; see Warnings.
+	// Partial lets a read leave out shards that nobody can be asked for; see Warnings. A node
+	// that is lost while series are read that were selected there fails the read all the same.
 	Partial bool
 	// Held wants it of all replicas here that feeds come from, for those who read feeds.
 	// Otherwise a shard whose leader can't be heard here may be read at another node.
@@ -57,7 +58,9 @@ type Wanted struct {
 }
 
 // Sync returns once a read with the context that it returns gives what is wanted, and how
-// old at most its data is; negative if Partial has it take what there is of unknown age. It fails with model.ErrUnavailable when a group has no leader
+// old at most its data is; negative if Partial has it take what there is of unknown age. If a node
+// that was chosen is lost after that, a read at level Stale without MaxStaleness goes on at
+// another, whose data may be older: it asks for no more than what there is. Sync fails with model.ErrUnavailable when a group has no leader
 // or no majority within ctx and the commit timeout, and Partial does not allow for it.
 func (n *Node) Sync(ctx context.Context, w Wanted) (context.Context, time.Duration, error) {
 	p := &reading{n: n, wanted: w}
