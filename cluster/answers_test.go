@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"slices"
 	"testing"
@@ -84,4 +85,12 @@ func TestSelectGivenUp(t *testing.T) {
 	asked.close()
 	<-wrote
 	<-read
+}
+
+// TestRemoteLimit: what goes past a limit at another node has done so here.
+func TestRemoteLimit(t *testing.T) {
+	err := fmt.Errorf("%w: the answer has %d bytes", model.ErrLimit, maxFrame)
+	if got := remoteError(err.Error()); !errors.Is(got, model.ErrLimit) {
+		t.Error(got)
+	}
 }

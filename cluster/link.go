@@ -231,7 +231,7 @@ func (l *link) answer(m *message) {
 
 // remoteError gives a peer's error its type back where callers ask for it.
 func remoteError(text string) error {
-	for _, e := range []error{errUnheard, model.ErrUnavailable, model.ErrOverloaded, model.ErrFailed, model.ErrReadOnly, model.ErrConflict, ErrIdentity, errBehind} {
+	for _, e := range []error{errUnheard, model.ErrUnavailable, model.ErrOverloaded, model.ErrFailed, model.ErrReadOnly, model.ErrLimit, model.ErrConflict, ErrIdentity, errBehind} {
 		if len(text) >= len(e.Error()) && text[:len(e.Error())] == e.Error() {
 			return fmt.Errorf("%w%s (from another node)", e, text[len(e.Error()):])
 		}
