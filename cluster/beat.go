@@ -2,11 +2,14 @@ package cluster
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/strandline-db/strandline/shard/model"
 )
 
 // Raft has a goroutine for each group and follower, which sends ten heartbeats in the time
@@ -191,8 +194,15 @@ func (t *transport) beatOnce(id raft.ServerID, target raft.ServerAddress, args *
 	if err = d.end(); err == nil && resp.Success {
 		t.told.change(target, func(f *toldOne) { f.term, f.sent, f.echo = args.Term, sent, echo })
 	}
+	if err == nil && resp.Term > args.Term {
+		return errLaterTerm
+	}
 	return err
 }
+
+// errLaterTerm: a follower is in a later term. Raft takes any answer to a heartbeat for a sign that
+// it is followed, and would go on to lead in the old term until it has an entry to send.
+var errLaterTerm = fmt.Errorf("%w: a node knows a later term of the group", model.ErrUnavailable)
 
 // receiveHeartbeat answers a heartbeat beside Raft's main goroutine, which may be writing, if
 // it finds a follower in its term. Any other would change the state and the term under the

@@ -95,7 +95,7 @@ func (n *Node) syncGroups(ctx context.Context, w *Wanted, groups []*group) (time
 		if w.MaxStaleness == 0 || age <= w.MaxStaleness {
 			return age, nil
 		}
-		level = Leader
+		level = Linearizable // one that leads, for all it knows, may be older than the bound
 	}
 	return 0, n.catchUp(ctx, level, groups)
 }

@@ -140,3 +140,45 @@ func TestWhileLed(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestOverruledHears: the heartbeat of a leader that another one has overruled is no sign to
+// Raft that it is followed.
+func TestOverruledHears(t *testing.T) {
+	c := newTrio(t, Options{})
+	c.mustWrite("n1", 0, 10)
+	leader, other := c.leaderOf(0)
+	g, f := c.nodes[leader].node.group(0), c.nodes[other].node
+	req := &raft.AppendEntriesRequest{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(g.node.raftID), Addr: []byte(leader)}, Term: g.raft.CurrentTerm() - 1}
+	var resp raft.AppendEntriesResponse
+	if err := g.trans.sendHeartbeat(f.raftID, raft.ServerAddress(other), req, &resp); !errors.Is(err, errLaterTerm) {
+		t.Errorf("got %v and %+v", err, resp)
+	}
+}
+
+// TestBoundOfLeader: a node that leads for all it knows, and may be older than a read allows,
+// does not serve it before a majority has confirmed that it leads.
+func TestBoundOfLeader(t *testing.T) {
+	c := newTrio(t, Options{Heartbeat: 2 * time.Second})
+	c.mustWrite("n1", 0, 10)
+	leader, _ := c.leaderOf(0)
+	n := c.nodes[leader].node
+	g := n.group(0)
+	old := func() {
+		for name := range c.nodes {
+			g.trans.told.change(raft.ServerAddress(name), func(f *toldOne) { f.sent = time.Now().Add(-time.Hour) })
+		}
+	}
+	w := &Wanted{Level: Stale, MaxStaleness: time.Minute}
+	old()
+	if age, err := n.syncGroups(t.Context(), w, []*group{g}); err != nil || age != 0 {
+		t.Errorf("a leader that can be confirmed: %v, %v", age, err)
+	}
+	c.net.isolate(c.peers[leader], true)
+	old()
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if age, err := n.syncGroups(ctx, w, []*group{g}); err == nil {
+		t.Errorf("what nobody else confirms was served as %v old", age)
+	}
+	c.net.isolate(c.peers[leader], false)
+}
