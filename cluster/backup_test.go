@@ -6,9 +6,12 @@ import (
 	"fmt"
 	"math"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/hashicorp/raft"
 
 	"github.com/strandline-db/strandline/engine"
 	"github.com/strandline-db/strandline/shard/model"
@@ -100,4 +103,29 @@ func samplesIn(t *testing.T, dir string) (n int) {
 		n += len(cols.T)
 	}
 	return n
+}
+
+// TestFlushDuringTransfer: flushes that meet a transfer of leadership wait for its end.
+func TestFlushDuringTransfer(t *testing.T) {
+	c := newTrio(t, Options{})
+	for round := range 40 {
+		c.mustWrite("n1", int64(10*round), 10)
+		leader, other := c.leaderOf(0)
+		g := c.nodes[leader].node.group(0)
+		i := slices.IndexFunc(g.voters(), func(s raft.Server) bool { return string(s.Address) == other })
+		moved := make(chan error, 1)
+		go func() { moved <- g.transfer(g.voters()[i]) }()
+		for open := true; open; {
+			select {
+			case <-moved: // or it failed: then there is nothing to meet
+				open = false
+			default:
+			}
+			if err := g.flush(t.Context()); err != nil {
+				t.Fatalf("round %d: %v", round, err)
+			}
+			_ = until(g, g.raft.Apply(g.join(nil, nil), time.Second)).Error() // something new, if it still leads
+		}
+	}
+	c.checkAll()
 }

@@ -310,8 +310,18 @@ func (g *group) send(p *proposal) {
 	g.node.forward(string(leader), g.id, p)
 }
 
-// flush takes a Raft snapshot, if there is something new for one.
+// flush takes a Raft snapshot, if there is something new for one. A leader takes none while
+// it hands over, which is soon done or given up.
 func (g *group) flush(ctx context.Context) error {
+	for {
+		err := g.snapshot(ctx)
+		if !errors.Is(err, raft.ErrLeadershipTransferInProgress) || g.node.pause(ctx) != nil {
+			return err
+		}
+	}
+}
+
+func (g *group) snapshot(ctx context.Context) error {
 	if at, ok := g.machine.mark(); ok && g.fsm.consumed() == at.Applied {
 		return nil
 	}
