@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -18,14 +17,10 @@ import (
 func TestBlackout(t *testing.T) {
 	c := &trio{dir: t.TempDir()}
 	var volumes []*volume
-	var peers []string
+	c.place(t)
 	for i := range c.nodes {
-		c.addrs[i] = freeAddr(t)
-		name := fmt.Sprintf("n%d", i+1)
-		peers = append(peers, name+"="+freeAddr(t))
-		volumes = append(volumes, newVolume(t, filepath.Join(c.dir, name), 1<<30))
+		volumes = append(volumes, newVolume(t, filepath.Join(c.dir, fmt.Sprintf("n%d", i+1)), 1<<30))
 	}
-	c.peers = strings.Join(peers, ",")
 	c.more = func(string) []string { return []string{"--min-free-bytes=0"} }
 	c.form(t)
 	l := newLedger()

@@ -29,14 +29,21 @@ type trio struct {
 func newTrio(t *testing.T, more func(name string) []string) *trio {
 	t.Helper()
 	c := &trio{dir: t.TempDir(), more: more}
-	var peers []string
-	for i := range c.nodes {
-		c.addrs[i] = freeAddr(t)
-		peers = append(peers, fmt.Sprintf("n%d=%s", i+1, freeAddr(t)))
-	}
-	c.peers = strings.Join(peers, ",")
+	c.place(t)
 	c.form(t)
 	return c
+}
+
+// place chooses addresses, each another one.
+func (c *trio) place(t *testing.T) {
+	t.Helper()
+	var peers []string
+	free := freeAddrs(t, 2*len(c.nodes))
+	for i := range c.nodes {
+		c.addrs[i] = free[2*i]
+		peers = append(peers, fmt.Sprintf("n%d=%s", i+1, free[2*i+1]))
+	}
+	c.peers = strings.Join(peers, ",")
 }
 
 // form starts all three and waits until they are ready.

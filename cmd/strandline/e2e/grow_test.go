@@ -29,13 +29,7 @@ func put(t *testing.T, l *ledger, base string, ms int64) {
 func prepared(t *testing.T) *trio {
 	t.Helper()
 	c := &trio{dir: t.TempDir()}
-	for i := range c.nodes {
-		c.addrs[i] = freeAddr(t)
-		if i > 0 {
-			c.peers += ","
-		}
-		c.peers += fmt.Sprintf("n%d=%s", i+1, freeAddr(t))
-	}
+	c.place(t)
 	return c
 }
 

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -147,6 +148,17 @@ func serveAt(t *testing.T, addr, dir string, args ...string) *strandline {
 	s := &strandline{child: start(t, program, all...), base: "http://" + addr}
 	awaitReady(t, s.child, s.base+"/-/ready")
 	return s
+}
+
+// freeAddrs returns n addresses, each another one.
+func freeAddrs(t *testing.T, n int) (out []string) {
+	t.Helper()
+	for len(out) < n {
+		if addr := freeAddr(t); !slices.Contains(out, addr) {
+			out = append(out, addr)
+		}
+	}
+	return out
 }
 
 func freeAddr(t *testing.T) string {
