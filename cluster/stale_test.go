@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -148,7 +149,14 @@ func TestOverruledHears(t *testing.T) {
 	c.mustWrite("n1", 0, 10)
 	leader, other := c.leaderOf(0)
 	g, f := c.nodes[leader].node.group(0), c.nodes[other].node
-	req := &raft.AppendEntriesRequest{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(g.node.raftID), Addr: []byte(leader)}, Term: g.raft.CurrentTerm() - 1}
+	term := g.raft.CurrentTerm()
+	c.await("the follower's term", func() error {
+		if at := f.group(0).raft.CurrentTerm(); at < term {
+			return fmt.Errorf("it is %d", at)
+		}
+		return nil
+	})
+	req := &raft.AppendEntriesRequest{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(g.node.raftID), Addr: []byte(leader)}, Term: term - 1}
 	var resp raft.AppendEntriesResponse
 	if err := g.trans.sendHeartbeat(f.raftID, raft.ServerAddress(other), req, &resp); !errors.Is(err, errLaterTerm) {
 		t.Errorf("got %v and %+v", err, resp)
