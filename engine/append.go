@@ -95,7 +95,7 @@ func (db *DB) limits() shard.Limits {
 	now := db.opts.Clock.Now()
 	lim := shard.Limits{MinT: -maxTime, MaxT: maxTime}
 	if db.opts.Retention > 0 {
-		lim.MinT = max(lim.MinT, now.Add(-db.opts.Retention).UnixMilli())
+		lim.MinT = max(lim.MinT, db.ages.now(now).Add(-db.opts.Retention).UnixMilli())
 	}
 	if db.opts.MaxFuture > 0 {
 		lim.MaxT = min(lim.MaxT, now.Add(db.opts.MaxFuture).UnixMilli())

@@ -159,7 +159,10 @@ func (db *DB) proposeUpkeep(ctx context.Context) error {
 	if db.failure.Load() != nil || full && db.brimful.Load() {
 		return nil
 	}
-	now := db.committer.Time(ctx, db.opts.Clock.Now())
+	now, err := db.upkeepTime(ctx)
+	if err != nil {
+		return db.fail(err)
+	}
 	horizon := db.horizon(now)
 	var ops []Op
 	for i, s := range db.shards {

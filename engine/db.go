@@ -29,6 +29,7 @@ type DB struct {
 	log       *wal.Log
 	shards    []*shard.Shard
 	meta      *metaStore
+	ages      *ageClock
 	committer Committer
 	appenders appenders
 	feeds     *live.Feeds
@@ -85,6 +86,7 @@ func Open(dir string, o *Options) (_ *DB, err error) {
 	if err != nil {
 		return nil, err
 	}
+	db.ages = newAgeClock(db.meta.age(), db.opts.Clock.Now())
 	if err := db.openShards(); err != nil {
 		return nil, err
 	}

@@ -30,6 +30,7 @@ type metaState struct {
 	known   map[string]model.Metadata
 	records map[string]model.Record
 	place   place
+	age     *age // nil: never recorded. It is this folder's own, and in no image
 }
 
 // place is how far changes of records have come.
@@ -45,6 +46,7 @@ type metaChange struct {
 	described []model.Metadata
 	records   []model.Record
 	place     *place
+	age       *age
 }
 
 // metaFile makes changes durable. For one caller at a time.
@@ -136,7 +138,7 @@ func (m *metaStore) saveWriting(c *metaChange) error {
 
 // with returns the state after a change, sharing nothing that is written to.
 func (s metaState) with(c *metaChange) *metaState {
-	n := metaState{known: maps.Clone(s.known), records: maps.Clone(s.records), place: s.place}
+	n := metaState{known: maps.Clone(s.known), records: maps.Clone(s.records), place: s.place, age: s.age}
 	n.apply(c)
 	return &n
 }
@@ -154,6 +156,9 @@ func (s *metaState) apply(c *metaChange) {
 	}
 	if c.place != nil {
 		s.place = *c.place
+	}
+	if c.age != nil {
+		s.age = c.age
 	}
 }
 
@@ -175,6 +180,20 @@ func (m *metaStore) put(fresh []model.Metadata) error {
 	m.writing.Lock()
 	defer m.writing.Unlock()
 	return m.saveWriting(&metaChange{described: fresh})
+}
+
+// recordAge keeps the time by which samples grow old.
+func (m *metaStore) recordAge(a *age) error {
+	m.writing.Lock()
+	defer m.writing.Unlock()
+	return m.saveWriting(&metaChange{age: a})
+}
+
+// age returns what recordAge kept; nil: nothing yet. The caller must not change it.
+func (m *metaStore) age() *age {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.mu.age
 }
 
 // change changes records; failed are the guards, by position, that did not hold. An

@@ -25,7 +25,9 @@ var (
 	bucketMetadata = []byte("metadata")
 	bucketRecords  = []byte("records")
 	bucketPlace    = []byte("place")
+	bucketAge      = []byte("age")
 	keyPlace       = []byte("place")
+	keyAge         = []byte("age")
 )
 
 // loadBolt opens and reads a file. Its pages have no checksums, and bbolt takes them at their
@@ -58,7 +60,7 @@ func loadBolt(file string) (b *boltMeta, s metaState, err error) {
 func (b *boltMeta) load() (s metaState, err error) {
 	s = newMetaState()
 	if err := b.db.Update(func(tx *bbolt.Tx) error {
-		for _, name := range [][]byte{bucketMetadata, bucketRecords, bucketPlace} {
+		for _, name := range [][]byte{bucketMetadata, bucketRecords, bucketPlace, bucketAge} {
 			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
 				return err
 			}
@@ -67,13 +69,15 @@ func (b *boltMeta) load() (s metaState, err error) {
 	}); err != nil {
 		return s, fmt.Errorf("%s: %w", b.db.Path(), err)
 	}
+	ages := map[string]*age{}
 	err = b.db.View(func(tx *bbolt.Tx) error {
 		return errors.Join(readBucket(tx, bucketMetadata, s.known), readBucket(tx, bucketRecords, s.records),
-			readBucket(tx, bucketPlace, map[string]*place{string(keyPlace): &s.place}))
+			readBucket(tx, bucketPlace, map[string]*place{string(keyPlace): &s.place}), readBucket(tx, bucketAge, ages))
 	})
 	if err != nil {
 		return s, &model.CorruptionError{Path: b.db.Path(), Err: err}
 	}
+	s.age = ages[string(keyAge)]
 	return s, nil
 }
 
@@ -107,6 +111,11 @@ func (b *boltMeta) save(c *metaChange, _ func() *metaState) error {
 				return err
 			}
 		}
+		if c.age != nil {
+			if err := putValue(tx, bucketAge, keyAge, c.age); err != nil {
+				return err
+			}
+		}
 		if c.place == nil {
 			return nil
 		}
@@ -135,6 +144,7 @@ type plainContent struct {
 	Metadata map[string]model.Metadata `json:"metadata"`
 	Records  map[string]model.Record   `json:"records"`
 	Place    place                     `json:"place"`
+	Age      *age                      `json:"age"`
 }
 
 func (p *plainMeta) load() (metaState, error) {
@@ -149,12 +159,12 @@ func (p *plainMeta) load() (metaState, error) {
 	if err := decodeValue(b, &c); err != nil {
 		return metaState{}, &model.CorruptionError{Path: p.name, Err: err}
 	}
-	return metaState{known: c.Metadata, records: c.Records, place: c.Place}, nil
+	return metaState{known: c.Metadata, records: c.Records, place: c.Place, age: c.Age}, nil
 }
 
 func (p *plainMeta) save(_ *metaChange, after func() *metaState) error {
 	s := after()
-	b, err := encodeValue(&plainContent{s.known, s.records, s.place})
+	b, err := encodeValue(&plainContent{s.known, s.records, s.place, s.age})
 	if err != nil {
 		return err
 	}
