@@ -6,20 +6,34 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"time"
+)
+
+// Between attempts to accept a connection that fail.
+const (
+	acceptPause        = 5 * time.Millisecond
+	longestAcceptPause = time.Second
 )
 
 // accept serves the other nodes' connections until the listener closes.
 func (n *Node) accept(ctx context.Context, ln net.Listener) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
+	pause := acceptPause
 	for {
 		conn, err := ln.Accept()
-		if err != nil {
-			if !errors.Is(err, net.ErrClosed) {
-				n.opts.Logger.Error("cluster: can't accept connections", "err", err)
-			}
+		if errors.Is(err, net.ErrClosed) {
 			return
 		}
+		if err != nil { // the system lacks something for the moment, such as one more open file
+			if n.refused.Allow() {
+				n.opts.Logger.Warn("cluster: a connection could not be accepted; trying again", "err", err)
+			}
+			time.Sleep(pause)
+			pause = min(2*pause, longestAcceptPause)
+			continue
+		}
+		pause = acceptPause
 		wg.Go(func() {
 			if err := n.serve(ctx, conn); err != nil {
 				n.opts.Logger.Debug("cluster: connection ended", "from", conn.RemoteAddr(), "err", err)

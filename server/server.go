@@ -128,6 +128,7 @@ func (s *Server) Serve(ln net.Listener) error {
 	if err := s.Permit(ln.Addr()); err != nil {
 		return err
 	}
+	ln = newPatient(ln, s.o.Logger)
 	if s.o.TLS != nil {
 		ln = tls.NewListener(ln, s.o.TLS)
 	}

@@ -179,8 +179,12 @@ func (n *node) listen() (err error) {
 func (n *node) newServer() error {
 	o := &server.Options{
 		Insecure: n.cfg.Insecure, Hosts: n.cfg.Hosts, Registerer: n.reg, Logger: n.log, Audit: n.log.With("log", "audit"),
-		MaxBody: int(n.cfg.MaxBodyBytes), MaxConns: n.cfg.MaxConnections, Ready: n.ready, Waits: n.waitsFor,
+		MaxBody: int(n.cfg.MaxBodyBytes), MaxConns: connectionsWithin(n.cfg.MaxConnections, maxOpenFiles()), Ready: n.ready, Waits: n.waitsFor,
 		Metrics: fasthttpadaptor.NewFastHTTPHandler(promhttp.HandlerFor(n.reg, promhttp.HandlerOpts{EnableOpenMetrics: true})),
+	}
+	if o.MaxConns < n.cfg.MaxConnections {
+		n.log.Warn("fewer connections than max-connections are taken: the storage needs the other half of the files that the system lets this process open",
+			"connections", o.MaxConns, "open_files", maxOpenFiles())
 	}
 	var err error
 	if o.Auth, err = authOf(n.cfg); err != nil {
@@ -269,6 +273,15 @@ func (n *node) waitsFor() string {
 		return *why
 	}
 	return ""
+}
+
+// connectionsWithin leaves half of the files that may be open to the storage, which stops when
+// it can't open one. 0 files: it is not known how many.
+func connectionsWithin(wanted int, files uint64) int {
+	if files == 0 {
+		return wanted
+	}
+	return int(min(uint64(wanted), max(1, files/2)))
 }
 
 func authOf(c *config.Config) (*auth.Authenticator, error) {

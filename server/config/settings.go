@@ -34,7 +34,7 @@ func serving() []Setting {
 		{Name: "hosts", List: true, Reloadable: true, Help: "names by which the server may be asked, such as `metrics.example`, besides localhost and addresses (in YAML a list); empty: any", set: texts(func(c *Config) *[]string { return &c.Hosts }, hostName)},
 		{Name: "audit-log", Help: "file for denials and admin actions, in JSON lines; empty: the log", set: text(func(c *Config) *string { return &c.AuditLog }, true)},
 		{Name: "max-body-bytes", Default: "32MiB", Help: "largest request body", set: size(func(c *Config) *int64 { return &c.MaxBodyBytes }, 1)},
-		{Name: "max-connections", Default: "4096", Help: "most connections at a time", set: count(func(c *Config) *int { return &c.MaxConnections }, 1, 1<<20)},
+		{Name: "max-connections", Default: "4096", Help: "most connections at a time; never more than half of the files that the system lets the process open (`ulimit -n`)", set: count(func(c *Config) *int { return &c.MaxConnections }, 1, 1<<20)},
 		{Name: "self-scrape-interval", Default: "15s", Help: "how often the server stores its own metrics; 0: never", set: duration(func(c *Config) *time.Duration { return &c.SelfScrapeInterval }, true)},
 	}
 }
