@@ -39,6 +39,7 @@ type replayNode struct {
 	cuts    map[uint64]*engine.Cut
 	found   map[uint64]*traceEvent // by group: what an install that was cut short had left
 	damaged bool                   // what its log has is not known from here on
+	meta    uint64                 // the last cut of the metadata that was begun, all of it committed
 }
 
 // noCommitter stands where the node would. Nothing is asked of it but to end.
@@ -98,7 +99,9 @@ func (n *replayNode) do(e *traceEvent) error {
 		n.disk, n.pending = vfs.NewMem(), nil
 		return n.reopen()
 	case "store", "delete", "persist":
-		n.pending[e.Op] = e
+		if n.pending[e.Op] = e; e.Kind == "persist" && e.Group == uint64(metaStream) {
+			n.meta = e.Mark.Applied
+		}
 	case "done":
 		return n.end(e)
 	case "freeze", "unfreeze", "apply", "restore", "hash":
@@ -106,6 +109,7 @@ func (n *replayNode) do(e *traceEvent) error {
 			return n.machine(e)
 		}
 		if e.Kind == "restore" {
+			n.meta = e.Index
 			return n.rs.Log().Reset(metaStream, e.Index)
 		}
 	}
@@ -175,7 +179,12 @@ func (n *replayNode) end(e *traceEvent) error {
 }
 
 func (n *replayNode) perform(op *traceEvent) error {
-	store := &logStore{log: n.rs.Log(), id: wal.StreamID(op.Group), fail: func(error) {}}
+	store := &logStore{log: n.rs.Log(), id: wal.StreamID(op.Group), fail: func(error) {}, mark: func() (engine.Mark, bool) {
+		if op.Group == uint64(metaStream) {
+			return engine.Mark{Applied: n.meta}, true
+		}
+		return engine.Mark{Applied: n.rs.Shard(int(op.Group)).Manifest().Applied}, true
+	}}
 	switch op.Kind {
 	case "store":
 		return store.StoreLogs(op.Logs)

@@ -23,7 +23,7 @@ type logStore struct {
 	// early tells whether these entries, which Raft has just made, may go out to the
 	// followers before they are durable here; nil: none may. See group.early.
 	early func([]*raft.Log) bool
-	// mark is the machine's: the entry of the last flush, which GetLog and goOn need.
+	// mark is the machine's: the entry of the last flush, which GetLog, goOn and DeleteRange need.
 	mark func() (engine.Mark, bool)
 	late lateWrites
 	// configurations of the log's end; reading, while Raft starts and reads all that is above
@@ -150,9 +150,10 @@ func (s *logStore) StoreLogs(ls []*raft.Log) error {
 	return s.check(err)
 }
 
-// DeleteRange implements raft.LogStore. A range up to the last entry is a tail that
-// a new leader overrules; any other is a front that a flush has made superfluous
-// (Raft leaves TrailingLogs behind one, so that it never reaches the end).
+// DeleteRange implements raft.LogStore. A range up to the last flush at most is a front that the
+// flush has made superfluous, and one that ends behind it a tail that a new leader overrules.
+// Where the log ends tells nothing: Raft chooses a front so that TrailingLogs are left of the log
+// as it is then, and before the front is cut, by another goroutine, all of them may be overruled.
 func (s *logStore) DeleteRange(first, last uint64) error {
 	if s.tap == nil {
 		return s.check(s.deleteRange(first, last))
@@ -167,11 +168,11 @@ func (s *logStore) deleteRange(first, last uint64) error {
 	if err := s.late.wait(math.MaxUint64); err != nil {
 		return err
 	}
-	if last >= s.log.Last(s.id) {
-		s.configurations.cut(first)
-		return s.log.TruncateBack(s.id, first)
+	if at, ok := s.mark(); ok && last <= at.Applied {
+		return s.log.TruncateFront(s.id, last)
 	}
-	return s.log.TruncateFront(s.id, last)
+	s.configurations.cut(first)
+	return s.log.TruncateBack(s.id, first)
 }
 
 // Set implements raft.StableStore. What is there already is not written again: a heartbeat that
