@@ -13,6 +13,8 @@ var (
 	errClusterFolder = errors.New("it belongs to a node of a cluster: give cluster-node and the rest of that node's settings; to make a single node of it, restore a backup of the cluster into another folder; to begin a new cluster with it after the others are lost for good, run `strandline cluster recover` first")
 	// errForced: a second signal came while stopping.
 	errForced = errors.New("told to stop a second time: left without a flush")
+	// errStopping: a node that leaves should get no more traffic.
+	errStopping = errors.New("stopping")
 	// errDamaged: check found faults, which it has printed.
 	errDamaged = errors.New("faults found")
 	// errFormat: there is no such output format.

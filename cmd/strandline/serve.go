@@ -81,6 +81,8 @@ type node struct {
 	objectives []slo.Objective
 	origins    []string // of pages that may open live queries
 	opened     bool
+	stopping   atomic.Bool
+	reloads    *reloads
 	rules      *ruling
 	live       *living
 	stopScrape func()
@@ -122,6 +124,7 @@ func (n *node) run(signals <-chan os.Signal) error {
 				n.reload()
 				continue
 			}
+			n.stopping.Store(true)
 			n.log.Info("stopping", "signal", s.String())
 			if opened != nil { // still replaying: nothing was written that a flush could save
 				return n.shutdown()
@@ -160,6 +163,7 @@ func (n *node) listen() (err error) {
 	n.failed, n.served = make(chan error, 1), make(chan error, 1)
 	n.reg = prometheus.NewRegistry()
 	n.reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	n.reloads = newReloads(n.cfg, n.reg)
 	if err := n.newServer(); err != nil {
 		return err
 	}
@@ -261,6 +265,9 @@ func (n *node) open() error {
 
 // ready tells why a node that has started should get no traffic.
 func (n *node) ready() error {
+	if n.stopping.Load() {
+		return errStopping
+	}
 	if n.cluster == nil {
 		return nil
 	}
@@ -340,43 +347,4 @@ func (n *node) lastFlush() error {
 		return nil
 	}
 	return err
-}
-
-// reload reads the settings again and puts into force what can be without a restart.
-// A fault changes nothing.
-func (n *node) reload() {
-	now, err := n.load()
-	if err != nil {
-		n.log.Error("config not reloaded", "err", err)
-		return
-	}
-	groups, err := loadRules(now)
-	if err != nil {
-		n.log.Error("config not reloaded", "err", err)
-		return
-	}
-	a, err := authOf(now)
-	if err == nil && n.cert != nil {
-		err = n.cert.Reload()
-	}
-	if err == nil {
-		err = n.server.SetAuth(a)
-	}
-	if err != nil {
-		n.log.Error("config not reloaded", "err", err)
-		return
-	}
-	setLevel(&n.level, now.LogLevel)
-	n.server.SetHosts(now.Hosts)
-	n.groups, n.objectives, n.origins = groups, now.Objectives, now.LiveOrigins
-	if n.opened {
-		n.live.api.SetOrigins(n.origins)
-		n.live.api.Recheck() // of those whose token or user is no more
-		n.rules.manager.Set(groups)
-		n.slo.Set(n.objectives)
-	}
-	n.log.Info("config reloaded")
-	if names := n.cfg.NeedRestart(now); len(names) > 0 {
-		n.log.Warn("changed settings that need a restart", "keys", names)
-	}
 }

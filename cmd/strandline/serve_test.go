@@ -244,6 +244,72 @@ func TestServeReloadsAccess(t *testing.T) {
 	p.stop()
 }
 
+// TestServeTellsOfReloads: the status shows what is in force, and a reload that failed.
+func TestServeTellsOfReloads(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "config.yml")
+	put := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put("rule-interval: 7s\n")
+	p := start(t, t.TempDir(), "--config", file)
+	want := func(ok bool, interval, retention string) {
+		t.Helper()
+		gauge := "strandline_config_last_reload_successful 0"
+		if ok {
+			gauge = "strandline_config_last_reload_successful 1"
+		}
+		for path, text := range map[string]string{
+			"/api/v1/status/runtimeinfo": fmt.Sprintf(`"reloadConfigSuccess":%v`, ok),
+			"/metrics":                   gauge,
+			"/api/v1/status/config":      `rule-interval: '` + interval + `'`,
+			"/api/v1/status/flags":       `"retention":"` + retention + `"`,
+		} {
+			if _, body := p.get(path); !strings.Contains(body, text) {
+				t.Errorf("%s lacks %s: %s", path, text, body)
+			}
+		}
+	}
+	hangUp := func(text, log string) {
+		t.Helper()
+		put(text)
+		if err := p.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+		p.waitFor(log)
+	}
+	want(true, "7s", "395d")
+	hangUp("rule-interval: soon\n", "not reloaded")
+	want(false, "7s", "395d")
+	hangUp("rule-interval: 9s\nretention: 7d\n", "need a restart")
+	want(true, "9s", "395d")
+	p.stop()
+}
+
+// TestNotReadyWhileStopping: while a live client is waited for, no new ones are to come.
+func TestNotReadyWhileStopping(t *testing.T) {
+	p := start(t, t.TempDir())
+	res, err := http.Get(p.url + "/api/v1/live/sse?query=up&step=1s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	p.waitFor("msg=stopping")
+	ready, err := http.Get(p.url + "/-/ready")
+	if err != nil {
+		return // nobody listens: not ready either
+	}
+	defer ready.Body.Close()
+	if ready.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("got %s", ready.Status)
+	}
+}
+
 func TestServeRefuses(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "data")
 	for want, args := range map[string][]string{

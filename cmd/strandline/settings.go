@@ -131,8 +131,9 @@ func apiOptions(n *node) *api.Options {
 	o := &api.Options{
 		MaxResponseBytes: int(n.cfg.QueryMaxResponseBytes),
 		Version:          api.BuildInfo{Version: version, GoVersion: runtime.Version()},
-		Config:           n.cfg.YAML,
-		Flags:            n.cfg.Values,
+		Config:           func() string { return n.reloads.inForce().YAML() },
+		Flags:            func() map[string]string { return n.reloads.inForce().Values() },
+		Reloads:          n.reloads.last,
 		Consistency:      n.cfg.Consistency,
 	}
 	if n.cfg.BackupDir != "" {

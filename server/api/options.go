@@ -28,6 +28,9 @@ type Options struct {
 	Config func() string
 	// Flags returns the settings by name, without secrets. Default: none.
 	Flags func() map[string]string
+	// Reloads tells whether the last attempt to read the settings succeeded, and when one
+	// last did. Default: at the start.
+	Reloads func() (ok bool, at time.Time)
 	// Runtime describes the process. Default: what the Go runtime knows.
 	Runtime func() (RuntimeInfo, error)
 	// TSDB returns figures about the series, at most limit entries a list. Without
@@ -149,17 +152,21 @@ func (o *Options) EnsureDefaults() *Options {
 		o.Clock = clock.Real{}
 	}
 	if o.Runtime == nil {
-		o.Runtime = defaultRuntime(o.Clock)
+		o.Runtime = defaultRuntime(o.Clock, o.Reloads)
 	}
 	return o
 }
 
-func defaultRuntime(c clock.Clock) func() (RuntimeInfo, error) {
+func defaultRuntime(c clock.Clock, reloads func() (bool, time.Time)) func() (RuntimeInfo, error) {
 	start := c.Now().UTC()
 	return func() (RuntimeInfo, error) {
 		host, err := os.Hostname()
+		ok, read := true, start
+		if reloads != nil {
+			ok, read = reloads()
+		}
 		return RuntimeInfo{
-			StartTime: start, Hostname: host, ServerTime: c.Now().UTC(), ReloadConfigSuccess: true, LastConfigTime: start,
+			StartTime: start, Hostname: host, ServerTime: c.Now().UTC(), ReloadConfigSuccess: ok, LastConfigTime: read.UTC(),
 			GoroutineCount: runtime.NumGoroutine(), GOMAXPROCS: runtime.GOMAXPROCS(0),
 			GOGC: os.Getenv("GOGC"), GODEBUG: os.Getenv("GODEBUG"),
 		}, err

@@ -144,6 +144,20 @@ func (c *Config) YAML() string {
 
 func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
 
+// InForce returns the settings after a reload: those of now that take effect by it, and the
+// others as they are in c.
+func (c *Config) InForce(now *Config) *Config {
+	out := *c
+	out.values = maps.Clone(c.values)
+	out.Users, out.Tokens, out.Objectives = now.Users, now.Tokens, now.Objectives
+	for _, s := range Settings() {
+		if s.Reloadable && !s.FileOnly {
+			_ = out.set(&s, now.values[s.Name]) // it was read before
+		}
+	}
+	return &out
+}
+
 // NeedRestart returns the names of the settings that differ from now and take
 // effect only when the process starts again.
 func (c *Config) NeedRestart(now *Config) []string {

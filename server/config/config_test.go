@@ -157,6 +157,24 @@ func TestNeedRestart(t *testing.T) {
 	}
 }
 
+func TestInForce(t *testing.T) {
+	was, _ := Load([]byte("retention: 1d\nrule-interval: 5s\nhosts: [old]\n"), nil)
+	now, err := Load([]byte("log-level: debug\nretention: 1y\nhosts: [new]\ntokens: [{name: a, sha256: "+strings.Repeat("ab", 32)+", role: read}]\n"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := was.InForce(now)
+	if got.Retention != 24*time.Hour || got.LogLevel != "debug" || got.RuleInterval != time.Minute || !slices.Equal(got.Hosts, now.Hosts) || len(got.Tokens) != 1 {
+		t.Errorf("got %+v", got)
+	}
+	if v := got.Values(); v["retention"] != "1d" || v["log-level"] != "debug" || v["hosts"] != "new" {
+		t.Errorf("got %v", v)
+	}
+	if v := was.Values(); v["log-level"] != "info" || v["hosts"] != "old" {
+		t.Errorf("what was before is %v", v)
+	}
+}
+
 func FuzzLoad(f *testing.F) {
 	f.Add([]byte("listen: 127.0.0.1:1\nusers:\n- {name: a, password-hash: b, role: read}\n"))
 	f.Add([]byte("a: &x [*x]\n"))
