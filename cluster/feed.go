@@ -29,7 +29,9 @@ func (n *Node) Feeder() model.Feeder { return (*feeder)(n) }
 
 // FeedReader reads as Reader does, but a Select whose matchers are those of open feeds of
 // Feeder reads each shard where the feed comes from, and returns once they have been given
-// all that it shows.
+// all that it shows. A replica here that has not come to what its leader has since this node
+// started is brought there first: with what its log alone has, a client that resumes would be
+// sent worse than what it has. Select fails with model.ErrUnavailable while that can't be.
 func (n *Node) FeedReader() model.Reader { return &feedReader{clusterReader: (*clusterReader)(n)} }
 
 type feeder Node
@@ -451,7 +453,11 @@ type feedReader struct{ *clusterReader }
 func (r *feedReader) Select(ctx context.Context, req *model.SelectRequest) (*model.Selection, error) {
 	n := (*Node)(r.clusterReader)
 	feeds := n.feeds.of(req.Matchers)
-	sel, err := r.clusterReader.Select(context.WithValue(ctx, readingKey{}, n.readingFor(feeds)), req)
+	p := n.readingFor(feeds)
+	if err := n.reachLeaders(ctx, p.untold()); err != nil {
+		return nil, err
+	}
+	sel, err := r.clusterReader.Select(context.WithValue(ctx, readingKey{}, p), req)
 	if err != nil {
 		return nil, err
 	}
@@ -488,6 +494,17 @@ func (n *Node) readingFor(feeds []*joinedFeed) *reading {
 		}
 	}
 	return p
+}
+
+// untold returns the shards that the read finds here and that have never been what was
+// committed at a known time.
+func (p *reading) untold() (shards []int) {
+	for s, g := range p.here {
+		if g.id != uint64(metaStream) && g.staleness(time.Now()) == math.MaxInt64 {
+			shards = append(shards, s)
+		}
+	}
+	return shards
 }
 
 // sources adds where the feed comes from, by shard.

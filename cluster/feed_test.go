@@ -254,6 +254,39 @@ func TestLiveElsewhere(t *testing.T) {
 	}
 }
 
+// TestLiveAfterRestart: what is computed from the samples at a node that has just started has
+// all that was acknowledged before, though the node has not heard of it yet.
+func TestLiveAfterRestart(t *testing.T) {
+	c := newTrio(t, Options{CommitTimeout: 5 * time.Second})
+	c.stop("n1")
+	c.mustWrite("n2", 0, 1)
+	c.net.isolate(c.peers["n1"], true)
+	c.start("n1")
+	n := c.nodes["n1"].node
+	ms := []*labels.Matcher{labels.MustNewMatcher(labels.MatchEqual, "__name__", "m")}
+	feed, err := n.Feeder().Subscribe(t.Context(), &model.FeedRequest{Matchers: ms})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer feed.Close()
+	req := &model.SelectRequest{MinT: math.MinInt64, MaxT: math.MaxInt64, Matchers: ms}
+	if sel, err := n.FeedReader().Select(t.Context(), req); !errors.Is(err, model.ErrUnavailable) {
+		t.Errorf("while it hears of nobody: got %v, %v", sel, err)
+	}
+	c.net.isolate(c.peers["n1"], false)
+	c.await("a read", func() error {
+		sel, err := n.FeedReader().Select(t.Context(), req)
+		if err != nil {
+			return err
+		}
+		defer sel.Close()
+		if len(sel.Series) != 10 {
+			t.Errorf("got %d series", len(sel.Series))
+		}
+		return nil
+	})
+}
+
 // TestFeedElsewhere: what a Select shows the feed has been given, and what comes after it
 // the feed brings: each sample once, with its labels told before; too many series are told.
 func TestFeedElsewhere(t *testing.T) {
