@@ -76,7 +76,11 @@ func (e *evaluation) advance(ctx context.Context, newest int64, err error) (held
 	case errors.Is(err, errHeavy):
 	case passing(err):
 		p.chunk = max(p.chunk/4, 1)
-		if newest > p.told {
+		quiet := int64(0)
+		if errors.Is(err, errDeaf) { // another leader is elected in less
+			quiet = patience
+		}
+		if newest-max(p.told, e.next-step) > quiet {
 			p.told = newest
 			e.publish(entry{err: kindOf(err), t: newest, held: true}, e.next-step)
 		}

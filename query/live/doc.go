@@ -65,7 +65,8 @@
 //
 // In a cluster a Hub stands on cluster.Node's Feeder and FeedReader: windows are what this
 // node has applied, and of shards that it does not hold, what the node has that the feed
-// comes from; stepped evaluations and backfills read at level leader. A feed that is
+// comes from; stepped evaluations and backfills read at level leader. While a feed Lacks
+// something, steps wait: later than the horizon nothing would correct them. A feed that is
 // Reset, because a shard moved or its node was lost, is begun anew with a Select.
 //
 // A Hub is safe for concurrent use, a Subscription for one goroutine at a time; Wake is

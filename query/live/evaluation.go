@@ -3,6 +3,7 @@ package live
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math"
 	"slices"
 	"sync"
@@ -10,6 +11,8 @@ import (
 	"time"
 
 	"github.com/prometheus/prometheus/model/labels"
+
+	"github.com/strandline-db/strandline/shard/model"
 )
 
 // evaluation evaluates one query for all who subscribe to it. It is a task: what is
@@ -59,6 +62,9 @@ type evaluation struct {
 
 // errHeavy: what is due reads the storage, and the run is not on a worker for that.
 var errHeavy = errors.New("live: the storage must be read by a heavy run")
+
+// errDeaf: the feed may lack what was applied a while ago. Steps wait until it does not.
+var errDeaf = fmt.Errorf("%w: the leader of a shard is not heard here; what waits for it comes once it is, and sooner from another node", model.ErrUnavailable)
 
 // source computes the steps of an evaluation. It belongs to the evaluation's run. In a light
 // one it does not read the storage: where it would have to, it says errHeavy, and is cold.
@@ -334,7 +340,7 @@ func (e *evaluation) turn(ctx context.Context, now time.Time) time.Time {
 	}
 	e.note(changed)
 	done, held := true, false
-	if err == nil {
+	if err == nil || errors.Is(err, errDeaf) {
 		done, held = e.correct(ctx, changed, ms)
 	}
 	if e.light() && e.cold() {

@@ -281,3 +281,19 @@ func testStalledReset(t *testing.T, r *rig, query string, cause func(now int64))
 	}
 	c.settle()
 }
+
+// TestStepsWaitForWhatLacks: while a feed may lack something no step is computed from it; those
+// that waited come when it is whole again, though they are older than what is corrected.
+func TestStepsWaitForWhatLacks(t *testing.T) {
+	r := newGappyRig(t, live.Options{Delay: -1, Horizon: time.Second}, newGaps())
+	at := func(i int64) int64 { return start.UnixMilli() + i*1000 }
+	c := r.subscribe(live.Request{Query: `sum(m)`})
+	r.append(gauge("a", at(1), 1))
+	r.clock.Advance(time.Second)
+	c.until(at(1))
+	r.lose(func() { r.append(gauge("a", at(2), 2)) })
+	c.until(at(6))
+	for i := range int64(6) {
+		c.check(at(i + 1))
+	}
+}

@@ -69,7 +69,8 @@ func (s *incremental) close() {
 	s.clear()
 }
 
-// refresh implements source. errTooMuch says that another source must take over.
+// refresh implements source. errTooMuch says that another source must take over, errDeaf that
+// what is known is taken in, and may lack something.
 func (s *incremental) refresh(ctx context.Context, since int64) (span, error) {
 	changed, err := s.take(ctx, since)
 	var limit *model.LimitError
@@ -78,6 +79,8 @@ func (s *incremental) refresh(ctx context.Context, since int64) (span, error) {
 		err = errTooMuch
 	case err == nil && (s.strange > maxStrange || s.paired):
 		err = errTooMuch
+	case err == nil && s.batch.Lacks:
+		err = errDeaf
 	}
 	return changed, err
 }
@@ -88,8 +91,12 @@ func (s *incremental) take(ctx context.Context, since int64) (span, error) {
 	if len(s.byKey) > 2*s.living+1000 {
 		s.close() // most of what it knows is of series that are no more
 	}
+	changed := none
 	if s.feed == nil {
-		return s.begin(ctx, oldest)
+		if err := s.begin(ctx, oldest); err != nil {
+			return none, err
+		}
+		changed = always
 	}
 	if err := s.feed.Poll(&s.batch); err != nil {
 		s.close()
@@ -97,9 +104,8 @@ func (s *incremental) take(ctx context.Context, since int64) (span, error) {
 	}
 	s.meet()
 	if s.torn = s.torn || s.batch.Lost > 0 || s.batch.Reset; s.torn {
-		return s.seed(ctx, oldest)
+		return always, s.seed(ctx, oldest)
 	}
-	changed := none
 	last := s.e.next - s.e.key.step // the newest step that is out
 	for i := range s.batch.Samples {
 		x := &s.batch.Samples[i]
@@ -133,9 +139,9 @@ func (s *incremental) size() int { return s.total + seriesCost*len(s.byKey) }
 func (s *incremental) maxSeries() int { return max(s.e.hub.opts.MaxSamples/seriesCost, 1) }
 
 // begin opens the feed and reads what was applied before.
-func (s *incremental) begin(ctx context.Context, oldest int64) (span, error) {
+func (s *incremental) begin(ctx context.Context, oldest int64) error {
 	if s.e.light() {
-		return none, errHeavy
+		return errHeavy
 	}
 	const buffer = 1 << 16
 	feed, err := s.e.hub.feeder.Subscribe(ctx, &model.FeedRequest{
@@ -143,7 +149,7 @@ func (s *incremental) begin(ctx context.Context, oldest int64) (span, error) {
 		Wake: func() { s.e.hub.sched.kick(s.e) },
 	})
 	if err != nil {
-		return none, err
+		return err
 	}
 	s.feed = feed
 	return s.seed(ctx, oldest)
@@ -151,14 +157,14 @@ func (s *incremental) begin(ctx context.Context, oldest int64) (span, error) {
 
 // seed reads from the storage what is newer than oldest. What the feed has given by
 // now is in it.
-func (s *incremental) seed(ctx context.Context, oldest int64) (span, error) {
+func (s *incremental) seed(ctx context.Context, oldest int64) error {
 	if s.e.light() {
-		return none, errHeavy
+		return errHeavy
 	}
 	sel, err := s.e.hub.reader.Select(ctx, &model.SelectRequest{MinT: oldest + 1, MaxT: maxTime, Matchers: s.chain.matchers, MaxSeries: s.maxSeries()})
 	if err != nil {
 		s.close() // begin anew with the next step
-		return none, err
+		return err
 	}
 	defer sel.Close()
 	for _, w := range s.byKey {
@@ -169,16 +175,16 @@ func (s *incremental) seed(ctx context.Context, oldest int64) (span, error) {
 		s.cols.Reset()
 		if err := x.Read(&s.cols); err != nil {
 			s.close()
-			return none, err
+			return err
 		}
 		w := s.window(x.Labels())
 		w.load(&s.cols)
 		if s.total += len(w.ts) + len(w.hist); s.size() > s.e.hub.opts.MaxSamples {
-			return none, errTooMuch
+			return errTooMuch
 		}
 	}
 	s.living, s.torn = len(s.byKey), false
-	return always, nil
+	return nil
 }
 
 // meet learns the numbers that the feed gives.
