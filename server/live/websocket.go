@@ -199,7 +199,7 @@ func (t *wsTransport) read() error {
 			return err
 		case t.c.isClosing():
 		case len(msg) > t.c.s.opts.MaxMessage:
-			t.c.close(websocket.CloseMessageTooBig, "message too large")
+			t.c.close(websocket.CloseMessageTooBig, "message larger than live-max-message-bytes")
 		case kind != websocket.TextMessage:
 			t.c.close(websocket.CloseUnsupportedData, "text frames only")
 		case !utf8.Valid(msg):
