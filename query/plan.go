@@ -70,7 +70,7 @@ var partialOps = map[parser.ItemType]partial.Op{
 // request returns what to ask for an aggregation, nil if it can't be done in parts.
 func (p *plan) request(n *parser.AggregateExpr, once bool) *partial.Request {
 	op, ok := partialOps[n.Op]
-	if !ok || p.stmt.Interval > 0 && p.stmt.Interval < time.Millisecond {
+	if !ok || p.stmt.Interval > 0 && p.stmt.Interval < time.Millisecond || !partial.Plain(p.stmt.Start) || !partial.Plain(p.stmt.End) {
 		return nil
 	}
 	s := &separable{}

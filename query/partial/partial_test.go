@@ -11,7 +11,7 @@ import (
 )
 
 func sampleRequest(op Op) *Request {
-	return &Request{Op: op, Grouping: []string{"a", "b"}, Text: "    rate(m[5m])", Start: time.Unix(-3, 5), End: time.Unix(57, 5),
+	return &Request{Op: op, Grouping: []string{"a", "b"}, Text: "    rate(m[5m])", Start: time.Unix(-3, 0), End: time.Unix(57, 5),
 		Step: 15 * time.Second, Lookback: 5 * time.Minute, StartTimestamps: true, Metric: "m", ReplicaLabel: "replica", MaxSeries: 7}
 }
 
@@ -53,6 +53,8 @@ func TestCodec(t *testing.T) {
 		func(r *Request) { r.Op = 9 }, func(r *Request) { r.Grouping = []string{"b", "a"} }, func(r *Request) { r.Step = time.Microsecond },
 		func(r *Request) { r.End = r.Start.Add(-1) }, func(r *Request) { r.Step = 0 }, func(r *Request) { r.Lookback = 0 },
 		func(r *Request) { r.Step, r.End = time.Millisecond, r.Start.Add(24*time.Hour) },
+		func(r *Request) { r.Start = r.Start.Add(5) },
+		func(r *Request) { r.Start, r.End = r.Start.AddDate(600, 0, 0), r.End.AddDate(600, 0, 0) },
 	} {
 		r := sampleRequest(Sum)
 		bad(r)

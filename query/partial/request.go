@@ -34,7 +34,7 @@ type Request struct {
 	// Text is the query up to the end of the expression, with spaces before it in place of
 	// what is not part of it, so that positions in it are those in the query.
 	Text string
-	// Start, End and Step are those of the query; Step 0: an instant.
+	// Start, End and Step are those of the query; Step 0: an instant. The times are Plain.
 	Start, End time.Time
 	Step       time.Duration
 	// Once: only the first step counts, the others are like it.
@@ -59,6 +59,10 @@ func (r *Request) Steps() int {
 	}
 	return int((r.End.UnixMilli()-r.Start.UnixMilli())/r.Step.Milliseconds()) + 1
 }
+
+// Plain tells whether Prometheus' engine takes a time for the millisecond that it lies in.
+// It counts nanoseconds, which overflow before 1678 and after 2262, and rounds up before 1970.
+func Plain(t time.Time) bool { return t.UnixNano()/int64(time.Millisecond) == t.UnixMilli() }
 
 // Append encodes the request.
 func (r *Request) Append(dst []byte) []byte {
@@ -93,7 +97,7 @@ func ParseRequest(b []byte) (*Request, error) {
 	switch {
 	case r.Op < Sum || r.Op > Group, !slices.IsSorted(r.Grouping), r.Lookback <= 0, r.MaxSeries < 0,
 		r.Step < 0, r.Step > 0 && r.Step < time.Millisecond, r.End.Before(r.Start),
-		r.Step == 0 && !r.End.Equal(r.Start):
+		r.Step == 0 && !r.End.Equal(r.Start), !Plain(r.Start), !Plain(r.End):
 		return nil, ErrMalformed
 	case r.Step > 0 && uint64(r.End.UnixMilli()-r.Start.UnixMilli())/uint64(r.Step.Milliseconds()) >= maxSteps:
 		return nil, fmt.Errorf("%w: too many steps", ErrMalformed)
