@@ -43,34 +43,35 @@ func (l *Log) DropAside() error {
 	return l.fs.SyncDir(l.dir)
 }
 
-// recoverAround is recover for a log with PutAside.
+// recoverAround is recover for a log with PutAside. That the newest segment is missing is found
+// before damage in those that are there.
 func (l *Log) recoverAround() error {
 	err := l.recover()
-	var damage *CorruptionError
-	if !l.opts.PutAside || !errors.As(err, &damage) || errors.Is(err, errVersion) {
-		return err
-	}
-	l.opts.Logger.Error("log: damage; what lies behind it is put aside, and acknowledged entries may be missing", "err", err)
-	if l.f != nil { // of the last segment, while segments before the first are missing
-		if err := l.f.Close(); err != nil {
+	for range 2 {
+		var damage *CorruptionError
+		if !l.opts.PutAside || !errors.As(err, &damage) || errors.Is(err, errVersion) {
+			break
+		}
+		l.opts.Logger.Error("log: damage; what lies behind it is put aside, and acknowledged entries may be missing", "err", err)
+		if l.f != nil { // of the last segment, while segments before the first are missing
+			if err := l.f.Close(); err != nil {
+				return err
+			}
+			l.f = nil
+		}
+		if err := l.putAside(damage); err != nil {
 			return err
 		}
-		l.f = nil
+		l.st, l.number, l.oldest = newState(), 0, 0
+		l.healing = true
+		l.countDamage()
+		err = l.recover()
 	}
-	if err := l.putAside(damage); err != nil {
-		return err
-	}
-	l.st, l.number, l.oldest = newState(), 0, 0
-	l.healing = true
-	if err := l.recover(); err != nil {
-		return err
-	}
-	l.countDamage()
-	return nil
+	return err
 }
 
 // putAside puts all from the damage on aside. The doubt is durable first, and segments go
-// from the last one back: after a crash in its midst there is a doubt or the same damage.
+// from the last one back: after a crash in its midst there is a doubt, and the same damage or none.
 func (l *Log) putAside(damage *CorruptionError) error {
 	if err := l.setDoubt(fmt.Sprintf("the log was damaged at byte %d of %s (%v); all from there on lies aside", damage.Offset, path.Base(damage.Path), damage.Err)); err != nil {
 		return err
@@ -87,6 +88,13 @@ func (l *Log) putAside(damage *CorruptionError) error {
 	names = slices.DeleteFunc(names, func(name string) bool { return !strings.HasSuffix(name, segmentSuffix) })
 	if len(names) > 0 && names[0] > segmentName(first) {
 		return nil // segments are missing in front: recover goes on without their entries
+	}
+	newest := first
+	if damage.Offset < segmentHeader {
+		newest--
+	}
+	if err := l.noteNewest(newest); err != nil { // so that a crash in the midst leaves no second damage
+		return err
 	}
 	slices.Reverse(names)
 	for _, name := range names {

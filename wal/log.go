@@ -379,6 +379,9 @@ func (l *Log) roll(seq uint64) error {
 		return err
 	}
 	l.seq, l.off = seq, segmentHeader
+	if err := l.noteNewest(l.seq); err != nil {
+		return err
+	}
 	if l.oldest == 0 {
 		l.oldest = seq
 	}

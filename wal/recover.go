@@ -18,6 +18,11 @@ func (l *Log) recover() error {
 	if seqs, err = l.dropUnborn(seqs); err != nil {
 		return err
 	}
+	if !l.healing {
+		if err := l.checkNewest(seqs); err != nil {
+			return err
+		}
+	}
 	if len(seqs) == 0 {
 		return l.roll(1)
 	}
@@ -28,9 +33,13 @@ func (l *Log) recover() error {
 		}
 	}
 	if l.healing {
-		return l.heal()
+		if err := l.heal(); err != nil {
+			return err
+		}
+	} else if err := l.checkWhole(seqs[0]); err != nil {
+		return err
 	}
-	return l.checkWhole(seqs[0])
+	return l.noteNewest(l.seq)
 }
 
 // checkWhole fails if live entries lay in a segment before the first.
@@ -236,9 +245,14 @@ func Verify(fsys vfs.FS, dir string, report func(segment string, off int64, err 
 			return nil
 		}
 	}
-	var damage *CorruptionError
-	if len(seqs) > 0 && errors.As(l.checkWhole(seqs[0]), &damage) {
-		report(damage.Path, damage.Offset, damage.Err)
+	err = l.checkNewest(seqs)
+	if err == nil && len(seqs) > 0 {
+		err = l.checkWhole(seqs[0])
 	}
-	return nil
+	var damage *CorruptionError
+	if errors.As(err, &damage) {
+		report(damage.Path, damage.Offset, damage.Err)
+		return nil
+	}
+	return err
 }
