@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -21,19 +22,44 @@ type Answerer func(ctx context.Context, path, query string) (status int, body []
 // Answer sets who answers what other nodes ask with AskMetadataLeader.
 func (n *Node) Answer(a Answerer) { n.asked.Store(&a) }
 
-// AskMetadataLeader asks the leader of the metadata's group for path?query, within 5 s.
-// The error is model.ErrUnavailable if it can't be asked.
+// AskMetadataLeader asks the leader of the metadata's group for path?query, within 5 s: again
+// when the one that was asked leads no more or does not answer, and no longer once this node
+// reaches no majority. The error is model.ErrUnavailable if it can't be asked.
 func (n *Node) AskMetadataLeader(ctx context.Context, path, query string) (status int, body []byte, err error) {
 	if len(path)+len(query) > maxAskPath {
 		return 0, nil, fmt.Errorf("%w: the path and query have %d bytes", model.ErrLimit, len(path)+len(query))
 	}
-	ctx, cancel := context.WithTimeout(ctx, askWait)
+	ctx, cancel := n.whileReached(ctx, askWait, []uint64{uint64(metaStream)})
 	defer cancel()
-	b, err := n.callLeader(ctx, kindAsk, uint64(metaStream), putBytes(putBytes(nil, path), query))
-	if err != nil {
-		return 0, nil, err
+	data := putBytes(putBytes(nil, path), query)
+	for {
+		b, err := n.askLeading(ctx, data)
+		if err == nil {
+			return parseAnswer(b)
+		}
+		if !errors.Is(err, model.ErrUnavailable) || n.pause(ctx) != nil {
+			return 0, nil, err
+		}
 	}
-	return parseAnswer(b)
+}
+
+// askLeading is one attempt to ask.
+func (n *Node) askLeading(ctx context.Context, data []byte) ([]byte, error) {
+	leader, err := n.leaderOf(ctx, uint64(metaStream))
+	if err != nil {
+		return nil, err
+	}
+	var groups []*group
+	if g := n.group(uint64(metaStream)); g != nil {
+		groups = append(groups, g)
+	}
+	ctx, cancel := n.whileLed(ctx, leader, groups)
+	defer cancel()
+	b, err := n.call(ctx, leader, kindAsk, uint64(metaStream), data)
+	if err != nil {
+		n.leaders.set(uint64(metaStream), "")
+	}
+	return b, err
 }
 
 func parseAnswer(b []byte) (status int, body []byte, err error) {

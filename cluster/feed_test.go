@@ -528,6 +528,33 @@ func TestAsk(t *testing.T) {
 	}
 }
 
+// TestAskAcrossFailover: one question outlives the leader that would have answered it.
+func TestAskAcrossFailover(t *testing.T) {
+	c := newTrio(t, Options{})
+	leader, asker := "", ""
+	c.await("a leader that all know", func() error {
+		for name, m := range c.nodes {
+			if m.node.Ready() != nil {
+				return errors.New("not yet")
+			}
+			m.node.Answer(func(context.Context, string, string) (int, []byte) { return 200, []byte(name) })
+			if m.node.LeadsMetadata() {
+				leader = name
+			} else {
+				asker = name
+			}
+		}
+		if leader == "" {
+			return errors.New("none")
+		}
+		return nil
+	})
+	c.stop(leader)
+	if _, body, err := c.nodes[asker].node.AskMetadataLeader(t.Context(), "/p", ""); err != nil || string(body) == leader {
+		t.Errorf("got %s %v", body, err)
+	}
+}
+
 func sampleFeedBatch() *model.FeedBatch {
 	h := &histogram.Histogram{Schema: 1, Count: 3, Sum: 2.5, PositiveSpans: []histogram.Span{{Offset: 0, Length: 2}}, PositiveBuckets: []int64{1, 1}}
 	return &model.FeedBatch{Series: []model.FeedSeries{{ID: 7, Labels: labels.FromStrings("a", "b")}},
