@@ -120,6 +120,9 @@ func (o *Options) Validate() error {
 	case o.Join == "" && o.Peers[o.Name] == "":
 		errs = append(errs, fmt.Errorf("cluster-peers: node %q is not among them", o.Name))
 	}
+	if _, _, err := net.SplitHostPort(o.Listen); err != nil && (o.Listen != "" || o.Join != "") {
+		errs = append(errs, fmt.Errorf("cluster-listen: %w", err))
+	}
 	if host, _, err := net.SplitHostPort(o.Advertise); err != nil {
 		errs = append(errs, fmt.Errorf("cluster-advertise: %w", err))
 	} else if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {

@@ -1,12 +1,16 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"net"
 	"os"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
 	"github.com/strandline-db/strandline/engine"
+	"github.com/strandline-db/strandline/server"
 	"github.com/strandline-db/strandline/server/config"
 )
 
@@ -17,26 +21,75 @@ func newCheck() *cobra.Command {
 }
 
 func newCheckConfig() *cobra.Command {
-	return &cobra.Command{
+	var file string
+	cmd := &cobra.Command{
 		Use:   "config FILE",
 		Short: "Verify a config file; every fault is named with its line",
-		Args:  cobra.ExactArgs(1),
+		Long: `Verify a config file, and the rule files and certificates that it names. Every fault for which serve
+would not start is told, but for those of the data folder. Give the flags that serve is given.`,
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			data, err := os.ReadFile(args[0])
+			file = args[0]
+			c, err := settingsOf(cmd, &file)()
 			if err != nil {
 				return err
 			}
-			c, err := config.Load(data, nil)
-			if err == nil {
-				_, err = loadRules(c)
+			if err := errors.Join(refusals(c)...); err != nil {
+				return fmt.Errorf("%s: %w", file, err)
 			}
-			if err != nil {
-				return fmt.Errorf("%s: %w", args[0], err)
-			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: ok\n", args[0])
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: ok\n", file)
 			return err
 		},
 	}
+	addSettingFlags(cmd)
+	return cmd
+}
+
+// refusals are why serve would not start with settings that are sound in themselves. It
+// opens nothing that serve opens.
+func refusals(c *config.Config) (errs []error) {
+	if _, err := loadRules(c); err != nil {
+		errs = append(errs, err)
+	}
+	o := &server.Options{Insecure: c.Insecure}
+	var err error
+	if o.Auth, err = authOf(c); err != nil {
+		errs = append(errs, err)
+	}
+	if c.TLSCert != "" {
+		cert, err := server.LoadCertificate(c.TLSCert, c.TLSKey, nil, nil)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("tls-cert and tls-key: %w", err))
+		}
+		o.TLS = cert.TLS()
+	}
+	if err := permits(o, c.Listen); err != nil {
+		errs = append(errs, fmt.Errorf("listen: %w", err))
+	}
+	if c.AuditLog != "" {
+		if _, err := os.Stat(filepath.Dir(c.AuditLog)); err != nil {
+			errs = append(errs, fmt.Errorf("audit-log: %w", err))
+		}
+	}
+	if c.ClusterNode != "" {
+		if _, err := clusterOptions(c); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return errs
+}
+
+// permits tells whether a server of these options would listen on an address.
+func permits(o *server.Options, listen string) error {
+	addr, err := net.ResolveTCPAddr("tcp", listen)
+	if err != nil {
+		return err
+	}
+	s, err := server.New(o)
+	if err != nil {
+		return err
+	}
+	return s.Permit(addr)
 }
 
 func newCheckData() *cobra.Command {

@@ -95,30 +95,41 @@ func replicate(n *node) func(*engine.Replicas) (engine.Committer, error) {
 		return nil
 	}
 	return func(r *engine.Replicas) (engine.Committer, error) {
-		o := &cluster.Options{Name: c.ClusterNode, Listen: c.ClusterListen, Advertise: c.ClusterAdvertise, Join: c.ClusterJoin, HTTP: n.addr,
-			Dir: c.Data, Logger: n.log, Heartbeat: c.ClusterHeartbeat, CommitTimeout: c.ClusterCommitTimeout, FetchRate: c.ClusterFetchRate,
-			Registerer: n.reg, OnWait: func(why string) { n.waits.Store(&why) }}
-		var err error
-		if c.ClusterPeers != "" {
-			if o.Peers, err = cluster.ParsePeers(c.ClusterPeers); err != nil {
-				return nil, err
-			}
+		o, err := clusterOptions(c)
+		if err != nil {
+			return nil, err
 		}
-		if o.Listen == "" {
-			o.Listen = o.Peers[o.Name]
-		}
-		switch {
-		case c.ClusterTLSCert != "":
-			o.Network, err = cluster.MutualTLS(cluster.TCP{}, c.ClusterTLSCert, c.ClusterTLSKey, c.ClusterTLSCA)
-			if err != nil {
-				return nil, err
-			}
-		case !c.Insecure && !loopback(o.Listen):
-			return nil, fmt.Errorf("cluster-listen %s: %w", o.Listen, errOpenCluster)
-		}
+		o.HTTP, o.Logger, o.Registerer = n.addr, n.log, n.reg
+		o.OnWait = func(why string) { n.waits.Store(&why) }
 		n.cluster, err = cluster.Start(context.Background(), o, r)
 		return n.cluster, err
 	}
+}
+
+// clusterOptions returns what the settings say of the cluster, or every fault in it.
+func clusterOptions(c *config.Config) (*cluster.Options, error) {
+	o := &cluster.Options{Name: c.ClusterNode, Listen: c.ClusterListen, Advertise: c.ClusterAdvertise, Join: c.ClusterJoin,
+		Dir: c.Data, Heartbeat: c.ClusterHeartbeat, CommitTimeout: c.ClusterCommitTimeout, FetchRate: c.ClusterFetchRate}
+	var err error
+	if c.ClusterPeers != "" {
+		if o.Peers, err = cluster.ParsePeers(c.ClusterPeers); err != nil {
+			return nil, err
+		}
+	}
+	if o.Listen == "" {
+		o.Listen = o.Peers[o.Name]
+	}
+	o.EnsureDefaults()
+	if err := o.Validate(); err != nil {
+		return nil, err
+	}
+	switch {
+	case c.ClusterTLSCert != "":
+		o.Network, err = cluster.MutualTLS(cluster.TCP{}, c.ClusterTLSCert, c.ClusterTLSKey, c.ClusterTLSCA)
+	case !c.Insecure && !loopback(o.Listen):
+		err = fmt.Errorf("cluster-listen %s: %w", o.Listen, errOpenCluster)
+	}
+	return o, err
 }
 
 func loopback(addr string) bool {

@@ -157,6 +157,13 @@ func TestNeedRestart(t *testing.T) {
 	}
 }
 
+func TestNoValueIsEmpty(t *testing.T) {
+	c, err := Load([]byte("tls-cert: ~\ntls-key: null\nhosts:\ncluster-node: Null\n"), nil)
+	if err != nil || c.TLSCert+c.TLSKey+c.ClusterNode != "" || len(c.Hosts) > 0 {
+		t.Errorf("got %+v %v", c, err)
+	}
+}
+
 func TestInForce(t *testing.T) {
 	was, _ := Load([]byte("retention: 1d\nrule-interval: 5s\nhosts: [old]\n"), nil)
 	now, err := Load([]byte("log-level: debug\nretention: 1y\nhosts: [new]\ntokens: [{name: a, sha256: "+strings.Repeat("ab", 32)+", role: read}]\n"), nil)

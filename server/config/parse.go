@@ -63,6 +63,9 @@ func mapping(n *yaml.Node, where string, table map[string]func(*yaml.Node) []err
 func (c *Config) scalar(s Setting) func(*yaml.Node) []error {
 	return func(n *yaml.Node) []error {
 		value := n.Value
+		if n.Tag == "!!null" { // as which a key without a value is read, and ~
+			value = ""
+		}
 		if s.List && n.Kind == yaml.SequenceNode {
 			var ok bool
 			if value, ok = joined(n); !ok {
