@@ -135,6 +135,9 @@ func (s *Server) dispatch(ctx *fasthttp.RequestCtx, path string) {
 	case path == "/metrics" && look && s.o.Metrics != nil:
 		s.o.Metrics(ctx)
 	case strings.HasPrefix(path, "/debug/pprof/") && look:
+		if path == "/debug/pprof/" { // whose list is under any name but this
+			ctx.URI().SetPath(path + "index")
+		}
 		pprofhandler.PprofHandler(ctx)
 	case path == "/-/ready" && look && h != nil:
 		if err := s.ready(); err != nil {

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -74,9 +75,29 @@ func New(o *Options) (*Server, error) {
 		// What is wrong with a request's head is logged without the head: it holds credentials.
 		SecureErrorLogMessage: true,
 		ReadTimeout:           30 * time.Second, WriteTimeout: 5 * time.Minute, IdleTimeout: 2 * time.Minute,
-		Logger: quiet{s.o.Logger},
+		Logger: quiet{s.o.Logger}, ErrorHandler: unread(s.o.MaxBody),
 	}
 	return s, nil
+}
+
+// unread returns what answers a request that could not be read. One that was slow may be a write,
+// and its sender drops for ever what is answered 4xx, 408 too: it is told to try again.
+func unread(maxBody int) func(*fasthttp.RequestCtx, error) {
+	return func(ctx *fasthttp.RequestCtx, err error) {
+		var head *fasthttp.ErrSmallBuffer
+		var late net.Error
+		switch {
+		case errors.Is(err, fasthttp.ErrBodyTooLarge):
+			fail(ctx, fasthttp.StatusRequestEntityTooLarge, "bad_data", fmt.Sprintf("the body is larger than %d bytes: see max-body-bytes", maxBody))
+		case errors.As(err, &head):
+			fail(ctx, fasthttp.StatusRequestHeaderFieldsTooLarge, "bad_data", "the request's head is too large; send long parameters as a form in the body")
+		case errors.As(err, &late) && late.Timeout(): // its path is forgotten by now
+			fail(ctx, fasthttp.StatusServiceUnavailable, "unavailable", "the request did not come in time")
+			ctx.Response.Header.Set("Retry-After", "1")
+		default:
+			fail(ctx, fasthttp.StatusBadRequest, "bad_data", "this is not a request as HTTP/1.1 has it")
+		}
+	}
 }
 
 // quiet takes what fasthttp says of broken connections: of use only when looking for it.
