@@ -79,7 +79,7 @@ func (n *Node) answerCut(ctx context.Context, from *wire, shard uint64, data []b
 		if err := g.flush(ctx); err != nil {
 			return nil, err
 		}
-		b, err := n.offer(shard, least)
+		b, err := n.offer(shard, least, (*engine.Replica).Offer)
 		if err == nil && !n.holdsShard(int(shard)) { // it may have been wiped meanwhile
 			err = errNoReplica
 		}

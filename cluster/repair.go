@@ -106,8 +106,9 @@ type lent struct {
 	timer *time.Timer
 }
 
-// answerOffer offers this node's blocks of a shard to one that repairs, and makes durable
-// what that needs: it may be long until a replica with few new samples would flush by itself.
+// answerOffer offers this node's sound blocks of a shard to one that repairs, which may in turn
+// have those that are damaged here. It makes durable what that needs: it may be long until a
+// replica with few new samples would flush by itself.
 func (n *Node) answerOffer(ctx context.Context, g *group, data []byte) ([]byte, error) {
 	d := &decoder{b: data}
 	reach := uint64(0) // that of a node of an earlier version
@@ -122,7 +123,7 @@ func (n *Node) answerOffer(ctx context.Context, g *group, data []byte) ([]byte, 
 			return nil, err
 		}
 	}
-	return n.offer(g.id, reach)
+	return n.offer(g.id, reach, (*engine.Replica).OfferSound)
 }
 
 // extend puts off the end of the leases of a shard's offers, of which one is in use.
@@ -137,12 +138,12 @@ func (n *Node) extend(shard uint64) {
 }
 
 // offer lends what is durable here of a shard, if it has come to an entry: the number of
-// the offer, the entry that it has come to, and the engine's offer.
-func (n *Node) offer(shard, least uint64) ([]byte, error) {
+// the offer, the entry that it has come to, and the engine's offer, which make makes.
+func (n *Node) offer(shard, least uint64, make func(*engine.Replica, context.Context) (*engine.Offer, error)) ([]byte, error) {
 	if shard >= uint64(n.replicas.Len()) {
 		return nil, errMessage
 	}
-	o, err := n.replicas.Shard(int(shard)).Offer(n.ctx)
+	o, err := make(n.replicas.Shard(int(shard)), n.ctx)
 	if err != nil {
 		return nil, err
 	}

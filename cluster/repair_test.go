@@ -264,3 +264,37 @@ func TestRepairBesideAnother(t *testing.T) {
 	}
 	c.repaired("n3", 1)
 }
+
+// TestRepairEachOther: replicas of which each has a damaged block repair each other's, though
+// none of them is whole.
+func TestRepairEachOther(t *testing.T) {
+	c := newTrio(t, Options{})
+	c.mustWrite("n1", 0, 100)
+	c.mustWrite("n1", 3_000_000, 100) // in blocks of another time
+	c.checkAll()
+	for name := range c.peers {
+		c.flush(name)
+	}
+	stay := map[string][]string{} // by shard, of n2
+	for _, file := range c.blocksOf("n2") {
+		stay[filepath.Base(filepath.Dir(file))] = append(stay[filepath.Base(filepath.Dir(file))], filepath.Base(file))
+	}
+	shard := slices.Sorted(maps.Keys(stay))[0]
+	if len(stay[shard]) < 2 {
+		t.Fatalf("shard %s has the blocks %v", shard, stay[shard])
+	}
+	slices.Sort(stay[shard])
+	damaged := map[string]string{"n1": stay[shard][0], "n2": stay[shard][1], "n3": stay[shard][1]}
+	for _, name := range slices.Sorted(maps.Keys(damaged)) {
+		c.stop(name)
+	}
+	for name, block := range damaged {
+		flipByte(t, filepath.Join(c.dir, name, "shards", shard, block), func(size int64) int64 { return size - 8 })
+	}
+	c.startAll()
+	for name := range damaged {
+		c.repaired(name, 1)
+	}
+	c.checkAll()
+	c.equalHashes()
+}

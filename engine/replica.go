@@ -107,6 +107,9 @@ func (r *Replica) Applied() uint64 { return r.s.Applied() }
 // Offer makes an offer of the durable state, to be released.
 func (r *Replica) Offer(ctx context.Context) (*Offer, error) { return r.s.Offer(ctx) }
 
+// OfferSound is Offer for Repair: damaged blocks are in it by name alone.
+func (r *Replica) OfferSound(ctx context.Context) (*Offer, error) { return r.s.OfferSound(ctx) }
+
 // ReadBlock appends to dst a piece of a block that an open offer names.
 func (r *Replica) ReadBlock(dst []byte, name string, off int64, n int) ([]byte, error) {
 	return r.s.ReadBlock(dst, name, off, n)

@@ -31,15 +31,22 @@ type offers struct {
 	}
 }
 
-// Offer makes an offer of the shard's durable state.
+// Offer makes an offer of the shard's durable state. It fails with ErrDamaged if a block is
+// known to be.
 func (s *Shard) Offer(ctx context.Context) (*Offer, error) {
+	if len(s.quarantined()) > 0 {
+		return nil, fmt.Errorf("shard %d: %w", s.opts.ID, ErrDamaged)
+	}
+	return s.OfferSound(ctx)
+}
+
+// OfferSound is Offer for Repair, which needs some of the blocks alone. The offer names all, so
+// that nothing is taken for empty, and those that are damaged can't be read.
+func (s *Shard) OfferSound(ctx context.Context) (*Offer, error) {
 	if err := s.maintain.take(ctx); err != nil {
 		return nil, err
 	}
 	defer s.maintain.give()
-	if bad := s.quarantined(); len(bad) > 0 {
-		return nil, fmt.Errorf("shard %d: %w", s.opts.ID, ErrDamaged)
-	}
 	o := &Offer{Manifest: *s.manifest, s: s}
 	m, err := encodeManifest(s.manifest)
 	if err != nil {
@@ -69,13 +76,17 @@ func (o *Offer) Release() error {
 }
 
 // ReadBlock appends to dst up to n bytes at off of the file of a block that an open offer names.
-// Without such an offer it fails with fs.ErrNotExist.
+// Without such an offer it fails with fs.ErrNotExist, and with ErrDamaged if the block is in
+// quarantine.
 func (s *Shard) ReadBlock(dst []byte, name string, off int64, n int) (_ []byte, err error) {
 	v, held := s.offered(name)
 	if held == nil {
 		return nil, fmt.Errorf("block %s: %w", name, fs.ErrNotExist)
 	}
 	defer func() { err = errors.Join(err, v.release()) }()
+	if held.bad.Load() != nil {
+		return nil, fmt.Errorf("block %s: %w", name, ErrDamaged)
+	}
 	f, err := s.opts.FS.Open(held.path)
 	if err != nil {
 		return nil, err

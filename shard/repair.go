@@ -16,11 +16,11 @@ import (
 // ErrBehind: a repair can't go on before this or the other replica has come further.
 var ErrBehind = errors.New("the replica has not come far enough")
 
-// ErrDamaged: a shard with a damaged block is no source for other replicas.
-var ErrDamaged = errors.New("the shard has a damaged block")
+// ErrDamaged: a damaged block, or a shard with one as a whole, is no source for other replicas.
+var ErrDamaged = errors.New("a block is damaged and in quarantine")
 
 // suspect notes that a block is damaged if err says so, once, and tells the owner. The
-// block stays as it is: what touches it fails, nothing merges it, nobody is offered it.
+// block stays as it is: what touches it fails, nothing merges it, nobody gets it.
 func (s *Shard) suspect(b *liveBlock, err error) error {
 	if !isDamage(err) || !b.bad.CompareAndSwap(nil, &err) {
 		return err
