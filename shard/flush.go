@@ -124,6 +124,8 @@ func (a *store) putBack(newer *blobs) {
 	a.more.hist = slices.Concat(a.more.hist, newer.hist)
 	a.more.exemplars = slices.Concat(a.more.exemplars, newer.exemplars)
 	a.more.histMaxT = max(a.more.histMaxT, newer.histMaxT)
+	a.more.histPlaces.forget()
+	a.more.otherPlaces.forget()
 }
 
 // thawLocked drops the frozen generations after their blocks are live.

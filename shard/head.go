@@ -361,25 +361,23 @@ func (h *head) addBlobLocked(s *series, b blob, exemplar bool) {
 	if a.more == nil {
 		a.more = &blobs{}
 	}
-	list := &a.more.hist
+	list, places := &a.more.hist, &a.more.histPlaces
 	if exemplar {
-		list = &a.more.exemplars
+		list, places = &a.more.exemplars, &a.more.otherPlaces
 		h.mu.counts.Exemplars++
 	} else {
 		h.mu.counts.Histograms++
 	}
-	for i := len(*list) - 1; i >= 0 && (*list)[i].t >= b.t; i-- {
-		if x := (*list)[i]; x.t == b.t {
-			if x.st == b.st && bytes.Equal(x.data, b.data) {
-				h.mu.counts.Duplicates++
-				return
-			}
-			h.mu.counts.Overwritten++
-			break
+	last := places.last(*list, b.t)
+	if last >= 0 {
+		if x := &(*list)[last]; x.st == b.st && bytes.Equal(x.data, b.data) {
+			h.mu.counts.Duplicates++
+			return
 		}
+		h.mu.counts.Overwritten++
 	}
 	if !exemplar {
-		h.hideFloatLocked(s, b.t)
+		h.hideFloatLocked(s, b.t, last >= 0)
 	}
 	*list = append(*list, b)
 	if s.watched != unwatched && !exemplar {
@@ -393,7 +391,7 @@ func (h *head) addBlobLocked(s *series, b blob, exemplar bool) {
 
 // hideFloatLocked prepares a series for a histogram at t, which replaces the float
 // that may be there.
-func (h *head) hideFloatLocked(s *series, t int64) {
+func (h *head) hideFloatLocked(s *series, t int64, seen bool) {
 	m := s.active.more
 	if len(m.hist) == 0 || t > m.histMaxT {
 		m.histMaxT = t
@@ -402,7 +400,6 @@ func (h *head) hideFloatLocked(s *series, t int64) {
 		return
 	}
 	s.hidden = s.hidden || t == s.lastT
-	seen := slices.ContainsFunc(m.hist, func(b blob) bool { return b.t == t })
 	if !seen && s.active.hasFloat(&h.mem, t) {
 		h.mu.counts.Overwritten++
 	}

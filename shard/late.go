@@ -57,6 +57,38 @@ func (l *late) add(x sample) {
 	l.runs = append(l.runs, run)
 }
 
+// blobPlaces finds a store's histograms or exemplars by time without looking through all of
+// them, once one has come out of order: a backfill may be all of that.
+type blobPlaces struct {
+	at   map[int64]int // the last of each time among the first upto; nil while all are in order
+	upto int
+}
+
+// last returns the place of the last of the blobs at t, and -1 if there is none. It is asked
+// before each is added.
+func (p *blobPlaces) last(of []blob, t int64) int {
+	n := len(of)
+	if p.at == nil {
+		switch {
+		case n == 0 || of[n-1].t < t:
+			return -1
+		case of[n-1].t == t:
+			return n - 1
+		}
+		p.at = make(map[int64]int, n)
+	}
+	for ; p.upto < n; p.upto++ {
+		p.at[of[p.upto].t] = p.upto
+	}
+	if i, ok := p.at[t]; ok {
+		return i
+	}
+	return -1
+}
+
+// forget is for blobs that have gone, or others among them.
+func (p *blobPlaces) forget() { *p = blobPlaces{at: map[int64]int{}} }
+
 // ordered returns samples in order of time, the last of each time.
 func ordered(xs []sample) []sample {
 	xs = slices.Clone(xs)

@@ -52,8 +52,9 @@ type store struct {
 // blobs are in order of application. A histogram here is newer than any float of
 // the same timestamp in the store: a float that comes later removes it.
 type blobs struct {
-	hist, exemplars []blob
-	histMaxT        int64 // over hist
+	hist, exemplars         []blob
+	histMaxT                int64      // over hist
+	histPlaces, otherPlaces blobPlaces // of the exemplars
 }
 
 // dropHist removes what histograms there are at t. Snapshots share the old slice.
@@ -61,11 +62,11 @@ func (a *store) dropHist(t int64) bool {
 	if a.more == nil || len(a.more.hist) == 0 || t > a.more.histMaxT {
 		return false
 	}
-	at := func(b blob) bool { return b.t == t }
-	if !slices.ContainsFunc(a.more.hist, at) {
+	if a.more.histPlaces.last(a.more.hist, t) < 0 {
 		return false
 	}
-	a.more.hist = slices.DeleteFunc(slices.Clone(a.more.hist), at)
+	a.more.hist = slices.DeleteFunc(slices.Clone(a.more.hist), func(b blob) bool { return b.t == t })
+	a.more.histPlaces.forget()
 	return true
 }
 
