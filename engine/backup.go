@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"io"
 	"io/fs"
 	"path"
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/strandline-db/strandline/shard"
 	"github.com/strandline-db/strandline/shard/model"
@@ -19,7 +21,7 @@ import (
 var (
 	// ErrBackup: a folder is no sound backup.
 	ErrBackup = errors.New("bad backup")
-	// ErrBackupRuns: one backup at a time.
+	// ErrBackupRuns: one backup at a time, of an engine and into a folder.
 	ErrBackupRuns = errors.New("a backup is under way; try again when it is done")
 	// ErrBackupExists: there is one by this name.
 	ErrBackupExists = errors.New("there is a backup of this name")
@@ -51,7 +53,7 @@ type BackupOptions struct {
 // is every write that was acknowledged before the call; of each shard everything up to
 // one entry of its log and nothing behind it; and all records at one revision. It fails
 // with ErrBackupRuns, ErrBackupName, ErrBackupExists, model.ErrUnavailable or what Sync
-// and Holds say, and then leaves nothing. What a crash leaves ends in .tmp, and the next
+// and Holds say, and then leaves nothing but the folder. What a crash leaves ends in .tmp, and the next
 // backup removes it.
 func (db *DB) Backup(ctx context.Context, name string, o *BackupOptions) (_ *Backup, err error) {
 	if !backupNames.MatchString(name) || strings.HasSuffix(name, vfs.TempSuffix) {
@@ -67,6 +69,11 @@ func (db *DB) Backup(ctx context.Context, name string, o *BackupOptions) (_ *Bac
 	if db.life.Err() != nil {
 		return nil, model.ErrClosed
 	}
+	lock, err := db.lockBackups(o.Dir)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, lock.Close()) }()
 	final := path.Join(o.Dir, name)
 	if err := db.clearBackups(o.Dir, final); err != nil {
 		return nil, err
@@ -89,12 +96,29 @@ func (db *DB) Backup(ctx context.Context, name string, o *BackupOptions) (_ *Bac
 	return &b.info, nil
 }
 
-// clearBackups makes the folder of backups and removes what crashes left in it.
+// backupsLock is a file in a folder of backups, held while one is made: what is not finished
+// there and is another node's, to which the folder may be common, is not what a crash has left.
+const backupsLock = ".LOCK" // no backup's name
+
+// lockBackups makes the folder of backups and takes its lock.
+func (db *DB) lockBackups(dir string) (io.Closer, error) {
+	if err := vfs.MakeDir(db.opts.FS, dir); err != nil {
+		return nil, err
+	}
+	lock, err := db.opts.FS.Lock(path.Join(dir, backupsLock))
+	if errors.Is(err, vfs.ErrLocked) {
+		return nil, fmt.Errorf("%w: that of another node into the same folder", ErrBackupRuns)
+	}
+	if errors.Is(err, syscall.ENOLCK) || errors.Is(err, errors.ErrUnsupported) {
+		db.opts.Logger.Warn("the folder of backups can't be locked: see that no other node makes one in it at the same time", "dir", dir, "err", err)
+		return io.NopCloser(nil), nil
+	}
+	return lock, err
+}
+
+// clearBackups removes what crashes left in the folder of backups.
 func (db *DB) clearBackups(dir, final string) error {
 	fsys := db.opts.FS
-	if err := vfs.MakeDir(fsys, dir); err != nil {
-		return err
-	}
 	if _, err := fsys.Stat(final); err == nil {
 		return fmt.Errorf("%w: %s", ErrBackupExists, path.Base(final))
 	} else if !errors.Is(err, fs.ErrNotExist) {

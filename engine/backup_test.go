@@ -229,7 +229,7 @@ func TestBackupRefuses(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
-	if names, err := mem.List("backups"); err != nil || len(names) > 0 {
+	if names, err := mem.List("backups"); err != nil || !slices.Equal(names, []string{backupsLock}) {
 		t.Fatal(names, err)
 	}
 }
@@ -258,7 +258,7 @@ func TestBackupCopies(t *testing.T) {
 	if _, err := db.Backup(t.Context(), "c", backupOptions("backups")); !errors.Is(err, model.ErrReadOnly) {
 		t.Fatal(err)
 	}
-	if names, err := mem.List("backups"); err != nil || !slices.Equal(names, []string{"b"}) {
+	if names, err := mem.List("backups"); err != nil || !slices.Equal(names, []string{backupsLock, "b"}) {
 		t.Fatal(names, err)
 	}
 }
@@ -291,7 +291,7 @@ func TestBackupPowerCut(t *testing.T) {
 	if whole == 0 || whole == len(states) || len(states) < 40 {
 		t.Fatalf("%d of %d states had a backup", whole, len(states))
 	}
-	if names, err := states[len(states)-1].List("backups"); err != nil || !slices.Equal(names, []string{"b"}) {
+	if names, err := states[len(states)-1].List("backups"); err != nil || !slices.Equal(names, []string{backupsLock, "b"}) {
 		t.Fatal(names, err)
 	}
 }
@@ -496,7 +496,7 @@ func TestBackupBrokenOff(t *testing.T) {
 	if _, err := f.Backup(ctx, "b", &BackupOptions{Dir: dir}); !errors.Is(err, context.Canceled) {
 		t.Fatalf("the backup: %v", err)
 	}
-	if names, err := os.ReadDir(dir); err != nil || len(names) > 0 {
+	if names, err := os.ReadDir(dir); err != nil || len(names) != 1 || names[0].Name() != backupsLock {
 		t.Errorf("left behind: %v, %v", names, err)
 	}
 	f.append(floats(labels.FromStrings("__name__", "m"), []int64{start.UnixMilli() + 1}, []float64{2}))
@@ -508,5 +508,50 @@ func TestBackupBrokenOff(t *testing.T) {
 	case err := <-failed:
 		t.Errorf("the engine has failed: %v", err)
 	default:
+	}
+}
+
+// TestBackupsIntoOneFolder: of two engines that make backups into the same folder at once, one
+// is told to wait, and takes nothing of the other's for what a crash has left.
+func TestBackupsIntoOneFolder(t *testing.T) {
+	mem := vfs.NewMem()
+	open := func(dir string) *DB {
+		db, err := Open(dir, memOptions(mem))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := db.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+		appendPairs(t, db, 10, start.UnixMilli(), 4)
+		return db
+	}
+	one, other := open("one"), open("other")
+	begun := 0
+	meanwhile := func(context.Context) error {
+		begun++
+		for _, name := range []string{"b", "c"} {
+			if _, err := other.Backup(t.Context(), name, &BackupOptions{Dir: "backups"}); !errors.Is(err, ErrBackupRuns) {
+				t.Errorf("a second backup into the folder: %v", err)
+			}
+		}
+		return nil
+	}
+	holds := func(int) error { return meanwhile(t.Context()) }
+	if _, err := one.Backup(t.Context(), "b", &BackupOptions{Dir: "backups", Sync: meanwhile, Holds: holds}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := other.Backup(t.Context(), "c", &BackupOptions{Dir: "backups"}); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"b", "c"} {
+		if _, err := Restore(t.Context(), mem, "backups/"+name, "restored-"+name); err != nil {
+			t.Errorf("backup %s: %v", name, err)
+		}
+	}
+	if begun < 2 {
+		t.Error("the test says nothing")
 	}
 }
