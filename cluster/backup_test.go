@@ -70,7 +70,7 @@ func TestBackupElsewhere(t *testing.T) {
 	if _, err := c.backup("n4", "none"); !errors.Is(err, model.ErrUnavailable) {
 		t.Errorf("without a majority: %v", err)
 	}
-	if names, err := (vfs.OS{}).List(filepath.Join(c.dir, "backups")); err != nil || len(names) != 1 {
+	if names, err := (vfs.OS{}).List(filepath.Join(c.dir, "backups")); err != nil || len(names) != 2 { // the backup before, and the lock
 		t.Error(names, err)
 	}
 	c.start("n1")
