@@ -155,3 +155,46 @@ func TestUnreadableBlock(t *testing.T) {
 		t.Errorf("the rest: %v", err)
 	}
 }
+
+// TestMergeFailsBesideDamage: a merge that fails for want of room stops the engine, also when a
+// block that it does not concern is found damaged meanwhile.
+func TestMergeFailsBesideDamage(t *testing.T) {
+	var write func() error
+	var bad atomic.Pointer[string]
+	fsys := vfs.NewFault(vfs.NewMem(), func(op vfs.Op) error {
+		if name := bad.Load(); op.Kind == vfs.OpRead && name != nil && op.Path == *name {
+			return syscall.EIO
+		}
+		if fn := write; op.Kind == vfs.OpWrite && fn != nil {
+			write = nil
+			return fn()
+		}
+		return nil
+	})
+	db, err := Open("data", &Options{FS: fsys, Clock: clock.NewManual(start), Shards: 1, MinFreeBytes: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	for i := range 2 { // weeks that turn warm, the older one first
+		at := start.Add(-time.Duration(i+2) * 7 * 24 * time.Hour).UnixMilli()
+		if _, err := db.Append(t.Context(), floats(labels.FromStrings("__name__", "m"), []int64{at}, []float64{1})); err != nil {
+			t.Fatal(err)
+		}
+		if err := db.Flush(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := db.shards[0]
+	name := path.Join("data", shardPath(0), s.Blocks()[0].Name)
+	write = func() error {
+		bad.Store(&name)
+		return errors.Join(s.Scrub(t.Context(), nil), syscall.ENOSPC)
+	}
+	if err := s.Maintain(t.Context(), start); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("the merge: %v", err)
+	}
+	if n := db.Stats().Blocks; n != [3]int{2, 0, 0} {
+		t.Errorf("blocks: %v", n)
+	}
+}

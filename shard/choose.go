@@ -409,8 +409,7 @@ func (s *Shard) doChoices(ctx context.Context) error {
 		if len(group) == 0 {
 			return nil
 		}
-		bad := len(s.quarantined())
-		if err := s.doChoice(ctx, group, into, start); err != nil && len(s.quarantined()) == bad {
+		if err := s.doChoice(ctx, group, into, start); err != nil && !s.spoiled(group, err) {
 			return err
 		}
 	}

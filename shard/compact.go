@@ -47,16 +47,22 @@ func (s *Shard) maintainLocked(ctx context.Context, now time.Time) error {
 			if len(group) == 0 {
 				break
 			}
-			bad := len(s.quarantined())
-			if err := s.merge(ctx, m, group, start); err != nil && len(s.quarantined()) == bad {
+			if err := s.merge(ctx, m, group, start); err != nil && !s.spoiled(group, err) {
 				return err
-			} // a block that was found damaged is in quarantine now, and its group not due again
+			}
 			if s.awaited.Load() {
 				return nil
 			}
 		}
 	}
 	return nil
+}
+
+// spoiled tells whether a merge failed because one of its blocks is damaged. That is in quarantine
+// now, and its group not due before it is repaired. Nothing of it was removed.
+func (s *Shard) spoiled(group []BlockRef, err error) bool {
+	bad := s.quarantined()
+	return s.failed == nil && isDamage(err) && slices.ContainsFunc(group, func(b BlockRef) bool { return bad[b.Name] })
 }
 
 // dropOld removes the blocks that lie wholly before the retention cut.
@@ -203,7 +209,8 @@ func (s *Shard) mergeFrom(ctx context.Context, v *view, m move, group []BlockRef
 	s.fail("merge-before-manifest")
 	next := *s.manifest
 	if err := s.commit(&next, added, removed, nil); err != nil {
-		return err
+		s.failed = fmt.Errorf("shard %d: merge: %w", s.opts.ID, err)
+		return s.failed
 	}
 	s.fail("merge-after-manifest")
 	s.head.countLost(&lost)
