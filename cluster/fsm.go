@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 
 	"github.com/hashicorp/raft"
 
@@ -15,11 +16,12 @@ import (
 
 // fsm is a group's raft.BatchingFSM around its machine.
 type fsm struct {
-	ctx    context.Context // of the replica's life here: an install takes long, and ends with it
-	m      machine
-	fail   func(error)
-	marked func(index uint64, data []byte) error // takes a mark; see verify.go
-	mu     struct {
+	ctx        context.Context // of the replica's life here: an install takes long, and ends with it
+	m          machine
+	fail       func(error)
+	marked     func(index uint64, data []byte) error // takes a mark; see verify.go
+	installing atomic.Bool                           // a state that comes from another node
+	mu         struct {
 		sync.Mutex
 		index, term uint64 // of the last entry that came by
 		moved       chan struct{}
@@ -150,6 +152,8 @@ func (f *fsm) Restore(r io.ReadCloser) error {
 	if err != nil {
 		return err
 	}
+	f.installing.Store(true)
+	defer f.installing.Store(false)
 	if err := f.m.restore(f.ctx, x.at, data); err != nil {
 		return err
 	}

@@ -295,6 +295,12 @@ func proposalFor(op []byte, respond func([]byte, error)) *proposal {
 	}}
 }
 
+// leader returns who leads the group as Raft here has heard; "" if it has not.
+func (g *group) leader() string {
+	leader, _ := g.raft.LeaderWithID()
+	return string(leader)
+}
+
 // send brings a proposal to the group's leader, wherever it is.
 func (g *group) send(p *proposal) {
 	if g.leads() {
@@ -302,12 +308,12 @@ func (g *group) send(p *proposal) {
 		g.submit(p)
 		return
 	}
-	leader, _ := g.raft.LeaderWithID()
-	if leader == "" || string(leader) == g.node.name {
+	leader := g.leader()
+	if leader == "" || leader == g.node.name {
 		p.done(0, engine.Result{}, fmt.Errorf("%w: group %d has no leader", model.ErrUnavailable, g.id))
 		return
 	}
-	g.node.forward(string(leader), g.id, p)
+	g.node.forward(leader, g.id, p)
 }
 
 // flush takes a Raft snapshot, if there is something new for one. A leader takes none while

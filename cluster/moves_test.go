@@ -363,40 +363,71 @@ func TestOtherPlan(t *testing.T) {
 // TestCancelDuringInstall: a replica that is to go does not first fetch all that it was to hold.
 func TestCancelDuringInstall(t *testing.T) {
 	c := newTrio(t, Options{TrailingLogs: 1})
-	for i := range int64(8) {
-		c.mustWrite("n1", 10*i, 10)
-	}
-	for name := range c.nodes {
-		c.flush(name)
-	}
-	c.join("n4", "n1")
-	n4 := c.nodes["n4"].node
-	for range fetchesAhead { // nothing is fetched
-		n4.fetches.slots <- struct{}{}
-	}
-	t.Cleanup(func() {
-		for range fetchesAhead {
-			<-n4.fetches.slots
-		}
-	})
 	n := c.nodes["n2"].node
-	if err := n.MoveShard(t.Context(), 0, "n1", "n4"); err != nil {
-		t.Fatal(err)
-	}
-	c.await("the install", func() error {
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
-		defer cancel()
-		o, err := n4.replicas.Shard(0).Offer(ctx)
-		if err == nil {
-			return errors.Join(errors.New("it has not begun"), o.Release())
-		}
-		return nil
-	})
+	c.holdInstall("n4", "n1")
 	c.await("the cancel", func() error { return n.SetPlan(t.Context(), PlanCancelling) })
 	c.planEnds(PlanCancelled)
 	c.await("members", func() error { return c.members("n2") })
 	c.await("nothing at n4", func() error { return c.hostsOnly("n4") })
 	c.checkAll()
+}
+
+// TestWriteDuringInstall: a node whose replica of a shard is being made takes writes for the
+// shard also when another node leads it since.
+func TestWriteDuringInstall(t *testing.T) {
+	c := newTrio(t, Options{TrailingLogs: 1})
+	release := c.holdInstall("n4", "n1")
+	old, _ := c.leaderOf(0)
+	other := map[string]string{"n1": "n2", "n2": "n3", "n3": "n2"}[old]
+	c.await("the other leader", func() error {
+		if err := c.nodes[other].node.TransferLeader(t.Context(), 0, other); err != nil {
+			return err
+		}
+		if !c.nodes[other].node.group(0).leads() {
+			return errNotLeader
+		}
+		return nil
+	})
+	c.mustWrite("n4", 10_000, 10)
+	release()
+	c.planEnds(PlanDone)
+	c.checkAll()
+}
+
+// holdInstall begins to move shard 0 from a node to one that it lets enter, and returns while
+// that installs what it can't fetch before release is called.
+func (c *trio) holdInstall(to, from string) (release func()) {
+	c.t.Helper()
+	for i := range int64(8) {
+		c.mustWrite(from, 10*i, 10)
+	}
+	for name := range c.nodes {
+		c.flush(name)
+	}
+	c.join(to, from)
+	n := c.nodes[to].node
+	for range fetchesAhead {
+		n.fetches.slots <- struct{}{}
+	}
+	release = sync.OnceFunc(func() {
+		for range fetchesAhead {
+			<-n.fetches.slots
+		}
+	})
+	c.t.Cleanup(release)
+	if err := c.nodes[from].node.MoveShard(c.t.Context(), 0, from, to); err != nil {
+		c.t.Fatal(err)
+	}
+	c.await("the install", func() error {
+		ctx, cancel := context.WithTimeout(c.t.Context(), 10*time.Millisecond)
+		defer cancel()
+		o, err := n.replicas.Shard(0).Offer(ctx)
+		if err == nil {
+			return errors.Join(errors.New("it has not begun"), o.Release())
+		}
+		return nil
+	})
+	return release
 }
 
 // TestPlanBesideRemoval: a plan does not lead to a node that was removed while it was made.

@@ -107,7 +107,7 @@ func (n *Node) feel() {
 
 // leaderless tells whether a group here has no leader that this node knows of.
 func (n *Node) leaderless() bool {
-	return slices.ContainsFunc(n.ordered(), func(g *group) bool { return n.localLeader(g.id) == "" })
+	return slices.ContainsFunc(n.ordered(), func(g *group) bool { return g.leader() == "" })
 }
 
 // peerLinks returns the links on which requests go.

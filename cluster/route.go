@@ -46,14 +46,14 @@ func (n *Node) holders(id uint64) []string {
 }
 
 // localLeader returns who leads a group as the replica here knows; "" if it does not
-// know, or there is none.
+// know, or there is none. While the replica installs a state, which may take long, Raft
+// takes in nothing of later leaders: the others know better then.
 func (n *Node) localLeader(id uint64) string {
 	g := n.group(id)
-	if g == nil {
+	if g == nil || g.fsm.installing.Load() {
 		return ""
 	}
-	leader, _ := g.raft.LeaderWithID()
-	return string(leader)
+	return g.leader()
 }
 
 // knownLeader is leaderOf without asking anybody; empty if that would be needed.

@@ -188,8 +188,7 @@ func (n *Node) handleGroup(ctx context.Context, from *wire, m *message, respond 
 		n.wg.Go(func() { n.takeBack(id) }) // files may go with it
 		respond(nil, d.end())
 	case kindLeader:
-		addr, _ := g.raft.LeaderWithID()
-		respond([]byte(addr), nil)
+		respond([]byte(n.localLeader(g.id)), nil)
 	case kindConfig:
 		go func() { respond(g.answerConfig(ctx)) }()
 	case kindChange:
