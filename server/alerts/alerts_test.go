@@ -494,8 +494,9 @@ func TestUnreadableBodies(t *testing.T) {
 		"[]":                 "the body must be a JSON object",
 		`{"metric":`:         "the JSON object is cut off",
 		`{"threshold":"10"}`: `"threshold" can't be a JSON string`,
-		`{"for":"-5m"}`:      "not a valid duration",
-		`{"treshold":10}`:    `unknown field "treshold"`,
+		`{"for":"-5m"}`:      `"-5m" is no duration such as "5m"`,
+		`{"interval":{}}`:    `{} is no duration such as "5m"`,
+		`{"treshold":10}`:    `unknown field "treshold"; known are name, metric`,
 	} {
 		_, err := Parse([]byte(body), nil, nil)
 		if !errors.Is(err, ErrBadRequest) || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "alerts.") {

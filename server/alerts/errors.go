@@ -13,7 +13,7 @@ var (
 	// ErrTooMany: there are as many subscriptions as may be. 422.
 	ErrTooMany = errors.New("limit of alert subscriptions reached; delete some or raise alert-max-subscriptions")
 	// ErrNotFound: there is no such subscription. 404.
-	ErrNotFound = errors.New("no such alert subscription")
+	ErrNotFound = errors.New("no such alert subscription; GET /api/v1/alerts/subscribe lists all")
 	// errTooBig: the alerts of a subscription don't fit in its record.
 	errTooBig = errors.New("too many alerts, or too long labels: aggregate the query")
 )

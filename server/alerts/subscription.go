@@ -43,14 +43,17 @@ func (d *span) UnmarshalJSON(b []byte) error {
 	if err := json.Unmarshal(b, &s); err != nil {
 		var seconds float64
 		if err := json.Unmarshal(b, &seconds); err != nil || !(seconds >= 0 && seconds < math.MaxInt64/1e9) {
-			return errors.New(`a duration is text such as "5m", or seconds`)
+			return fmt.Errorf(`%.100s is no duration such as "5m", and no number of seconds`, b)
 		}
 		*d = span(seconds * 1e9)
 		return nil
 	}
 	v, err := model.ParseDuration(s)
+	if err != nil {
+		return fmt.Errorf(`%.100q is no duration such as "5m", and no number of seconds`, s)
+	}
 	*d = span(v)
-	return err
+	return nil
 }
 
 // MarshalJSON implements json.Marshaler.
@@ -116,7 +119,11 @@ func unread(err error) string {
 	} else if errors.Is(err, io.ErrUnexpectedEOF) {
 		return "the JSON object is cut off"
 	}
-	return strings.TrimPrefix(err.Error(), "json: ")
+	text := strings.TrimPrefix(err.Error(), "json: ")
+	if strings.HasPrefix(text, "unknown field ") {
+		text += "; known are name, metric, labels, query, threshold, comparison, for, interval, notification_method, url and secret"
+	}
+	return text
 }
 
 // Parse reads the body of a request. The error wraps ErrBadRequest, ErrTooLarge or, for the
