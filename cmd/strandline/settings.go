@@ -25,12 +25,40 @@ func addSettingFlags(cmd *cobra.Command) {
 		if s.FileOnly {
 			continue
 		}
+		if s.List {
+			cmd.Flags().Var(&listFlag{text: s.Default}, s.Name, s.Help)
+			continue
+		}
 		cmd.Flags().String(s.Name, s.Default, s.Help)
 		if s.Switch {
 			cmd.Flags().Lookup(s.Name).NoOptDefVal = "true"
 		}
 	}
 }
+
+// listFlag is a flag of values separated by commas. Given again, it adds to them: that the last
+// one alone counts would leave out rules, or networks, without a word.
+type listFlag struct {
+	text  string
+	given bool
+}
+
+var _ pflag.Value = (*listFlag)(nil)
+
+// String implements pflag.Value.
+func (f *listFlag) String() string { return f.text }
+
+// Set implements pflag.Value; it never fails.
+func (f *listFlag) Set(s string) error {
+	if f.given {
+		s = f.text + "," + s
+	}
+	f.text, f.given = s, true
+	return nil
+}
+
+// Type implements pflag.Value.
+func (f *listFlag) Type() string { return "string" }
 
 // settingsOf returns how to read the settings, now and at each reload.
 func settingsOf(cmd *cobra.Command, file *string) func() (*config.Config, error) {

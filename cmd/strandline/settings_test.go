@@ -1,0 +1,26 @@
+package main
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/spf13/cobra"
+)
+
+// TestListFlagsAdd: a flag of values separated by commas that is there twice has the values of
+// both; of any other the last counts.
+func TestListFlagsAdd(t *testing.T) {
+	cmd := &cobra.Command{}
+	addSettingFlags(cmd)
+	if err := cmd.ParseFlags([]string{"--rule-files=a,b", "--webhook-allow", "10.0.0.0/8", "--rule-files", "c", "--webhook-allow", "::1/128", "--shards=2", "--shards=4"}); err != nil {
+		t.Fatal(err)
+	}
+	file := ""
+	c, err := settingsOf(cmd, &file)()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"a", "b", "c"}; !slices.Equal(c.RuleFiles, want) || len(c.WebhookAllow) != 2 || c.Shards != 4 {
+		t.Errorf("got %v, %v, %d shards", c.RuleFiles, c.WebhookAllow, c.Shards)
+	}
+}
