@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -25,11 +26,12 @@ func addSettingFlags(cmd *cobra.Command) {
 		if s.FileOnly {
 			continue
 		}
+		help := strings.ReplaceAll(s.Help, "`", "'") // between backquotes pflag sees the name of a value
 		if s.List {
-			cmd.Flags().Var(&listFlag{text: s.Default}, s.Name, s.Help)
+			cmd.Flags().Var(&listFlag{text: s.Default}, s.Name, help)
 			continue
 		}
-		cmd.Flags().String(s.Name, s.Default, s.Help)
+		cmd.Flags().String(s.Name, s.Default, help)
 		if s.Switch {
 			cmd.Flags().Lookup(s.Name).NoOptDefVal = "true"
 		}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/spf13/cobra"
@@ -22,5 +23,17 @@ func TestListFlagsAdd(t *testing.T) {
 	}
 	if want := []string{"a", "b", "c"}; !slices.Equal(c.RuleFiles, want) || len(c.WebhookAllow) != 2 || c.Shards != 4 {
 		t.Errorf("got %v, %v, %d shards", c.RuleFiles, c.WebhookAllow, c.Shards)
+	}
+}
+
+// TestFlagHelp: what a setting's help quotes is not taken for what its flag wants.
+func TestFlagHelp(t *testing.T) {
+	cmd := &cobra.Command{}
+	addSettingFlags(cmd)
+	for line := range strings.Lines(cmd.UsageString()) {
+		f := strings.Fields(line)
+		if len(f) > 1 && strings.HasPrefix(f[0], "--") && !strings.HasPrefix(f[1], "string") {
+			t.Errorf("got %s %s", f[0], f[1])
+		}
 	}
 }
