@@ -61,6 +61,9 @@ func (db *DB) flushDue(ctx context.Context, flushed []time.Time) error {
 			s.Hasten()
 			continue
 		}
+		if !db.roomToFlush(s) {
+			continue
+		}
 		switch err := db.flushShard(ctx, i); {
 		case err == nil:
 			flushed[i] = now
@@ -69,6 +72,17 @@ func (db *DB) flushDue(ctx context.Context, flushed []time.Time) error {
 		}
 	}
 	return nil
+}
+
+// roomToFlush tells whether the disk has room for what a flush of a shard writes: its samples, and
+// some for the series table. One that finds none ends the engine. Without it reads go on, writes are
+// refused, and what is in memory is in the log.
+func (db *DB) roomToFlush(s *shard.Shard) bool {
+	if db.opts.MinFreeBytes < 0 {
+		return true
+	}
+	free, err := db.opts.FS.Free(db.dir)
+	return err != nil || free >= uint64(s.Stats().HeadBytes+db.opts.MinFreeBytes/4)
 }
 
 // headFull tells whether what can be flushed is more than is to stay in memory.

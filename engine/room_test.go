@@ -2,6 +2,7 @@ package engine
 
 import (
 	"errors"
+	"math"
 	"path"
 	"sync/atomic"
 	"syscall"
@@ -196,5 +197,53 @@ func TestMergeFailsBesideDamage(t *testing.T) {
 	}
 	if n := db.Stats().Blocks; n != [3]int{2, 0, 0} {
 		t.Errorf("blocks: %v", n)
+	}
+}
+
+// TestFlushOnFullDisk: on a disk without room a flush that is due waits, rather than end the
+// engine: reads go on, writes are refused, and all is flushed once there is room.
+func TestFlushOnFullDisk(t *testing.T) {
+	mem := vfs.NewMem()
+	fsys := vfs.NewFault(mem, func(op vfs.Op) error {
+		if free, err := mem.Free("data"); err == nil && free == 0 && op.Kind == vfs.OpWrite {
+			return syscall.ENOSPC
+		}
+		return nil
+	})
+	db, err := Open("data", &Options{FS: fsys, Clock: clock.NewManual(start), Shards: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	b := func(i int64) *model.Batch {
+		return floats(labels.FromStrings("__name__", "m"), []int64{start.UnixMilli() + i}, []float64{1})
+	}
+	if _, err := db.Append(t.Context(), b(0)); err != nil {
+		t.Fatal(err)
+	}
+	due := make([]time.Time, 1) // since long
+	mem.SetFree(0)
+	db.checkDisk()
+	if err := db.flushDue(t.Context(), due); err != nil || !due[0].IsZero() {
+		t.Fatalf("the flush: %v", err)
+	}
+	if _, err := db.Append(t.Context(), b(1)); !errors.Is(err, model.ErrReadOnly) {
+		t.Errorf("a write: %v", err)
+	}
+	sel, err := db.Select(t.Context(), &model.SelectRequest{MinT: math.MinInt64, MaxT: math.MaxInt64})
+	if err != nil || len(sel.Series) != 1 {
+		t.Fatal(err)
+	}
+	defer sel.Close()
+	if err := sel.Series[0].Read(&model.Columns{}); err != nil {
+		t.Errorf("a read: %v", err)
+	}
+	mem.SetFree(1 << 40)
+	db.checkDisk()
+	if err := db.flushDue(t.Context(), due); err != nil || db.Stats().Blocks[0] != 1 {
+		t.Errorf("the flush once there is room: %v, blocks %v", err, db.Stats().Blocks)
+	}
+	if _, err := db.Append(t.Context(), b(1)); err != nil {
+		t.Errorf("a write: %v", err)
 	}
 }
