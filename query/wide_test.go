@@ -21,11 +21,17 @@ import (
 )
 
 // grammar draws expressions of any shape that the parser takes, whatever they mean.
-type grammar struct{ r *rand.Rand }
+type grammar struct {
+	r    *rand.Rand
+	base int64 // milliseconds that the data is about
+}
 
 func (g grammar) pick(of ...string) string { return of[g.r.IntN(len(of))] }
 
 func (g grammar) modifiers() string {
+	if g.base != 0 && g.r.IntN(6) == 0 {
+		return fmt.Sprintf(" @ %d", g.base/1000+int64(g.r.IntN(1200)))
+	}
 	return g.pick("", "", "", "", " offset 1m", " @ 600", " @ end()", " @ start()", " @ start() offset -2m", " offset -30s", " @ 300.5 offset 1s", " offset 1ms", " @ -5")
 }
 
@@ -109,26 +115,42 @@ func (g grammar) vector(depth int) string {
 	return "clamp_min(" + g.vector(depth-1) + ", " + g.scalar(depth-1) + ")"
 }
 
+// startAt moves a start time, unless there is none.
+func startAt(st, base int64) int64 {
+	if st == 0 {
+		return 0
+	}
+	return st + base
+}
+
+// wideNames are the metrics, by kind.
+var wideNames = []string{"requests_total", "gauge", "wild", "hist", "custom", "mixed", "typed", "lat_bucket", "Gauge.dotted"}
+
+// wideKey returns the key of the ith series of a metric.
+func wideKey(name string, i int) []byte {
+	lb := labels.NewBuilder(labels.FromStrings("__name__", name, "job", fmt.Sprint("j", i%3), "pod", fmt.Sprint("p", i)))
+	if i%4 != 3 {
+		lb.Set("Zone", string("ab"[i%2]))
+	}
+	if i%5 == 2 {
+		lb.Set("text", []string{"\u00c9t\u00e9\nb", "\u2028", "\x00", "x\"y\\"}[i%4])
+	}
+	switch name {
+	case "typed":
+		lb.Set("__type__", "gauge")
+	case "lat_bucket":
+		lb.Set("le", []string{"1", "5", "10", "+Inf"}[i%4])
+	}
+	return model.AppendKey(nil, lb.Labels())
+}
+
 // fillWide stores series of many kinds round the time 0.
 func fillWide(t testing.TB, s *querytest.Store, r *rand.Rand) {
 	t.Helper()
 	b := &model.Batch{}
-	for kind, name := range []string{"requests_total", "gauge", "wild", "hist", "custom", "mixed", "typed", "lat_bucket", "Gauge.dotted"} {
+	for kind, name := range wideNames {
 		for i := range 6 + r.IntN(8) {
-			lb := labels.NewBuilder(labels.FromStrings("__name__", name, "job", fmt.Sprint("j", i%3), "pod", fmt.Sprint("p", i)))
-			if i%4 != 3 {
-				lb.Set("Zone", string("ab"[i%2]))
-			}
-			if i%5 == 2 {
-				lb.Set("text", []string{"\u00c9t\u00e9\nb", "\u2028", "\x00", "x\"y\\"}[i%4])
-			}
-			if name == "typed" {
-				lb.Set("__type__", "gauge")
-			}
-			if name == "lat_bucket" {
-				lb.Set("le", []string{"1", "5", "10", "+Inf"}[i%4])
-			}
-			addWide(b, r, kind, model.AppendKey(nil, lb.Labels()))
+			addWide(b, r, kind, 0, wideKey(name, i))
 		}
 	}
 	if _, err := s.Append(context.Background(), b); err != nil {
@@ -136,7 +158,8 @@ func fillWide(t testing.TB, s *querytest.Store, r *rand.Rand) {
 	}
 }
 
-func addWide(b *model.Batch, r *rand.Rand, kind int, key []byte) {
+// addWide adds some 20 minutes of a series round a time.
+func addWide(b *model.Batch, r *rand.Rand, kind int, base int64, key []byte) {
 	bs := model.BatchSeries{Key: key, From: len(b.T), HFrom: len(b.Hist)}
 	total := 0.0
 	for at := int64(r.IntN(15_000)) - 5*60_000; at < 20*60_000; at += 15_000 {
@@ -160,10 +183,11 @@ func addWide(b *model.Batch, r *rand.Rand, kind int, key []byte) {
 			case 2:
 				h.Schema, h.CustomValues = 0, nil
 			}
-			x := model.HistogramSample{T: at, ST: st, H: h}
+			x := model.HistogramSample{T: at, ST: startAt(st, base), H: h}
 			if r.IntN(4) == 0 {
 				x.H, x.FH = nil, h.ToFloat(nil)
 			}
+			x.T += base
 			b.Hist = append(b.Hist, x)
 			continue
 		}
@@ -177,7 +201,7 @@ func addWide(b *model.Batch, r *rand.Rand, kind int, key []byte) {
 		if r.IntN(40) == 0 {
 			v = math.Float64frombits(value.StaleNaN)
 		}
-		b.T, b.V, b.ST = append(b.T, at), append(b.V, v), append(b.ST, st)
+		b.T, b.V, b.ST = append(b.T, base+at), append(b.V, v), append(b.ST, startAt(st, base))
 	}
 	bs.To, bs.HTo = len(b.T), len(b.Hist)
 	b.Series = append(b.Series, bs)
@@ -187,7 +211,7 @@ func addWide(b *model.Batch, r *rand.Rand, kind int, key []byte) {
 // millisecond, before 1970, and where nanoseconds overflow.
 func (g grammar) span() (start, end time.Time, step time.Duration) {
 	r := g.r
-	start = time.UnixMilli(int64(r.IntN(27*60_000)) - 6*60_000)
+	start = time.UnixMilli(g.base + int64(r.IntN(27*60_000)) - 6*60_000)
 	if r.IntN(4) == 0 {
 		start = start.Add(time.Duration(r.IntN(1_000_000)))
 	}
@@ -291,7 +315,7 @@ func TestScatterWide(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	r := rand.New(rand.NewPCG(seed, 2))
-	g := grammar{r}
+	g := grammar{r: r}
 	const stores, queries = 6, 150
 	parts := 0
 	for range stores {
