@@ -149,6 +149,67 @@ func TestRestartBeforeSelect(t *testing.T) {
 	}
 }
 
+// TestAgeAfterLoss: what a stale read says of its age holds although the node that Sync chose
+// is lost, and one is read whose data is older.
+func TestAgeAfterLoss(t *testing.T) {
+	c := newTrio(t, Options{})
+	c.mustWrite("n1", 0, 20)
+	c.join("n4", "n1")
+	c.check("n4")
+	n := c.nodes["n4"].node
+	var ctx context.Context
+	var told time.Duration
+	c.await("an age that is known", func() (err error) {
+		ctx, told, err = n.Sync(t.Context(), Wanted{Level: Stale})
+		if err == nil && told > time.Minute {
+			err = fmt.Errorf("the metadata's leader has not been heard: %v", told)
+		}
+		return err
+	})
+	if told != Age(ctx) {
+		t.Errorf("told %v, and then %v", told, Age(ctx))
+	}
+	p, err := n.readingOf(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	left := "n1"
+	if p.mu.at[0].name == left {
+		left = "n2"
+	}
+	for _, name := range []string{"n1", "n2", "n3"} {
+		if name != left {
+			c.stop(name)
+		}
+	}
+	least := told + time.Second
+	c.await("data that is older than what was told", func() error {
+		now := time.Now()
+		for shard := range n.replicas.Len() {
+			if age := c.nodes[left].node.group(uint64(shard)).staleness(now); age < least {
+				return fmt.Errorf("shard %d is %v old", shard, age)
+			}
+		}
+		return nil
+	})
+	sel, err := n.Reader().Select(ctx, everything())
+	if err != nil {
+		t.Fatal(err)
+	}
+	sel.Close()
+	if age := Age(ctx); age < least {
+		t.Errorf("data of more than %v ago is told to be %v old", least, age)
+	}
+	if w := Warnings(ctx); len(w) > 0 {
+		t.Error(w)
+	}
+	for _, name := range []string{"n1", "n2", "n3"} {
+		if name != left {
+			c.start(name)
+		}
+	}
+}
+
 // TestPartial: a read of shards that nobody can be asked for fails, or, as asked, says
 // what it lacks.
 func TestPartial(t *testing.T) {

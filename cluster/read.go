@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -60,10 +61,10 @@ type Wanted struct {
 // Sync returns once a read with the context that it returns gives what is wanted, and how
 // old at most its data is; negative if Partial has it take what there is of unknown age. If a node
 // that was chosen is lost after that, a read at level Stale without MaxStaleness goes on at
-// another, whose data may be older: it asks for no more than what there is. Sync fails with model.ErrUnavailable when a group has no leader
+// another, whose data may be older: Age tells. Sync fails with model.ErrUnavailable when a group has no leader
 // or no majority within ctx and the commit timeout, and Partial does not allow for it.
 func (n *Node) Sync(ctx context.Context, w Wanted) (context.Context, time.Duration, error) {
-	p := &reading{n: n, wanted: w}
+	p := &reading{n: n, wanted: w, age: &atomic.Int64{}}
 	groups := []uint64{uint64(metaStream)}
 	if !w.Metadata {
 		groups = nil
@@ -74,6 +75,7 @@ func (n *Node) Sync(ctx context.Context, w Wanted) (context.Context, time.Durati
 	sctx, cancel := n.whileReached(ctx, n.opts.CommitTimeout, groups)
 	defer cancel()
 	age, err := p.sync(sctx)
+	p.age.Store(int64(age))
 	return context.WithValue(ctx, readingKey{}, p), age, err
 }
 

@@ -33,7 +33,10 @@ type reading struct {
 	// here are the replicas that Sync brought to what is wanted; nil without a Sync. One
 	// that is complete only since then is read elsewhere.
 	here map[int]*group
-	mu   struct {
+	// age is how old the data may be that was read, in nanoseconds; unknownAge tops all. It is
+	// that of Sync at first. Nil without a Sync.
+	age *atomic.Int64
+	mu  struct {
 		sync.Mutex
 		at       map[int]synced  // where shards are as fresh as is wanted
 		bad      map[string]bool // nodes that failed
@@ -70,6 +73,27 @@ func Warnings(ctx context.Context) []string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return slices.Clone(p.mu.warnings)
+}
+
+// Age tells how old at most the data is that a read with a context of Sync has seen so far:
+// what Sync said, or more if a node was lost since and another was asked. It is negative if
+// that is unknown.
+func Age(ctx context.Context) time.Duration {
+	p, ok := ctx.Value(readingKey{}).(*reading)
+	if !ok || p.age == nil {
+		return unknownAge
+	}
+	return time.Duration(p.age.Load())
+}
+
+// aged notes that some of what is read may be as old.
+func (p *reading) aged(by time.Duration) {
+	for p.age != nil {
+		old := p.age.Load()
+		if old == int64(unknownAge) || by != unknownAge && int64(by) <= old || p.age.CompareAndSwap(old, int64(by)) {
+			return
+		}
+	}
 }
 
 func (p *reading) warn(text string) {
@@ -314,9 +338,11 @@ func (p *reading) run(ctx context.Context, here func(context.Context, []int) err
 			if len(late) == 0 {
 				return at(ctx, synced{name, life}, of)
 			}
-			if _, err := p.askSync(ctx, name, late); err != nil {
+			age, err := p.askSync(ctx, name, late)
+			if err != nil {
 				return err
 			}
+			p.aged(age)
 		}
 	}
 	eg, ctx := errgroup.WithContext(ctx)
@@ -356,13 +382,23 @@ func (p *reading) demands() bool {
 	return p.wanted.Level != Stale || len(p.wanted.Applied) > 0 || p.wanted.MaxStaleness != 0
 }
 
-// notSynced returns the shards for which a node must first be brought to what is wanted,
-// all of them in one life of it; if there are none, that life: 0 if any will do.
+// notSynced returns the shards for which a node must first be brought to what is wanted, or
+// be asked how old they are, all of them in one life of it; if there are none, that life: 0 if
+// any will do.
 func (p *reading) notSynced(name string, of []int) (late []int, life uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.mu.lax || !p.demands() {
+	if p.mu.lax {
+		p.aged(unknownAge)
 		return nil, 0
+	}
+	if !p.demands() {
+		for _, s := range of {
+			if p.mu.at[s].name != name {
+				late = append(late, s)
+			}
+		}
+		return late, 0
 	}
 	for _, s := range of {
 		if x := p.mu.at[s]; x.name == name && life == 0 {

@@ -79,7 +79,7 @@ func (r *clusterReader) Scatter(ctx context.Context, request []byte) ([][]byte, 
 func (p *reading) strict() *reading {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	q := &reading{n: p.n, wanted: p.wanted, here: p.here}
+	q := &reading{n: p.n, wanted: p.wanted, here: p.here, age: p.age}
 	q.wanted.Partial = false
 	q.mu.at, q.mu.bad, q.mu.lax = maps.Clone(p.mu.at), maps.Clone(p.mu.bad), p.mu.lax
 	return q

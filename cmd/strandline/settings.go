@@ -193,7 +193,7 @@ func apiOptions(n *node) *api.Options {
 			}
 			return c.Sync(ctx, cluster.Wanted{Level: level, MaxStaleness: w.MaxStaleness, Applied: w.Applied, Partial: w.Partial, Metadata: w.Metadata})
 		}
-		o.Warnings = cluster.Warnings
+		o.Warnings, o.Age = cluster.Warnings, cluster.Age
 	}
 	return o
 }

@@ -146,6 +146,9 @@ func (a *API) serve(rc *fasthttp.RequestCtx, f *form, rt route) {
 	if err == nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
+	if a.opts.Age != nil && len(rc.Response.Header.Peek(headerStaleness)) > 0 {
+		tellAge(rc, a.opts.Age(ctx))
+	}
 	if ans != nil && a.opts.Warnings != nil {
 		ans.warnings = a.opts.Warnings(ctx)
 	}

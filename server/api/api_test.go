@@ -216,10 +216,15 @@ func TestTimeoutAndKill(t *testing.T) {
 
 // TestStalenessHeader: an answer says how old it may be, unless nobody knows.
 func TestStalenessHeader(t *testing.T) {
-	for age, want := range map[time.Duration]string{1500 * time.Millisecond: "1.500", 0: "0.000", -1: ""} {
+	for _, c := range []struct {
+		age, after time.Duration // what was read was as old after all
+		want       string
+	}{
+		{1500 * time.Millisecond, 1500 * time.Millisecond, "1.500"}, {0, 0, "0.000"}, {-1, -1, ""}, {time.Second, 2 * time.Second, "2.000"}, {time.Second, -1, ""},
+	} {
 		f := newFixture(t, &api.Options{Consistency: "stale", Sync: func(ctx context.Context, _ api.Freshness) (context.Context, time.Duration, error) {
-			return ctx, age, nil
-		}})
+			return ctx, c.age, nil
+		}, Age: func(context.Context) time.Duration { return c.after }})
 		res, err := f.client.Get("http://x/api/v1/query?query=1&partial=true")
 		if err != nil {
 			t.Fatal(err)
@@ -227,8 +232,8 @@ func TestStalenessHeader(t *testing.T) {
 		if err := res.Body.Close(); err != nil || res.StatusCode != http.StatusOK {
 			t.Fatal(res.Status, err)
 		}
-		if got := res.Header.Get("X-Strandline-Staleness"); got != want {
-			t.Errorf("an age of %v is told as %q", age, got)
+		if got := res.Header.Get("X-Strandline-Staleness"); got != c.want {
+			t.Errorf("an age of %v, and then %v, is told as %q", c.age, c.after, got)
 		}
 	}
 }

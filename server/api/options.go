@@ -39,6 +39,9 @@ type Options struct {
 	// Sync returns once the data is as fresh as a request wants it, a context to read it
 	// with, and how old it is at most, negative if nobody knows. Nil: it always is.
 	Sync func(ctx context.Context, w Freshness) (context.Context, time.Duration, error)
+	// Age tells how old at most the data is that a read with a context of Sync has seen,
+	// negative if nobody knows. Nil: as Sync said.
+	Age func(context.Context) time.Duration
 	// Warnings tells what a read with a context of Sync left out. Nil: nothing.
 	Warnings func(context.Context) []string
 	// Consistency is the level of requests that name none. Default: stale.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"strconv"
+	"time"
 
 	"github.com/valyala/fasthttp"
 
@@ -82,10 +83,19 @@ func (a *API) await(ctx context.Context, rc *fasthttp.RequestCtx, w Freshness) (
 		return ctx, nil
 	}
 	ctx, age, err := a.opts.Sync(ctx, w)
-	if err == nil && w.Level == "stale" && age >= 0 {
-		rc.Response.Header.Set(headerStaleness, strconv.FormatFloat(age.Seconds(), 'f', 3, 64))
+	if err == nil && w.Level == "stale" {
+		tellAge(rc, age)
 	}
 	return ctx, err
+}
+
+// tellAge says how old the data may be; nothing if that is unknown.
+func tellAge(rc *fasthttp.RequestCtx, age time.Duration) {
+	if age < 0 {
+		rc.Response.Header.Del(headerStaleness)
+		return
+	}
+	rc.Response.Header.Set(headerStaleness, strconv.FormatFloat(age.Seconds(), 'f', 3, 64))
 }
 
 // errNoCluster: there is nothing to say about a cluster.
