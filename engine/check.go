@@ -31,7 +31,7 @@ func Check(dir string, o *Options, report func(path string, err error)) (err err
 	}
 	lock, err := db.opts.FS.Lock(path.Join(dir, "LOCK"))
 	if err != nil {
-		return fmt.Errorf("data folder %s: %w (stop the server first)", dir, err)
+		return lockError(dir, err, "stop the server first")
 	}
 	defer func() { err = errors.Join(err, lock.Close()) }()
 	f, err := parseFormat(b)

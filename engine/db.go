@@ -70,7 +70,7 @@ func Open(dir string, o *Options) (_ *DB, err error) {
 		return nil, err
 	}
 	if db.lock, err = fsys.Lock(path.Join(dir, "LOCK")); err != nil {
-		return nil, fmt.Errorf("data folder %s: %w (is another strandline running on it?)", dir, err)
+		return nil, lockError(dir, err, "is another strandline running on it?")
 	}
 	if err := refuseHalfRestored(fsys, dir); err != nil {
 		return nil, err
@@ -107,6 +107,14 @@ func Open(dir string, o *Options) (_ *DB, err error) {
 	db.wg.Go(func() { db.background(ctx) })
 	db.wg.Go(func() { db.scrub(ctx) })
 	return db, nil
+}
+
+// lockError tells why a data folder could not be locked; what to do if another has it.
+func lockError(dir string, err error, ifLocked string) error {
+	if errors.Is(err, vfs.ErrLocked) {
+		return fmt.Errorf("data folder %s: %w (%s)", dir, err, ifLocked)
+	}
+	return fmt.Errorf("data folder %s: %w", dir, err)
 }
 
 // replicatedPace is the pace of a replica's log: its groups, and the leaders of those that
