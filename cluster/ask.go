@@ -45,7 +45,7 @@ func (n *Node) AskMetadataLeader(ctx context.Context, path, query string) (statu
 
 // askLeading is one attempt to ask.
 func (n *Node) askLeading(ctx context.Context, data []byte) ([]byte, error) {
-	leader, err := n.leaderOf(ctx, uint64(metaStream))
+	l, err := n.leadOf(ctx, uint64(metaStream))
 	if err != nil {
 		return nil, err
 	}
@@ -53,11 +53,11 @@ func (n *Node) askLeading(ctx context.Context, data []byte) ([]byte, error) {
 	if g := n.group(uint64(metaStream)); g != nil {
 		groups = append(groups, g)
 	}
-	ctx, cancel := n.whileLed(ctx, leader, groups)
+	ctx, cancel := n.whileLed(ctx, l.name, groups)
 	defer cancel()
-	b, err := n.call(ctx, leader, kindAsk, uint64(metaStream), data)
+	b, err := n.call(ctx, l.name, kindAsk, uint64(metaStream), data)
 	if err != nil {
-		n.leaders.set(uint64(metaStream), "")
+		n.leaders.forget(uint64(metaStream))
 	}
 	return b, err
 }

@@ -50,8 +50,8 @@ func (n *Node) Commit(ctx context.Context, ops []engine.Op) error {
 	return nil
 }
 
-// commit is one Commit under way. An operation is sent again when its leader was none
-// or does not answer; the first answer of success counts.
+// commit is one Commit under way. An operation is sent again when its leader was none, or is
+// another one and the first does not answer; the answer to the last attempt counts.
 type commit struct {
 	n        *Node
 	ops      []engine.Op
@@ -62,6 +62,8 @@ type commit struct {
 // attempt is how far an operation has come.
 type attempt struct {
 	number int
+	stamp  uint64 // its number for the leader
+	lead   lead   // as the replica here knew it then; zero: it did not, or there is none
 	done   bool
 	wait   time.Duration // before the next one, after a refusal
 	timer  *time.Timer
@@ -114,18 +116,28 @@ func (c *commit) report(o outcome) {
 func (c *commit) send(i int) {
 	s := &c.states[i]
 	s.number++
-	number := s.number
-	s.timer = time.AfterFunc(attemptWait<<min(number-1, 3), func() { c.report(outcome{op: i, number: number, err: errSlow}) })
-	c.n.send(uint64(c.ops[i].Shard), &proposal{op: c.ops[i].Bytes, done: func(index uint64, r engine.Result, err error) {
+	number, id := s.number, uint64(c.ops[i].Shard)
+	s.stamp, s.lead = c.n.numbers.above(s.stamp), c.n.localLead(id)
+	c.wait(i)
+	c.n.send(id, &proposal{stamp: stamp{life: c.n.life, number: s.stamp}, op: c.ops[i].Bytes, done: func(index uint64, r engine.Result, err error) {
 		c.report(outcome{i, number, index, r, err})
 	}})
 }
 
-// settle takes an outcome in; done if it is the operation's first success.
+// wait has an attempt looked at when it has not been answered for some time.
+func (c *commit) wait(i int) {
+	s := &c.states[i]
+	number := s.number
+	s.timer = time.AfterFunc(attemptWait<<min(number-1, 3), func() { c.report(outcome{op: i, number: number, err: errSlow}) })
+}
+
+// settle takes an outcome in; done if it is the success of the operation's last attempt.
+// That of an earlier one does not count: the last may still be on its way, to come when the
+// caller has written something newer.
 func (c *commit) settle(o *outcome) (done bool, _ error) {
 	s := &c.states[o.op]
 	switch {
-	case s.done:
+	case s.done, o.number != s.number:
 		return false, nil
 	case o.err == nil:
 		s.done = true
@@ -134,7 +146,8 @@ func (c *commit) settle(o *outcome) (done bool, _ error) {
 		return true, nil
 	case !errors.Is(o.err, model.ErrUnavailable) && !errors.Is(o.err, model.ErrOverloaded):
 		return false, o.err
-	case o.number != s.number: // of an attempt that was given up
+	case errors.Is(o.err, errSlow) && s.lead.name != "" && s.lead == c.n.localLead(uint64(c.ops[o.op].Shard)):
+		c.wait(o.op) // sent again it would only stand behind itself
 	case errors.Is(o.err, errSlow), errors.Is(o.err, errAgain):
 		c.send(o.op)
 	default:
@@ -149,9 +162,13 @@ func (c *commit) settle(o *outcome) (done bool, _ error) {
 // errAgain tells that the wait after a refusal is over.
 var errAgain = fmt.Errorf("%w: now try again", model.ErrUnavailable)
 
+// end leaves what has not been answered: what this node sends later overtakes it.
 func (c *commit) end() {
 	for i := range c.states {
-		c.states[i].timer.Stop()
+		s := &c.states[i]
+		if s.timer.Stop(); !s.done {
+			c.n.numbers.above(s.stamp)
+		}
 	}
 }
 
@@ -218,9 +235,11 @@ func (n *Node) commitMeta(ctx context.Context, op []byte) (metaAnswer, error) {
 		metaAnswer
 		err error
 	}
+	number := uint64(0)
 	for again := false; ; again = true {
 		done := make(chan answer, 1)
-		n.send(uint64(metaStream), &proposal{op: op, done: func(index uint64, r engine.Result, err error) { done <- answer{metaAnswer{index, r, again}, err} }})
+		number = n.numbers.above(number)
+		n.send(uint64(metaStream), &proposal{stamp: stamp{life: n.life, number: number}, op: op, done: func(index uint64, r engine.Result, err error) { done <- answer{metaAnswer{index, r, again}, err} }})
 		select {
 		case a := <-done:
 			if !errors.Is(a.err, model.ErrUnavailable) && !errors.Is(a.err, model.ErrOverloaded) {

@@ -38,7 +38,8 @@ type group struct {
 	marks   marks
 	ahead   chan *entry                 // proposed, not yet settled
 	join    func(dst, op []byte) []byte // how operations make an entry
-	torn    int                         // how often in a row unstick saw a candidate with a leader; its own
+	fence   fence
+	torn    int // how often in a row unstick saw a candidate with a leader; its own
 	handing struct {
 		sync.Mutex
 		not time.Time // before it leadership is not handed over
@@ -51,9 +52,10 @@ type group struct {
 
 // proposal is one operation on its way into the log. done is called once.
 type proposal struct {
-	g    *group
-	op   []byte
-	done func(index uint64, r engine.Result, err error)
+	g     *group
+	stamp stamp
+	op    []byte
+	done  func(index uint64, r engine.Result, err error)
 }
 
 // entry is proposals in one log entry.
@@ -266,27 +268,36 @@ func raftError(err error) error {
 
 // submit takes a proposal if this node leads.
 func (g *group) submit(p *proposal) {
-	if !g.leads() {
-		p.done(0, engine.Result{}, errNotLeader)
-		return
+	if err := g.take(p); err != nil {
+		p.done(0, engine.Result{}, err)
 	}
-	p.g = g
+}
+
+// take puts a proposal into the queue, in which it stays behind those that came before it.
+func (g *group) take(p *proposal) error {
+	if !g.leads() {
+		return errNotLeader
+	}
+	g.fence.Lock()
+	defer g.fence.Unlock()
+	term := g.raft.CurrentTerm()
+	if !g.fence.admitsLocked(p.stamp, term) {
+		return errLate
+	}
+	p.g, p.stamp.term = g, term
 	select {
 	case g.node.queue <- p:
+		return nil
 	default:
-		p.done(0, engine.Result{}, fmt.Errorf("%w: %d writes wait", model.ErrOverloaded, maxProposals))
+		return fmt.Errorf("%w: %d writes wait", model.ErrOverloaded, maxProposals)
 	}
 }
 
 var errNotLeader = fmt.Errorf("%w: this node does not lead the group", model.ErrUnavailable)
 
-// proposeFor takes another node's proposal.
-func (g *group) proposeFor(op []byte, respond func([]byte, error)) {
-	g.submit(proposalFor(op, respond))
-}
-
-func proposalFor(op []byte, respond func([]byte, error)) *proposal {
-	return &proposal{op: op, done: func(index uint64, r engine.Result, err error) {
+// proposalFor is another node's proposal.
+func proposalFor(s stamp, op []byte, respond func([]byte, error)) *proposal {
+	return &proposal{stamp: s, op: op, done: func(index uint64, r engine.Result, err error) {
 		if err != nil {
 			respond(nil, err)
 			return
@@ -303,17 +314,18 @@ func (g *group) leader() string {
 
 // send brings a proposal to the group's leader, wherever it is.
 func (g *group) send(p *proposal) {
+	l := g.lead()
 	if g.leads() {
-		p.op = bytes.Clone(p.op) // its owner may go on with another attempt's answer
+		p.op = bytes.Clone(p.op) // its owner may go on without this attempt's answer
+		p.stamp.term = l.term
 		g.submit(p)
 		return
 	}
-	leader := g.leader()
-	if leader == "" || leader == g.node.name {
+	if l.name == "" || l.name == g.node.name {
 		p.done(0, engine.Result{}, fmt.Errorf("%w: group %d has no leader", model.ErrUnavailable, g.id))
 		return
 	}
-	g.node.forward(leader, g.id, p)
+	g.node.forward(l, g.id, p)
 }
 
 // flush takes a Raft snapshot, if there is something new for one. A leader takes none while

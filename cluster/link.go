@@ -8,6 +8,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -37,6 +38,7 @@ type link struct {
 	gone  bool          // nobody listens there; run's own
 	shut  int           // attempts in a row that found the door shut; run's own
 	bulk  bool          // for what is large, in frames of lent buffers
+	plain atomic.Bool   // the peer is of an earlier version, which knows no stamps
 	tried chan struct{} // closed when the first attempt to connect has ended
 	mu    struct {
 		sync.Mutex
@@ -125,6 +127,7 @@ func (l *link) session(ctx context.Context, tried func()) error {
 	}
 	stop := context.AfterFunc(ctx, w.close)
 	defer stop()
+	l.plain.Store(false)
 	l.mu.Lock()
 	l.mu.w = w
 	l.mu.Unlock()
@@ -231,7 +234,7 @@ func (l *link) answer(m *message) {
 
 // remoteError gives a peer's error its type back where callers ask for it.
 func remoteError(text string) error {
-	for _, e := range []error{errUnheard, model.ErrUnavailable, model.ErrOverloaded, model.ErrFailed, model.ErrReadOnly, model.ErrLimit, model.ErrConflict, ErrIdentity, errBehind} {
+	for _, e := range []error{errUnheard, model.ErrUnavailable, model.ErrOverloaded, model.ErrFailed, model.ErrReadOnly, model.ErrLimit, model.ErrConflict, ErrIdentity, errBehind, errMessage} {
 		if len(text) >= len(e.Error()) && text[:len(e.Error())] == e.Error() {
 			return fmt.Errorf("%w%s (from another node)", e, text[len(e.Error()):])
 		}
@@ -362,7 +365,7 @@ func (l *link) giveUpWrites(wait time.Duration) {
 	l.mu.Lock()
 	var lost []request
 	for id, r := range l.mu.pending {
-		if r.kind == kindPropose || r.kind == kindRelay {
+		if r.kind.written() {
 			delete(l.mu.pending, id)
 			lost = append(lost, r)
 		}

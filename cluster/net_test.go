@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"errors"
+	"maps"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -17,14 +18,23 @@ type memNetwork struct {
 		conns     map[*memConn]struct{}
 		cut       map[string]bool    // addresses that are alone
 		apart     map[[2]string]bool // pairs of addresses without a link, either way round
+		holds     map[[2]string]*hold
 	}
+}
+
+// hold keeps the requests of one address to another from being read, as a network or a
+// process that stands still does, also beyond the end of the connection.
+type hold struct {
+	release chan struct{}  // closed when they may be read
+	end     func()         // closes it
+	unread  sync.WaitGroup // connections on which something is held, or has not been handled yet
 }
 
 func newMemNetwork() *memNetwork {
 	n := &memNetwork{}
 	n.mu.listeners = map[string]*memListener{}
 	n.mu.conns = map[*memConn]struct{}{}
-	n.mu.cut, n.mu.apart = map[string]bool{}, map[[2]string]bool{}
+	n.mu.cut, n.mu.apart, n.mu.holds = map[string]bool{}, map[[2]string]bool{}, map[[2]string]*hold{}
 	return n
 }
 
@@ -73,6 +83,58 @@ type memConn struct {
 	net.Conn
 	n        *memNetwork
 	from, to string
+	accepted bool
+	was      *hold // that the last read met
+}
+
+// Read implements net.Conn.
+func (c *memConn) Read(b []byte) (int, error) {
+	c.handled()
+	n, err := c.Conn.Read(b)
+	if c.accepted && n > 0 {
+		if c.was = c.n.meets(c.to, c.from); c.was != nil {
+			<-c.was.release
+		}
+	}
+	return n, err
+}
+
+// handled notes that what the last read gave has been handled.
+func (c *memConn) handled() {
+	if c.was != nil {
+		c.was.unread.Done()
+		c.was = nil
+	}
+}
+
+// meets returns the hold that what is sent now meets; nil if there is none.
+func (n *memNetwork) meets(from, to string) *hold {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	h := n.mu.holds[[2]string{from, to}]
+	if h != nil {
+		h.unread.Add(1)
+	}
+	return h
+}
+
+// hold begins to hold the requests of one address to another.
+func (n *memNetwork) hold(from, to string) *hold {
+	h := &hold{release: make(chan struct{})}
+	h.end = sync.OnceFunc(func() { close(h.release) })
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.mu.holds[[2]string{from, to}] = h
+	return h
+}
+
+// letGo ends a hold, and returns when what was held has been handled.
+func (n *memNetwork) letGo(h *hold) {
+	n.mu.Lock()
+	maps.DeleteFunc(n.mu.holds, func(_ [2]string, x *hold) bool { return x == h })
+	n.mu.Unlock()
+	h.end()
+	h.unread.Wait()
 }
 
 func (c *memConn) Write(b []byte) (int, error) {
@@ -106,7 +168,7 @@ func (h memHost) Dial(ctx context.Context, _, addr string) (net.Conn, error) {
 		return nil, errors.New("connection refused")
 	}
 	a, b := net.Pipe()
-	ca, cb := &memConn{a, h.n, h.addr, addr}, &memConn{b, h.n, addr, h.addr}
+	ca, cb := &memConn{Conn: a, n: h.n, from: h.addr, to: addr}, &memConn{Conn: b, n: h.n, from: addr, to: h.addr, accepted: true}
 	select {
 	case l.conns <- cb:
 	case <-l.done:

@@ -64,6 +64,7 @@ type Node struct {
 	hosting       sync.Mutex     // held by the one that starts or stops a group
 	metaMarking   sync.Mutex     // held by the one that writes the metadata's cut
 	queue         chan *proposal // for groups that this node leads
+	numbers       numbers
 	announcements *announcements
 
 	mu struct {

@@ -54,6 +54,10 @@ func (n *Node) round(first *proposal) (_ <-chan struct{}, pace time.Duration) {
 	entries := map[*group]*entry{}
 	proposals := 0
 	for p := first; p != nil; p = n.waiting() {
+		if p.stamp.term != p.g.raft.CurrentTerm() {
+			p.done(0, engine.Result{}, errLate)
+			continue
+		}
 		proposals++
 		e := entries[p.g]
 		if e == nil {
@@ -66,6 +70,10 @@ func (n *Node) round(first *proposal) (_ <-chan struct{}, pace time.Duration) {
 		}
 	}
 	settled := make(chan struct{})
+	if len(entries) == 0 {
+		close(settled)
+		return settled, 0
+	}
 	var open atomic.Int64
 	open.Store(int64(len(entries)))
 	one := func() {

@@ -2,8 +2,11 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 
 	"github.com/strandline-db/strandline/engine"
@@ -13,28 +16,63 @@ import (
 // errNoReplica: a request for a group went to a node that has none of it.
 var errNoReplica = fmt.Errorf("%w: this node has no replica of the group", model.ErrUnavailable)
 
+// lead is who leads a group in a term; zero: nobody is known to. Term 0: a node of an earlier
+// version has said so.
+type lead struct {
+	name string
+	term uint64
+}
+
+// askTerm is a question for a group's leader that is to be answered with its term; without it
+// the answer is the name alone.
+const askTerm = "term"
+
+// answer is the answer to who leads.
+func (l lead) answer(question []byte) []byte {
+	if l.name == "" || string(question) != askTerm {
+		return []byte(l.name)
+	}
+	return fmt.Appendf(nil, "%s@%d", l.name, l.term)
+}
+
+// parseLead reads such an answer, or one of a node of an earlier version, which is a name.
+func parseLead(b []byte) (lead, error) {
+	name, term, ok := strings.Cut(string(b), "@")
+	if !ok {
+		return lead{name: name}, nil
+	}
+	t, err := strconv.ParseUint(term, 10, 64)
+	if err != nil {
+		return lead{}, errMessage
+	}
+	return lead{name, t}, nil
+}
+
 // leaders remembers who leads groups of which there is no replica here.
 type leaders struct {
 	mu struct {
 		sync.Mutex
-		of map[uint64]string
+		of map[uint64]lead
 	}
 }
 
-func (l *leaders) get(id uint64) string {
+func (l *leaders) get(id uint64) lead {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.mu.of[id]
 }
 
-func (l *leaders) set(id uint64, name string) {
+func (l *leaders) set(id uint64, who lead) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.mu.of == nil {
-		l.mu.of = map[uint64]string{}
+		l.mu.of = map[uint64]lead{}
 	}
-	l.mu.of[id] = name
+	l.mu.of[id] = who
 }
+
+// forget makes the next who needs it ask anew.
+func (l *leaders) forget(id uint64) { l.set(id, lead{}) }
 
 // holders returns the nodes that have a replica of a group.
 func (n *Node) holders(id uint64) []string {
@@ -45,21 +83,31 @@ func (n *Node) holders(id uint64) []string {
 	return m.shards[id].Replicas
 }
 
-// localLeader returns who leads a group as the replica here knows; "" if it does not
+// localLeader is localLead's name.
+func (n *Node) localLeader(id uint64) string { return n.localLead(id).name }
+
+// localLead returns who leads a group as the replica here knows; zero if it does not
 // know, or there is none. While the replica installs a state, which may take long, Raft
 // takes in nothing of later leaders: the others know better then.
-func (n *Node) localLeader(id uint64) string {
+func (n *Node) localLead(id uint64) lead {
 	g := n.group(id)
 	if g == nil || g.fsm.installing.Load() {
-		return ""
+		return lead{}
 	}
-	return g.leader()
+	return g.lead()
 }
 
-// knownLeader is leaderOf without asking anybody; empty if that would be needed.
-func (n *Node) knownLeader(id uint64) string {
-	if leader := n.localLeader(id); leader != "" {
-		return leader
+// lead returns who leads a group as this replica knows. While that changes the term may be
+// that of before, in which a proposal is refused.
+func (g *group) lead() lead {
+	term := g.raft.CurrentTerm()
+	return lead{g.leader(), term}
+}
+
+// knownLead is leadOf without asking anybody; zero if that would be needed.
+func (n *Node) knownLead(id uint64) lead {
+	if l := n.localLead(id); l.name != "" {
+		return l
 	}
 	return n.leaders.get(id)
 }
@@ -67,50 +115,51 @@ func (n *Node) knownLeader(id uint64) string {
 // linkTo returns the link on which a proposal to a group would go; nil if it stays here, or
 // the leader is not known.
 func (n *Node) linkTo(id uint64) *link {
-	if leader := n.knownLeader(id); leader != "" && leader != n.name {
-		return n.link(leader)
+	if l := n.knownLead(id); l.name != "" && l.name != n.name {
+		return n.link(l.name)
 	}
 	return nil
 }
 
-// leaderOf returns who leads a group: as its replica here knows, as is remembered, or as
+// leadOf returns who leads a group: as its replica here knows, as is remembered, or as
 // one of those that have replicas says.
-func (n *Node) leaderOf(ctx context.Context, id uint64) (string, error) {
-	if leader := n.knownLeader(id); leader != "" {
-		return leader, nil
+func (n *Node) leadOf(ctx context.Context, id uint64) (lead, error) {
+	if l := n.knownLead(id); l.name != "" {
+		return l, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, attemptWait)
 	defer cancel()
 	names := slices.DeleteFunc(slices.Clone(n.holders(id)), func(name string) bool { return name == n.name })
-	answers := make(chan string, len(names))
+	answers := make(chan lead, len(names))
 	for _, name := range names {
 		go func() {
-			b, err := n.link(name).call(ctx, kindLeader, id, nil)
-			if err != nil {
-				b = nil
+			var l lead
+			b, err := n.link(name).call(ctx, kindLeader, id, []byte(askTerm))
+			if err == nil {
+				l, _ = parseLead(b) // what says nothing of use knows no leader
 			}
-			answers <- string(b)
+			answers <- l
 		}()
 	}
 	for range names {
-		if leader := <-answers; leader != "" {
-			n.leaders.set(id, leader)
-			return leader, nil
+		if l := <-answers; l.name != "" {
+			n.leaders.set(id, l)
+			return l, nil
 		}
 	}
-	return "", fmt.Errorf("%w: no node knows a leader of %s", model.ErrUnavailable, groupName(id))
+	return lead{}, fmt.Errorf("%w: no node knows a leader of %s", model.ErrUnavailable, groupName(id))
 }
 
 // callLeader asks the leader of a group, wherever it is. Its own answer that it leads no
 // more makes the next call look anew.
 func (n *Node) callLeader(ctx context.Context, k kind, id uint64, data []byte) ([]byte, error) {
-	leader, err := n.leaderOf(ctx, id)
+	l, err := n.leadOf(ctx, id)
 	if err != nil {
 		return nil, err
 	}
-	b, err := n.call(ctx, leader, k, id, data)
+	b, err := n.call(ctx, l.name, k, id, data)
 	if err != nil {
-		n.leaders.set(id, "")
+		n.leaders.forget(id)
 	}
 	return b, err
 }
@@ -136,38 +185,39 @@ func (n *Node) send(id uint64, p *proposal) {
 		g.send(p)
 		return
 	}
-	if leader := n.leaders.get(id); leader != "" && leader != n.name {
-		n.forward(leader, id, p)
+	if l := n.leaders.get(id); l.name != "" && l.name != n.name {
+		n.forward(l, id, p)
 		return
 	}
 	go func() { // its first time, or after a change of leader
-		leader, err := n.leaderOf(n.ctx, id)
-		if err == nil && leader == n.name {
+		l, err := n.leadOf(n.ctx, id)
+		if err == nil && l.name == n.name {
 			err = errNotLeader
 		}
 		if err != nil {
-			n.leaders.set(id, "")
+			n.leaders.forget(id)
 			p.done(0, engine.Result{}, err)
 			return
 		}
-		n.forward(leader, id, p)
+		n.forward(l, id, p)
 	}()
 }
 
 // forward sends a proposal to a group's leader, by another node if that one is silent. Into
 // silence nothing is sent: there would be no answer, and there may soon be another leader.
-func (n *Node) forward(leader string, id uint64, p *proposal) {
-	if !n.silent(leader) {
-		n.forwardTo(leader, kindPropose, id, p)
+func (n *Node) forward(l lead, id uint64, p *proposal) {
+	p.stamp.term = l.term
+	if !n.silent(l.name) {
+		n.forwardTo(l.name, kindWrite, id, p)
 		return
 	}
 	for _, via := range n.currentMap().members(stateMember, stateDraining) {
-		if via != n.name && via != leader && !n.silent(via) {
-			n.forwardTo(via, kindRelay, id, p)
+		if via != n.name && via != l.name && !n.silent(via) {
+			n.forwardTo(via, kindRelayed, id, p)
 			return
 		}
 	}
-	n.leaders.set(id, "")
+	n.leaders.forget(id)
 	p.done(0, engine.Result{}, errSilent)
 }
 
@@ -175,22 +225,33 @@ func (n *Node) forward(leader string, id uint64, p *proposal) {
 func (n *Node) silent(name string) bool { return n.link(name).silent(n.patience() / 2) }
 
 // relay proposes, or sends to the leader, what comes from a node that can't reach it.
-func (n *Node) relay(id uint64, op []byte, respond func([]byte, error)) {
-	p := proposalFor(op, respond)
+func (n *Node) relay(id uint64, s stamp, op []byte, respond func([]byte, error)) {
+	p := proposalFor(s, op, respond)
 	if g := n.group(id); g != nil && g.leads() {
 		g.submit(p)
 		return
 	}
-	leader := n.knownLeader(id)
+	leader := n.knownLead(id).name
 	if leader == "" || leader == n.name || n.silent(leader) {
 		respond(nil, errNotLeader)
 		return
 	}
-	n.forwardTo(leader, kindPropose, id, p)
+	n.forwardTo(leader, kindWrite, id, p)
 }
 
 func (n *Node) forwardTo(to string, k kind, id uint64, p *proposal) {
-	n.link(to).start(k, id, p.op, func(b []byte, err error) {
+	l := n.link(to)
+	m := &message{kind: k, group: id, put: p.put}
+	plain := l.plain.Load()
+	if plain {
+		m = &message{kind: k.unstamped(), group: id, data: p.op}
+	}
+	l.send(m, nil, func(b []byte, err error) {
+		if errors.Is(err, errMessage) && !plain {
+			l.plain.Store(true)
+			n.forwardTo(to, k, id, p)
+			return
+		}
 		var index uint64
 		var r engine.Result
 		if err == nil {
@@ -198,7 +259,7 @@ func (n *Node) forwardTo(to string, k kind, id uint64, p *proposal) {
 			index, r = d.outcome()
 			err = d.end()
 		} else {
-			n.leaders.set(id, "")
+			n.leaders.forget(id)
 		}
 		p.done(index, r, err)
 	})

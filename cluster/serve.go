@@ -128,7 +128,14 @@ func (n *Node) handleHere(ctx context.Context, from *wire, m *message, respond f
 	case kindNames:
 		go func() { respond(n.answerNames(ctx, m.data)) }()
 	case kindRelay:
-		n.relay(m.group, m.data, respond)
+		n.relay(m.group, stamp{}, m.data, respond)
+	case kindRelayed:
+		s, op, err := stamped(m.data)
+		if err != nil {
+			respond(nil, err)
+			return true
+		}
+		n.relay(m.group, s, op, respond)
 	case kindSync:
 		go func() { respond(n.answerSync(ctx, m.data)) }()
 	case kindClose:
@@ -174,7 +181,14 @@ func (n *Node) handleGroup(ctx context.Context, from *wire, m *message, respond 
 	case kindAppend, kindAnnounce, kindHeartbeat, kindVote, kindPreVote, kindInstall, kindTimeoutNow:
 		g.trans.receive(m, respond)
 	case kindPropose:
-		g.proposeFor(m.data, respond)
+		g.submit(proposalFor(stamp{}, m.data, respond))
+	case kindWrite:
+		s, op, err := stamped(m.data)
+		if err != nil {
+			respond(nil, err)
+			return
+		}
+		g.submit(proposalFor(s, op, respond))
 	case kindCut:
 		go func() { respond(n.answerCut(ctx, from, m.group, m.data)) }()
 	case kindFetch:
@@ -188,7 +202,7 @@ func (n *Node) handleGroup(ctx context.Context, from *wire, m *message, respond 
 		n.wg.Go(func() { n.takeBack(id) }) // files may go with it
 		respond(nil, d.end())
 	case kindLeader:
-		respond([]byte(n.localLeader(g.id)), nil)
+		respond(n.localLead(g.id).answer(m.data), nil)
 	case kindConfig:
 		go func() { respond(g.answerConfig(ctx)) }()
 	case kindChange:

@@ -17,10 +17,11 @@ import (
 func TestStaleAfterLeading(t *testing.T) {
 	c := newTrio(t, Options{})
 	c.mustWrite("n1", 0, 10)
-	leader, err := c.nodes["n1"].node.leaderOf(context.Background(), 0)
+	lead, err := c.nodes["n1"].node.leadOf(context.Background(), 0)
 	if err != nil {
 		t.Fatal(err)
 	}
+	leader := lead.name
 	g := c.nodes[leader].node.group(0)
 	led := time.Now()
 	c.await("a majority behind the leader", func() error {

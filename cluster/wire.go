@@ -50,7 +50,7 @@ const (
 	kindPreVote
 	kindInstall
 	kindTimeoutNow
-	kindPropose
+	kindPropose // of a node of an earlier version: without a stamp
 	kindFetch
 	kindTerms
 	kindReadIndex
@@ -84,6 +84,8 @@ const (
 	kindAnnounce // a kindAppend without entries: what is committed
 	kindNode     // what the map says of a node; see replaced.go
 	kindTails    // how far a node's logs go; see doubt.go
+	kindWrite    // a proposal; see fence.go
+	kindRelayed  // as kindWrite, for a node that can't reach the leader
 )
 
 // message is one message; its data is the receiver's to keep.
@@ -368,7 +370,22 @@ func (w *wire) read(fn func(*message)) error {
 }
 
 // logged tells whether a request is answered when a log has made something durable.
-func (m *message) logged() bool { return m.kind == kindAppend || m.kind == kindPropose }
+func (m *message) logged() bool {
+	return m.kind == kindAppend || m.kind == kindWrite || m.kind == kindPropose
+}
+
+// written tells whether a kind of request is somebody's write.
+func (k kind) written() bool {
+	return k == kindWrite || k == kindRelayed || k == kindPropose || k == kindRelay
+}
+
+// unstamped is the kind under which a node of an earlier version knows it.
+func (k kind) unstamped() kind {
+	if k == kindRelayed {
+		return kindRelay
+	}
+	return kindPropose
+}
 
 // requestsIn counts the requests of a frame that are to be answered together.
 func requestsIn(body []byte) (*together, error) {
