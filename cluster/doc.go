@@ -27,6 +27,9 @@
 // entries of a leader's round, the answers to the requests of one frame. The log does the
 // same for fsyncs (see package wal), and commits are announced all together (announce.go).
 //
+// An operation that is not answered is sent again, perhaps another way. No attempt is taken
+// once a later one has been (fence.go), so that none comes late and undoes a newer write.
+//
 // Heartbeats of all groups go out together with the node's beat (beat.go), and tell the
 // followers how fresh their state is.
 //
