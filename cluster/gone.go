@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"slices"
+	"time"
 
 	"github.com/hashicorp/raft"
 )
@@ -45,6 +46,40 @@ func (g *group) voters() []raft.Server {
 	}
 	slices.SortFunc(voters, func(a, b raft.Server) int { return compare(a.ID, b.ID) })
 	return voters
+}
+
+// hearken has each follower's Raft notice the silence of its leader at the node's beat. Raft
+// itself looks by a timer that fires anywhere from once to twice the heartbeat timeout, and
+// again as late if it came a little too early. A follower that has noticed is refused the vote of
+// one that has not, and then rests as long: with many groups, one of them took seconds.
+func (n *Node) hearken() {
+	for n.ctx.Err() == nil {
+		n.beat.wait(n.ctx)
+		for _, g := range n.ordered() {
+			g.hearken(n.opts.Heartbeat + n.beat.every)
+		}
+	}
+}
+
+// hearken makes Raft look at once when a follower has not heard its leader for so long. Raft
+// does when it is told that its timeout has become shorter.
+func (g *group) hearken(patience time.Duration) {
+	r := g.started.Load()
+	if r == nil || r.State() != raft.Follower {
+		return
+	}
+	last := r.LastContact()
+	if leader, _ := r.LeaderWithID(); leader == "" || last.IsZero() || time.Since(last) < patience {
+		return
+	}
+	c := r.ReloadableConfig()
+	for _, timeout := range []time.Duration{g.node.opts.Heartbeat + 1, g.node.opts.Heartbeat} {
+		c.HeartbeatTimeout, c.ElectionTimeout = timeout, timeout
+		if err := r.ReloadConfig(c); err != nil {
+			g.node.opts.Logger.Warn("cluster: Raft does not look whether its leader is silent", "group", g.name(), "err", err)
+			return
+		}
+	}
 }
 
 // standNow makes this node's Raft stand for election, as a leader does that hands over.

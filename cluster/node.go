@@ -150,7 +150,7 @@ func Start(ctx context.Context, o *Options, r *engine.Replicas) (_ *Node, err er
 		return nil, err
 	}
 	n.started.Store(true)
-	for _, run := range []func(){n.climb, n.repairs, n.rounds, n.watchDisk, n.balance, n.host, n.coordinate, n.feel, n.detours} {
+	for _, run := range []func(){n.climb, n.repairs, n.rounds, n.watchDisk, n.balance, n.hearken, n.host, n.coordinate, n.feel, n.detours} {
 		n.wg.Go(run)
 	}
 	n.wg.Go(func() { n.announcements.run(n.ctx) })
