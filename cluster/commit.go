@@ -14,8 +14,9 @@ import (
 )
 
 const (
-	retryWait   = 20 * time.Millisecond // doubles up to ten times that
-	attemptWait = time.Second           // for an answer before asking anew; doubles
+	retryWait   = 20 * time.Millisecond  // doubles up to ten times that
+	attemptWait = time.Second            // for an answer before asking anew, if no leader is known; doubles
+	leaderWait  = 100 * time.Millisecond // between looks whether another leads meanwhile
 )
 
 // Commit implements engine.Committer.
@@ -63,7 +64,8 @@ type commit struct {
 type attempt struct {
 	number int
 	stamp  uint64 // its number for the leader
-	lead   lead   // as the replica here knew it then; zero: it did not, or there is none
+	sent   time.Time
+	lead   lead // as the replica here knew it then; zero: it did not, or there is none
 	done   bool
 	wait   time.Duration // before the next one, after a refusal
 	timer  *time.Timer
@@ -117,18 +119,30 @@ func (c *commit) send(i int) {
 	s := &c.states[i]
 	s.number++
 	number, id := s.number, uint64(c.ops[i].Shard)
-	s.stamp, s.lead = c.n.numbers.above(s.stamp), c.n.localLead(id)
+	s.stamp, s.lead, s.sent = c.n.numbers.above(s.stamp), c.n.localLead(id), time.Now()
 	c.wait(i)
 	c.n.send(id, &proposal{stamp: stamp{life: c.n.life, number: s.stamp}, op: c.ops[i].Bytes, done: func(index uint64, r engine.Result, err error) {
 		c.report(outcome{i, number, index, r, err})
 	}})
 }
 
-// wait has an attempt looked at when it has not been answered for some time.
+// wait has an attempt looked at again if it has not been answered soon.
 func (c *commit) wait(i int) {
 	s := &c.states[i]
 	number := s.number
-	s.timer = time.AfterFunc(attemptWait<<min(number-1, 3), func() { c.report(outcome{op: i, number: number, err: errSlow}) })
+	s.timer = time.AfterFunc(leaderWait, func() { c.report(outcome{op: i, number: number, err: errSlow}) })
+}
+
+// overdue tells whether an attempt without an answer is to be made anew: at once when the replica
+// here knows another leader, since the attempt may wait at the one before, or at a node that
+// passes it on to that; never while it knows the same, where it would only stand behind itself;
+// after some time if it knows none.
+func (c *commit) overdue(i int) bool {
+	s := &c.states[i]
+	if now := c.n.localLead(uint64(c.ops[i].Shard)); now.name != "" {
+		return now != s.lead
+	}
+	return time.Since(s.sent) >= attemptWait<<min(s.number-1, 3)
 }
 
 // settle takes an outcome in; done if it is the success of the operation's last attempt.
@@ -146,8 +160,8 @@ func (c *commit) settle(o *outcome) (done bool, _ error) {
 		return true, nil
 	case !errors.Is(o.err, model.ErrUnavailable) && !errors.Is(o.err, model.ErrOverloaded):
 		return false, o.err
-	case errors.Is(o.err, errSlow) && s.lead.name != "" && s.lead == c.n.localLead(uint64(c.ops[o.op].Shard)):
-		c.wait(o.op) // sent again it would only stand behind itself
+	case errors.Is(o.err, errSlow) && !c.overdue(o.op):
+		c.wait(o.op)
 	case errors.Is(o.err, errSlow), errors.Is(o.err, errAgain):
 		c.send(o.op)
 	default:
