@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/strandline-db/strandline/engine"
@@ -62,6 +63,7 @@ type commit struct {
 
 // attempt is how far an operation has come.
 type attempt struct {
+	latest atomic.Int64 // the number of the one that counts; 0 when none does any more
 	number int
 	stamp  uint64 // its number for the leader
 	sent   time.Time
@@ -121,7 +123,9 @@ func (c *commit) send(i int) {
 	number, id := s.number, uint64(c.ops[i].Shard)
 	s.stamp, s.lead, s.sent = c.n.numbers.above(s.stamp), c.n.localLead(id), time.Now()
 	c.wait(i)
-	c.n.send(id, &proposal{stamp: stamp{life: c.n.life, number: s.stamp}, op: c.ops[i].Bytes, done: func(index uint64, r engine.Result, err error) {
+	s.latest.Store(int64(number))
+	overtaken := func() bool { return s.latest.Load() != int64(number) }
+	c.n.send(id, &proposal{stamp: stamp{life: c.n.life, number: s.stamp}, op: c.ops[i].Bytes, overtaken: overtaken, done: func(index uint64, r engine.Result, err error) {
 		c.report(outcome{i, number, index, r, err})
 	}})
 }
@@ -180,6 +184,7 @@ var errAgain = fmt.Errorf("%w: now try again", model.ErrUnavailable)
 func (c *commit) end() {
 	for i := range c.states {
 		s := &c.states[i]
+		s.latest.Store(0)
 		if s.timer.Stop(); !s.done {
 			c.n.numbers.above(s.stamp)
 		}
@@ -253,7 +258,7 @@ func (n *Node) commitMeta(ctx context.Context, op []byte) (metaAnswer, error) {
 	for again := false; ; again = true {
 		done := make(chan answer, 1)
 		number = n.numbers.above(number)
-		n.send(uint64(metaStream), &proposal{stamp: stamp{life: n.life, number: number}, op: op, done: func(index uint64, r engine.Result, err error) { done <- answer{metaAnswer{index, r, again}, err} }})
+		n.send(uint64(metaStream), &proposal{stamp: stamp{life: n.life, number: number}, op: op, overtaken: func() bool { return ctx.Err() != nil }, done: func(index uint64, r engine.Result, err error) { done <- answer{metaAnswer{index, r, again}, err} }})
 		select {
 		case a := <-done:
 			if !errors.Is(a.err, model.ErrUnavailable) && !errors.Is(a.err, model.ErrOverloaded) {

@@ -54,8 +54,10 @@ type group struct {
 type proposal struct {
 	g     *group
 	stamp stamp
-	op    []byte
+	op    []byte // its owner's, who may use it anew when the proposal has been overtaken
 	done  func(index uint64, r engine.Result, err error)
+
+	overtaken func() bool // by a later attempt, or nobody waits for it; nil for another node's
 }
 
 // entry is proposals in one log entry.

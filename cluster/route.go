@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -189,8 +190,13 @@ func (n *Node) send(id uint64, p *proposal) {
 		n.forward(l, id, p)
 		return
 	}
-	go func() { // its first time, or after a change of leader
+	p.op = bytes.Clone(p.op) // its owner may go on meanwhile
+	go func() {              // its first time, or after a change of leader
 		l, err := n.leadOf(n.ctx, id)
+		if p.overtaken() { // this leader may know nothing of what overtook it
+			p.done(0, engine.Result{}, errLate)
+			return
+		}
 		if err == nil && l.name == n.name {
 			err = errNotLeader
 		}
@@ -239,6 +245,9 @@ func (n *Node) relay(id uint64, s stamp, op []byte, respond func([]byte, error))
 	n.forwardTo(leader, kindWrite, id, p)
 }
 
+// errEarlier: the next attempt goes out as nodes of that version know it.
+var errEarlier = fmt.Errorf("%w: the node is of an earlier version", model.ErrUnavailable)
+
 func (n *Node) forwardTo(to string, k kind, id uint64, p *proposal) {
 	l := n.link(to)
 	m := &message{kind: k, group: id, put: p.put}
@@ -249,8 +258,7 @@ func (n *Node) forwardTo(to string, k kind, id uint64, p *proposal) {
 	l.send(m, nil, func(b []byte, err error) {
 		if errors.Is(err, errMessage) && !plain {
 			l.plain.Store(true)
-			n.forwardTo(to, k, id, p)
-			return
+			err = errEarlier // and not here: the operation may have been overtaken
 		}
 		var index uint64
 		var r engine.Result
