@@ -63,9 +63,8 @@ type commit struct {
 
 // attempt is how far an operation has come.
 type attempt struct {
-	latest atomic.Int64 // the number of the one that counts; 0 when none does any more
-	number int
-	stamp  uint64 // its number for the leader
+	number atomic.Int64 // of the last one, the only one that counts; 0 when nobody waits any more
+	stamp  uint64       // its number for the leader
 	sent   time.Time
 	lead   lead // as the replica here knew it then; zero: it did not, or there is none
 	done   bool
@@ -75,10 +74,11 @@ type attempt struct {
 
 // outcome is what became of one attempt.
 type outcome struct {
-	op, number int
-	index      uint64
-	r          engine.Result
-	err        error
+	op     int
+	number int64
+	index  uint64
+	r      engine.Result
+	err    error
 }
 
 var errSlow = fmt.Errorf("%w: the leader does not answer", model.ErrUnavailable)
@@ -119,12 +119,10 @@ func (c *commit) report(o outcome) {
 
 func (c *commit) send(i int) {
 	s := &c.states[i]
-	s.number++
-	number, id := s.number, uint64(c.ops[i].Shard)
+	number, id := s.number.Add(1), uint64(c.ops[i].Shard)
 	s.stamp, s.lead, s.sent = c.n.numbers.above(s.stamp), c.n.localLead(id), time.Now()
 	c.wait(i)
-	s.latest.Store(int64(number))
-	overtaken := func() bool { return s.latest.Load() != int64(number) }
+	overtaken := func() bool { return s.number.Load() != number }
 	c.n.send(id, &proposal{stamp: stamp{life: c.n.life, number: s.stamp}, op: c.ops[i].Bytes, overtaken: overtaken, done: func(index uint64, r engine.Result, err error) {
 		c.report(outcome{i, number, index, r, err})
 	}})
@@ -133,7 +131,7 @@ func (c *commit) send(i int) {
 // wait has an attempt looked at again if it has not been answered soon.
 func (c *commit) wait(i int) {
 	s := &c.states[i]
-	number := s.number
+	number := s.number.Load()
 	s.timer = time.AfterFunc(leaderWait, func() { c.report(outcome{op: i, number: number, err: errSlow}) })
 }
 
@@ -146,7 +144,7 @@ func (c *commit) overdue(i int) bool {
 	if now := c.n.localLead(uint64(c.ops[i].Shard)); now.name != "" {
 		return now != s.lead
 	}
-	return time.Since(s.sent) >= attemptWait<<min(s.number-1, 3)
+	return time.Since(s.sent) >= attemptWait<<min(s.number.Load()-1, 3)
 }
 
 // settle takes an outcome in; done if it is the success of the operation's last attempt.
@@ -155,7 +153,7 @@ func (c *commit) overdue(i int) bool {
 func (c *commit) settle(o *outcome) (done bool, _ error) {
 	s := &c.states[o.op]
 	switch {
-	case s.done, o.number != s.number:
+	case s.done, o.number != s.number.Load():
 		return false, nil
 	case o.err == nil:
 		s.done = true
@@ -171,7 +169,7 @@ func (c *commit) settle(o *outcome) (done bool, _ error) {
 	default:
 		s.timer.Stop()
 		s.wait = min(max(retryWait, 2*s.wait), 10*retryWait)
-		number := s.number
+		number := s.number.Load()
 		s.timer = time.AfterFunc(s.wait, func() { c.report(outcome{op: o.op, number: number, err: errAgain}) })
 	}
 	return false, nil
@@ -184,7 +182,7 @@ var errAgain = fmt.Errorf("%w: now try again", model.ErrUnavailable)
 func (c *commit) end() {
 	for i := range c.states {
 		s := &c.states[i]
-		s.latest.Store(0)
+		s.number.Store(0)
 		if s.timer.Stop(); !s.done {
 			c.n.numbers.above(s.stamp)
 		}

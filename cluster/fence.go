@@ -69,7 +69,7 @@ func (x *numbers) above(one uint64) uint64 {
 	}
 }
 
-// putProposal encodes a proposal behind its stamp.
+// put encodes a proposal behind its stamp.
 func (p *proposal) put(dst []byte) []byte {
 	return append(putUvarints(room(dst, len(p.op)+32), p.stamp.term, p.stamp.life, p.stamp.number), p.op...)
 }

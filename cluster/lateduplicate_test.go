@@ -137,9 +137,10 @@ func (c *trio) hold(from, to string) *hold {
 // TestLastAttemptCounts: the success of an attempt that was sent again says nothing as long as
 // the last one may still come.
 func TestLastAttemptCounts(t *testing.T) {
-	c := &commit{ops: make([]engine.Op, 1), states: []attempt{{number: 2, timer: time.NewTimer(time.Hour)}}}
+	c := &commit{ops: make([]engine.Op, 1), states: []attempt{{timer: time.NewTimer(time.Hour)}}}
+	c.states[0].number.Store(2)
 	for _, x := range []struct {
-		number int
+		number int64
 		index  uint64
 		done   bool
 	}{{1, 5, false}, {2, 6, true}, {2, 7, false}} {

@@ -248,6 +248,7 @@ func (n *Node) relay(id uint64, s stamp, op []byte, respond func([]byte, error))
 // errEarlier: the next attempt goes out as nodes of that version know it.
 var errEarlier = fmt.Errorf("%w: the node is of an earlier version", model.ErrUnavailable)
 
+// forwardTo sends a proposal to a node, encoded before it returns.
 func (n *Node) forwardTo(to string, k kind, id uint64, p *proposal) {
 	l := n.link(to)
 	m := &message{kind: k, group: id, put: p.put}

@@ -9,11 +9,12 @@ import (
 	"github.com/strandline-db/strandline/wal/vfs"
 )
 
-// TestLostFirstSegment removes the oldest segment behind the log's back while it
-// holds live entries. Open and Verify must both tell.
-func TestLostFirstSegment(t *testing.T) {
-	disk := vfs.NewMem()
-	opts := &Options{FS: disk, SegmentSize: 4096}
+// ofSegments writes a log of several segments into the folder w and closes it; newest is the number
+// of the last one.
+func ofSegments(t *testing.T) (disk *vfs.MemFS, opts *Options, newest uint64) {
+	t.Helper()
+	disk = vfs.NewMem()
+	opts = &Options{FS: disk, SegmentSize: 4096}
 	l, err := Open("w", opts)
 	if err != nil {
 		t.Fatal(err)
@@ -23,7 +24,18 @@ func TestLostFirstSegment(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := errors.Join(l.Close(), disk.Remove(path.Join("w", segmentName(1)))); err != nil {
+	newest = l.seq
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return disk, opts, newest
+}
+
+// TestLostFirstSegment removes the oldest segment behind the log's back while it
+// holds live entries. Open and Verify must both tell.
+func TestLostFirstSegment(t *testing.T) {
+	disk, opts, _ := ofSegments(t)
+	if err := disk.Remove(path.Join("w", segmentName(1))); err != nil {
 		t.Fatal(err)
 	}
 	var damage *CorruptionError
@@ -40,21 +52,7 @@ func TestLostFirstSegment(t *testing.T) {
 // Open and Verify must tell, and a replica's log goes on in doubt of it.
 func TestLostNewestSegment(t *testing.T) {
 	for _, all := range []bool{false, true} {
-		disk := vfs.NewMem()
-		opts := &Options{FS: disk, SegmentSize: 4096}
-		l, err := Open("w", opts)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for i := uint64(1); i <= 30; i++ {
-			if err := l.Append([]Entry{{Stream: 1, Index: i, Data: bytes.Repeat([]byte{1}, 700)}}); err != nil {
-				t.Fatal(err)
-			}
-		}
-		newest := l.seq
-		if err := l.Close(); err != nil {
-			t.Fatal(err)
-		}
+		disk, opts, newest := ofSegments(t)
 		for seq := newest; seq == newest || all && seq > 0; seq-- {
 			if err := disk.Remove(path.Join("w", segmentName(seq))); err != nil {
 				t.Fatal(err)
