@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -58,12 +59,19 @@ type Wanted struct {
 	Metadata bool
 }
 
+// ErrForeign: entries are wanted of a shard that this cluster does not have.
+var ErrForeign = errors.New("the token is not of this cluster: take it from the answer of one of its nodes to a write")
+
 // Sync returns once a read with the context that it returns gives what is wanted, and how
 // old at most its data is; negative if Partial has it take what there is of unknown age. If a node
 // that was chosen is lost after that, a read at level Stale without MaxStaleness goes on at
 // another, whose data may be older: Age tells. Sync fails with model.ErrUnavailable when a group has no leader
-// or no majority within ctx and the commit timeout, and Partial does not allow for it.
+// or no majority within ctx and the commit timeout, and Partial does not allow for it, and with
+// ErrForeign when Applied names a shard that there is not.
 func (n *Node) Sync(ctx context.Context, w Wanted) (context.Context, time.Duration, error) {
+	if slices.ContainsFunc(w.Applied, func(a model.ShardIndex) bool { return a.Shard >= n.replicas.Len() }) {
+		return ctx, 0, ErrForeign
+	}
 	p := &reading{n: n, wanted: w, age: &atomic.Int64{}}
 	groups := []uint64{uint64(metaStream)}
 	if !w.Metadata {
@@ -148,7 +156,11 @@ func (n *Node) catchUp(ctx context.Context, level Level, open []*group) error {
 			return nil
 		}
 		if n.pause(ctx) != nil {
-			return fmt.Errorf("%w: %s has no leader that a majority confirms: %w", model.ErrUnavailable, open[0].name(), context.Cause(ctx))
+			cause := context.Cause(ctx)
+			if !errors.Is(cause, model.ErrUnavailable) {
+				cause = fmt.Errorf("%w: %w", model.ErrUnavailable, cause)
+			}
+			return fmt.Errorf("%w; %s has no leader that a majority confirms", cause, open[0].name())
 		}
 	}
 }

@@ -10,7 +10,22 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/strandline-db/strandline/shard/model"
 )
+
+// TestForeignToken: a read that waits for an entry of a shard that there is not is refused: it
+// would see nothing of the write.
+func TestForeignToken(t *testing.T) {
+	c := newTrio(t, Options{})
+	n := c.nodes["n1"].node
+	for _, w := range []Wanted{{}, {Level: Leader}, {Partial: true}} {
+		w.Applied = model.Applied{{Shard: n.replicas.Len(), Index: 1}}
+		if _, _, err := n.Sync(t.Context(), w); !errors.Is(err, ErrForeign) {
+			t.Errorf("%+v: %v", w, err)
+		}
+	}
+}
 
 // TestStaleAfterLeading: what a leader has that lost its majority is as old as the last
 // word of that, not as what it heard when it last followed another.

@@ -29,7 +29,7 @@ func change(ctx context.Context, n *cluster.Node, what string, param func(string
 	shard := func() (int, error) {
 		i, err := strconv.Atoi(param("shard"))
 		if err != nil {
-			return 0, &query.Error{Kind: query.BadData, Err: fmt.Errorf("invalid parameter %q: %w", "shard", err)}
+			return 0, &query.Error{Kind: query.BadData, Err: fmt.Errorf("invalid parameter \"shard\": %q is not the number of a shard", param("shard"))}
 		}
 		return i, nil
 	}

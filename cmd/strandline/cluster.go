@@ -51,7 +51,11 @@ func (f *queryFlags) clusterFlags(cmd *cobra.Command) {
 }
 
 func newClusterStatus() *cobra.Command {
-	return clusterCommand("status", "Show nodes, groups, leaders and how far each has come, as one node sees them", "/api/v1/cluster/status", writeStatus)
+	cmd := clusterCommand("status", "Show nodes, groups, leaders and how far each has come, as one node sees them", "/api/v1/cluster/status", writeStatus)
+	cmd.Long = cmd.Short + `.
+Behind each replica stands by how many log entries it is behind; a star marks one without
+a vote, a question mark one whose node does not answer.`
+	return cmd
 }
 
 // ages is how old no data is.

@@ -41,7 +41,7 @@ func (n *node) startLive(q *query.Engine) (*living, error) {
 	if cl := n.cluster; cl != nil {
 		o.Sync = func(ctx context.Context, a model.Applied) error {
 			_, _, err := cl.Sync(ctx, cluster.Wanted{Level: cluster.Stale, Applied: a, Held: true})
-			return err
+			return foreign(err)
 		}
 	}
 	l := &living{hub: hub}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/strandline-db/strandline/cluster"
 	"github.com/strandline-db/strandline/engine"
+	"github.com/strandline-db/strandline/query"
 	"github.com/strandline-db/strandline/server/api"
 	"github.com/strandline-db/strandline/server/config"
 	"github.com/strandline-db/strandline/server/ingest"
@@ -191,11 +193,20 @@ func apiOptions(n *node) *api.Options {
 			if err != nil {
 				return ctx, 0, err
 			}
-			return c.Sync(ctx, cluster.Wanted{Level: level, MaxStaleness: w.MaxStaleness, Applied: w.Applied, Partial: w.Partial, Metadata: w.Metadata})
+			ctx, age, err := c.Sync(ctx, cluster.Wanted{Level: level, MaxStaleness: w.MaxStaleness, Applied: w.Applied, Partial: w.Partial, Metadata: w.Metadata})
+			return ctx, age, foreign(err)
 		}
 		o.Warnings, o.Age = cluster.Warnings, cluster.Age
 	}
 	return o
+}
+
+// foreign makes a token of another cluster the fault of the request.
+func foreign(err error) error {
+	if errors.Is(err, cluster.ErrForeign) {
+		return &query.Error{Kind: query.BadData, Err: err}
+	}
+	return err
 }
 
 func ingestOptions(n *node) *ingest.Options {
