@@ -69,7 +69,8 @@ type sim struct {
 		stale   int // reads that were checked for their age
 		ops     []porcupine.Operation
 	}
-	counts map[string]int
+	corrections []*corrections
+	counts      map[string]int
 }
 
 // simRun is one life of a node.
@@ -127,6 +128,7 @@ func newSim(t *testing.T, seed uint64) *sim {
 	s.net = newSimNet(rand.New(rand.NewPCG(seed, 3)), s.trace.delivered)
 	s.peers = map[string]string{"n1": "n1:1", "n2": "n2:1", "n3": "n3:1"}
 	s.mu.runs = map[string]*simRun{}
+	s.corrections = []*corrections{{name: "c0"}, {name: "c1"}}
 	s.ledger.sent, s.ledger.acked = map[int64]bool{}, map[int64]bool{}
 	for _, name := range s.names() {
 		s.disks[name] = vfs.NewMem()

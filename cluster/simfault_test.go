@@ -298,7 +298,7 @@ func (s *sim) equal() error {
 	return nil
 }
 
-// judge looks for what is lost or phantom on every node.
+// judge looks for what is lost, undone or phantom on every node.
 func (s *sim) judge() {
 	for _, name := range s.names() {
 		got := map[int64]int{}
@@ -316,6 +316,11 @@ func (s *sim) judge() {
 		for n := range s.ledger.acked {
 			if got[n] != simSeries {
 				s.t.Errorf("lost on %s: write %d has %d of %d samples", name, n, got[n], simSeries)
+			}
+		}
+		for _, c := range s.corrections {
+			if err := s.readCorrections(c, s.run(name)); err != nil {
+				s.t.Errorf("%s: %v", name, err)
 			}
 		}
 	}
@@ -342,6 +347,9 @@ func simulate(t *testing.T, seed uint64) *sim {
 	}
 	for i := range 3 {
 		clients.Go(func() { s.register(i, rand.New(rand.NewPCG(seed, uint64(20+i)))) })
+	}
+	for i, c := range s.corrections {
+		clients.Go(func() { s.correct(c, rand.New(rand.NewPCG(seed, uint64(30+i)))) })
 	}
 	s.schedule()
 	cancel()
@@ -374,15 +382,15 @@ func simulate(t *testing.T, seed uint64) *sim {
 func simFound() []uint64 { return []uint64{4677, 7082, 21656, 90382, 100431} }
 
 // TestSimulation runs three nodes on virtual time under faults that a seed draws:
-// nothing acknowledged is lost, nothing is there that was never sent, a register is
-// linearizable, stale reads are as fresh as they say, replicas are equal at the same entry, and when the faults end all nodes
-// take writes again. What Raft draws is not the seed's, so a run that fails saves its
-// trace: see TestReplay.
+// nothing acknowledged is lost, or undone by what was written before it, nothing is there that
+// was never sent, a register is linearizable, stale reads are as fresh as they say, replicas are
+// equal at the same entry, and when the faults end all nodes take writes again. What Raft
+// draws is not the seed's, so a run that fails saves its trace: see TestReplay.
 func TestSimulation(t *testing.T) {
 	var total struct {
 		sync.Mutex
-		acked, ops, stale int
-		counts            map[string]int
+		acked, corrections, ops, stale int
+		counts                         map[string]int
 	}
 	total.counts = map[string]int{}
 	var seeds []uint64
@@ -400,6 +408,9 @@ func TestSimulation(t *testing.T) {
 					s.trace.save(t)
 				}
 				total.acked += len(s.ledger.acked)
+				for _, c := range s.corrections {
+					total.corrections += c.mu.acked
+				}
 				total.ops += len(s.history.ops)
 				total.stale += s.history.stale
 				for k, n := range s.counts {
@@ -410,5 +421,5 @@ func TestSimulation(t *testing.T) {
 			break
 		}
 	}
-	t.Logf("%d seeds: %d writes acknowledged, %d operations on the register, %d stale reads, faults: %v", len(seeds), total.acked, total.ops, total.stale, total.counts)
+	t.Logf("%d seeds: %d writes and %d corrections acknowledged, %d operations on the register, %d stale reads, faults: %v", len(seeds), total.acked, total.corrections, total.ops, total.stale, total.counts)
 }
