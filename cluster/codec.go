@@ -178,26 +178,34 @@ func putInstallResponse(dst []byte, r *raft.InstallSnapshotResponse) []byte {
 	return putGranted(dst, &r.RPCHeader, r.Term, r.Success)
 }
 
-// putOutcome encodes what became of a forwarded operation.
-func putOutcome(dst []byte, index uint64, r *engine.Result) []byte {
+// putOutcome encodes what became of a forwarded operation: with how much was lost, unless it
+// was forwarded without a stamp.
+func putOutcome(dst []byte, index uint64, r *engine.Result, counted bool) []byte {
 	dst = putUvarints(dst, index, uint64(len(r.Refused)))
 	for _, x := range r.Refused {
 		dst = putBool(putUvarints(dst, uint64(x.Series)), x.Gone)
 	}
 	dst = putUvarints(dst, uint64(len(r.TooOld)))
-	for _, i := range r.TooOld {
-		dst = putUvarints(dst, uint64(i))
+	for _, x := range r.TooOld {
+		dst = putUvarints(dst, uint64(x.Series))
+		if counted {
+			dst = putUvarints(dst, uint64(x.Samples), uint64(x.Histograms), uint64(x.Exemplars))
+		}
 	}
 	return dst
 }
 
-func (d *decoder) outcome() (index uint64, r engine.Result) {
+func (d *decoder) outcome(counted bool) (index uint64, r engine.Result) {
 	index = d.uvarint()
 	for n := d.uvarint(); n > 0 && !d.bad; n-- {
 		r.Refused = append(r.Refused, engine.Refusal{Series: int(d.uvarint()), Gone: d.bool()})
 	}
 	for n := d.uvarint(); n > 0 && !d.bad; n-- {
-		r.TooOld = append(r.TooOld, int(d.uvarint()))
+		x := engine.Loss{Series: int(d.uvarint())}
+		if counted {
+			x.Samples, x.Histograms, x.Exemplars = int(d.uvarint()), int(d.uvarint()), int(d.uvarint())
+		}
+		r.TooOld = append(r.TooOld, x)
 	}
 	return index, r
 }

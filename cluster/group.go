@@ -304,7 +304,7 @@ func proposalFor(s stamp, op []byte, respond func([]byte, error)) *proposal {
 			respond(nil, err)
 			return
 		}
-		respond(putOutcome(nil, index, &r), nil)
+		respond(putOutcome(nil, index, &r, s.life != 0), nil)
 	}}
 }
 

@@ -229,7 +229,7 @@ func TestEarlierVersion(t *testing.T) {
 			a := &message{kind: kindError, id: m.id, data: []byte(errMessage.Error())}
 			if m.kind == kindPropose || m.kind == kindRelay {
 				got <- *m
-				a = &message{kind: kindAnswer, id: m.id, data: putOutcome(nil, 7, &engine.Result{})}
+				a = &message{kind: kindAnswer, id: m.id, data: putOutcome(nil, 7, &engine.Result{TooOld: []engine.Loss{{Series: 2}}}, false)}
 			}
 			w.answer(a, nil)
 		})
@@ -241,9 +241,9 @@ func TestEarlierVersion(t *testing.T) {
 	for k, want := range map[kind]kind{kindWrite: kindPropose, kindRelayed: kindRelay} {
 		answered := make(chan error, 1)
 		send := func() error {
-			n.forwardTo("old:1", k, 3, &proposal{op: []byte("op"), done: func(index uint64, _ engine.Result, err error) {
-				if err == nil && index != 7 {
-					err = fmt.Errorf("stored at %d", index)
+			n.forwardTo("old:1", k, 3, &proposal{op: []byte("op"), done: func(index uint64, r engine.Result, err error) {
+				if err == nil && (index != 7 || len(r.TooOld) != 1 || r.TooOld[0].Series != 2) {
+					err = fmt.Errorf("stored at %d: %+v", index, r)
 				}
 				answered <- err
 			}})

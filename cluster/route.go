@@ -265,7 +265,7 @@ func (n *Node) forwardTo(to string, k kind, id uint64, p *proposal) {
 		var r engine.Result
 		if err == nil {
 			d := &decoder{b: b}
-			index, r = d.outcome()
+			index, r = d.outcome(!plain)
 			err = d.end()
 		} else {
 			n.leaders.forget(id)

@@ -75,6 +75,7 @@ func (db *DB) Append(ctx context.Context, b *model.Batch) (model.AppendResult, e
 	}
 	db.appenders.Put(a)
 	slices.SortStableFunc(res.Rejected, func(x, y model.Rejection) int { return x.Series - y.Series })
+	res.Rejected = slices.CompactFunc(res.Rejected, func(x, y model.Rejection) bool { return x.Series == y.Series })
 	return res, nil
 }
 

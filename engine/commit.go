@@ -20,10 +20,11 @@ type Op struct {
 	Index  uint64 // of the log entry that it lies in
 }
 
-// Result says what became of an operation, and Refusal of a series in it.
+// Result says what became of an operation, Refusal and Loss of a series in it.
 type (
 	Result  = shard.Result
 	Refusal = shard.Refusal
+	Loss    = shard.Loss
 )
 
 // Committer makes changes durable, applies them in the order of the log, and

@@ -186,8 +186,14 @@ type Result struct {
 	// Refused lists, by position in the operation, the series of which nothing was
 	// stored: known by a number that has been dropped (Gone), or new beyond the limit.
 	Refused []Refusal
-	// TooOld lists the positions of series that had samples before the retention cut.
-	TooOld []int
+	// TooOld lists the series that had something before the retention cut, which is not stored.
+	TooOld []Loss
+}
+
+// Loss is what is not stored of one series of a write operation, by its position.
+type Loss struct {
+	Series int
+	Tally
 }
 
 // Refusal is one refused series of a write operation.
@@ -255,8 +261,8 @@ func (h *head) applyWriteLocked(r *reader) Result {
 			why.Series = i
 			res.Refused = append(res.Refused, why)
 		}
-		if old := h.applySeriesLocked(r, s, &t); old {
-			res.TooOld = append(res.TooOld, i)
+		if old := h.applySeriesLocked(r, s, &t); old != (Tally{}) {
+			res.TooOld = append(res.TooOld, Loss{i, old})
 		}
 	}
 	return res
@@ -283,8 +289,9 @@ func (h *head) resolveLocked(r *reader, limit uint64) (*series, Refusal) {
 	return s, Refusal{}
 }
 
-// applySeriesLocked consumes one series' samples and stores them, if s is not nil.
-func (h *head) applySeriesLocked(r *reader, s *series, t *int64) (tooOld bool) {
+// applySeriesLocked consumes one series' samples and stores them, if s is not nil. It counts
+// what is too old.
+func (h *head) applySeriesLocked(r *reader, s *series, t *int64) (old Tally) {
 	c := r.uvarint()
 	for k := c >> 3; k > 0 && r.err == nil; k-- {
 		*t += r.varint()
@@ -295,19 +302,19 @@ func (h *head) applySeriesLocked(r *reader, s *series, t *int64) (tooOld bool) {
 		switch {
 		case s == nil || r.err != nil:
 		case *t < h.mu.cut:
-			tooOld = true
-			h.mu.counts.TooOld++
+			old.Samples++
 		default:
 			h.addFloatLocked(s, *t, v, st)
 		}
 	}
 	if c&4 != 0 {
-		tooOld = h.applyBlobsLocked(r, s, t, false) || tooOld
+		old.Histograms = h.applyBlobsLocked(r, s, t, false)
 	}
 	if c&2 != 0 {
-		tooOld = h.applyBlobsLocked(r, s, t, true) || tooOld
+		old.Exemplars = h.applyBlobsLocked(r, s, t, true)
 	}
-	return tooOld
+	h.mu.counts.TooOld += int64(old.Samples + old.Histograms + old.Exemplars)
+	return old
 }
 
 // startTime is the inverse of writeOp.startTime.
@@ -338,7 +345,7 @@ func (h *head) addFloatLocked(s *series, t int64, v float64, st int64) {
 	}
 }
 
-func (h *head) applyBlobsLocked(r *reader, s *series, t *int64, exemplars bool) (tooOld bool) {
+func (h *head) applyBlobsLocked(r *reader, s *series, t *int64, exemplars bool) (old int) {
 	for k := r.uvarint(); k > 0 && r.err == nil; k-- {
 		*t += r.varint()
 		st := r.varint()
@@ -346,13 +353,12 @@ func (h *head) applyBlobsLocked(r *reader, s *series, t *int64, exemplars bool) 
 		switch {
 		case s == nil || r.err != nil:
 		case *t < h.mu.cut:
-			tooOld = true
-			h.mu.counts.TooOld++
+			old++
 		default:
 			h.addBlobLocked(s, blob{t: *t, st: st, data: bytes.Clone(data)}, exemplars)
 		}
 	}
-	return tooOld
+	return old
 }
 
 func (h *head) addBlobLocked(s *series, b blob, exemplar bool) {

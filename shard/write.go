@@ -26,12 +26,13 @@ type Op struct {
 	w        writeOp
 	blob     []byte
 	items    []Item
-	counts   []written
+	counts   []Tally
 	Rejected []model.Rejection // samples outside the limits
 	moved    []Item
 }
 
-type written struct{ samples, histograms, exemplars int }
+// Tally counts what a write operation brings or loses of one series.
+type Tally struct{ Samples, Histograms, Exemplars int }
 
 // Reset empties the operation and keeps its memory.
 func (o *Op) Reset() {
@@ -96,7 +97,7 @@ func (o *Op) add(b *model.Batch, it *Item, l *Limits) {
 		return
 	}
 	o.items = append(o.items, *it)
-	o.counts = append(o.counts, written{floats, hist, ex})
+	o.counts = append(o.counts, Tally{floats, hist, ex})
 	w := &o.w
 	w.series(it.no, it.Key)
 	hasST := len(b.ST) > 0 && anyNonZero(b.ST[bs.From:bs.To])
@@ -189,9 +190,9 @@ func (l *Limits) reason(t int64) error {
 }
 
 // Outcome adds to res what became of the operation, and returns the items whose
-// numbers were gone when it was applied: encode them again.
+// numbers were gone when it was applied: encode them again. A series may be named more than
+// once in res.Rejected, with what weighs most first.
 func (o *Op) Outcome(r *Result, l *Limits, res *model.AppendResult) (again []Item) {
-	res.Rejected = append(res.Rejected, o.Rejected...)
 	refused := r.Refused
 	for i, c := range o.counts {
 		if len(refused) > 0 && refused[0].Series == i {
@@ -206,12 +207,18 @@ func (o *Op) Outcome(r *Result, l *Limits, res *model.AppendResult) (again []Ite
 			refused = refused[1:]
 			continue
 		}
-		res.Samples += c.samples
-		res.Histograms += c.histograms
-		res.Exemplars += c.exemplars
+		res.Samples += c.Samples
+		res.Histograms += c.Histograms
+		res.Exemplars += c.Exemplars
 	}
-	for _, i := range r.TooOld {
-		res.Rejected = append(res.Rejected, model.Rejection{Series: o.items[i].Series, Err: model.ErrTooOld})
+	res.Rejected = append(res.Rejected, o.Rejected...)
+	for _, x := range r.TooOld {
+		res.Samples -= x.Samples
+		res.Histograms -= x.Histograms
+		res.Exemplars -= x.Exemplars
+		if x.Exemplars == 0 || x.Samples+x.Histograms > 0 { // as in add, exemplars alone are no reason
+			res.Rejected = append(res.Rejected, model.Rejection{Series: o.items[x.Series].Series, Err: model.ErrTooOld})
+		}
 	}
 	return again
 }

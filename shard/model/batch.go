@@ -72,8 +72,8 @@ func (b *Batch) Reset() {
 // AppendResult tells what became of a batch. What is counted as written is durable.
 type AppendResult struct {
 	Samples, Histograms, Exemplars int // written, duplicates included
-	// Rejected lists the series entries of which something was not written, in
-	// order; the rest of the batch is stored all the same.
+	// Rejected lists the series entries of which samples were not written, each once and in
+	// order; the rest of the batch is stored all the same. Exemplars may be left out silently.
 	Rejected []Rejection
 	// Applied is where in the logs the batch lies: a reader that has come to there sees it.
 	Applied Applied
