@@ -18,6 +18,7 @@ import (
 type metaStore struct {
 	file    metaFile
 	writing sync.Mutex // held by the one that changes something; what lies below mu may be read under it
+	failed  error      // of a save: nobody knows what the file holds since, so nothing is saved any more. Under writing
 	mu      struct {
 		sync.RWMutex
 		metaState
@@ -124,8 +125,11 @@ func (m *metaStore) fresh(mds []model.Metadata) (fresh []model.Metadata) {
 
 // saveWriting makes a change durable, then visible.
 func (m *metaStore) saveWriting(c *metaChange) error {
-	if err := m.file.save(c, func() *metaState { return m.mu.with(c) }); err != nil {
-		return err
+	if m.failed == nil {
+		m.failed = m.file.save(c, func() *metaState { return m.mu.with(c) })
+	}
+	if m.failed != nil {
+		return m.failed
 	}
 	for _, w := range m.apply(c) {
 		select {

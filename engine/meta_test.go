@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/strandline-db/strandline/shard/model"
@@ -178,6 +179,33 @@ func TestMetaDamage(t *testing.T) {
 		if _, err := openMeta(mem, ""); err == nil {
 			t.Fatalf("a bit flipped in byte %d was not found", i)
 		}
+	}
+}
+
+// TestMetaStopsAtFailure: after a save that failed nothing is saved any more.
+func TestMetaStopsAtFailure(t *testing.T) {
+	failing := false
+	mem := vfs.NewFault(vfs.NewMem(), func(op vfs.Op) error {
+		if failing && op.Kind == vfs.OpSync {
+			return syscall.EIO
+		}
+		return nil
+	})
+	m, err := openMeta(mem, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	failing = true
+	if _, err := m.change(1, []model.RecordChange{put("k", "v")}); !errors.Is(err, syscall.EIO) {
+		t.Fatal(err)
+	}
+	failing = false
+	before := mem.Ops()
+	if _, err := m.change(2, []model.RecordChange{put("k", "w")}); !errors.Is(err, syscall.EIO) {
+		t.Errorf("the next change: %v", err)
+	}
+	if n := mem.Ops() - before; n > 0 || len(m.list("")) > 0 {
+		t.Errorf("%d operations, records %v", n, m.list(""))
 	}
 }
 
