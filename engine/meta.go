@@ -75,7 +75,7 @@ func openMeta(fsys vfs.FS, dir string) (_ *metaStore, err error) {
 	m.mu.watchers = map[*watcher]struct{}{}
 	name := metaName(fsys, dir)
 	if _, real := fsys.(vfs.OS); real {
-		m.file, m.mu.metaState, err = loadBolt(name)
+		m.file, m.mu.metaState, err = loadBolt(fsys, name)
 	} else {
 		m.file = &plainMeta{fs: fsys, name: name}
 		m.mu.metaState, err = m.file.load()

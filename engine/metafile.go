@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -33,7 +34,7 @@ var (
 // loadBolt opens and reads a file. Its pages have no checksums, and bbolt takes them at their
 // word: what is wrong with them may show as a panic or as a fault of the mapped file. After
 // one while it opens, bbolt leaves the file open.
-func loadBolt(file string) (b *boltMeta, s metaState, err error) {
+func loadBolt(fsys vfs.FS, file string) (b *boltMeta, s metaState, err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	damaged := func(why error) error { return &model.CorruptionError{Path: file, Err: why} }
 	defer func() {
@@ -51,10 +52,34 @@ func loadBolt(file string) (b *boltMeta, s metaState, err error) {
 		return nil, s, damaged(err)
 	}
 	b = &boltMeta{db}
-	if s, err = b.load(); err != nil {
+	if err = b.renewHeads(fsys); err == nil {
+		s, err = b.load()
+	}
+	if err != nil {
 		return nil, s, errors.Join(err, db.Close())
 	}
 	return b, s, nil
+}
+
+// renewHeads makes the state durable that the file was opened with, before anything is built on
+// it. By turns the first two pages name the last state; all that it holds was synced before.
+// The page itself may be what a process was killed over, or what its sync failed for: then it is
+// in the page cache, perhaps clean, and not on the disk, which knows the state before, and the next
+// commit writes over pages of that. No sync brings it there unless it is written anew.
+func (b *boltMeta) renewHeads(fsys vfs.FS) (err error) {
+	f, err := fsys.OpenReadWrite(b.db.Path())
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	heads := make([]byte, 2*b.db.Info().PageSize)
+	if _, err := f.ReadAt(heads, 0); err != nil {
+		return err
+	}
+	if _, err := f.WriteAt(heads, 0); err != nil {
+		return err
+	}
+	return f.Sync()
 }
 
 func (b *boltMeta) load() (s metaState, err error) {
@@ -82,9 +107,14 @@ func (b *boltMeta) load() (s metaState, err error) {
 }
 
 // readBucket decodes a bucket's values into a map; where that holds a pointer, into
-// what it points to.
+// what it points to. A page that refers back to another would be read for ever.
 func readBucket[V any](tx *bbolt.Tx, name []byte, into map[string]V) error {
+	var last []byte
 	return tx.Bucket(name).ForEach(func(k, v []byte) error {
+		if last != nil && bytes.Compare(k, last) <= 0 {
+			return fmt.Errorf("%s: %q follows on %q", name, k, last)
+		}
+		last = k
 		x := into[string(k)]
 		if err := decodeValue(v, &x); err != nil {
 			return fmt.Errorf("%s of %q: %w", name, k, err)
