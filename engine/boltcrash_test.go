@@ -3,6 +3,7 @@ package engine
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -206,6 +207,34 @@ func TestBoltRestartThenPowerCut(t *testing.T) {
 			w.save(nil)
 		}
 		w.close()
+	}
+}
+
+// TestBoltBornWhole: no file stands under its name before it is whole, and what is left of an
+// earlier attempt does not matter.
+func TestBoltBornWhole(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "meta.db")
+	broken := vfs.NewFault(vfs.OS{}, func(op vfs.Op) error {
+		if op.Kind == vfs.OpRename {
+			return syscall.EIO
+		}
+		return nil
+	})
+	if _, _, err := loadBolt(broken, name); !errors.Is(err, syscall.EIO) {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(name); !errors.Is(err, fs.ErrNotExist) {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.WriteFile(name, nil, 0o600), os.WriteFile(name+vfs.TempSuffix, make([]byte, 9000), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	b, _, err := loadBolt(vfs.OS{}, name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.close(); err != nil {
+		t.Fatal(err)
 	}
 }
 

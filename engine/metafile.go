@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io/fs"
+	"path"
 	"runtime/debug"
 	"syscall"
 	"time"
@@ -42,6 +43,9 @@ func loadBolt(fsys vfs.FS, file string) (b *boltMeta, s metaState, err error) {
 			b, err = nil, damaged(fmt.Errorf("%v", p))
 		}
 	}()
+	if err := makeBolt(fsys, file); err != nil {
+		return nil, s, err
+	}
 	db, err := bbolt.Open(file, 0o600, &bbolt.Options{Timeout: 5 * time.Second})
 	var system *fs.PathError
 	var errno syscall.Errno
@@ -59,6 +63,29 @@ func loadBolt(fsys vfs.FS, file string) (b *boltMeta, s metaState, err error) {
 		return nil, s, errors.Join(err, db.Close())
 	}
 	return b, s, nil
+}
+
+// makeBolt makes an empty file if there is none. Under its name it is whole at once: of what bbolt
+// makes in place, a power cut may leave a part that it refuses.
+func makeBolt(fsys vfs.FS, file string) error {
+	if fi, err := fsys.Stat(file); err == nil && fi.Size() > 0 || err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	tmp := file + vfs.TempSuffix
+	if err := fsys.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	db, err := bbolt.Open(tmp, 0o600, nil)
+	if err != nil {
+		return fmt.Errorf("%s: %w", tmp, err)
+	}
+	if err := db.Close(); err != nil {
+		return err
+	}
+	if err := fsys.Rename(tmp, file); err != nil {
+		return err
+	}
+	return fsys.SyncDir(path.Dir(file))
 }
 
 // renewHeads makes the state durable that the file was opened with, before anything is built on
