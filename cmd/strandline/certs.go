@@ -11,16 +11,21 @@ import (
 	"fmt"
 	"io"
 	"math/big"
+	"net"
 	"os"
 	"path/filepath"
-	"strings"
+	"regexp"
 	"time"
 
 	"github.com/spf13/cobra"
 )
 
-// errCertName keeps the authority from being written over, and files from outside the folder.
-var errCertName = errors.New("no name of a node for which a certificate can be made")
+// errCertName keeps the authority from being written over, and files from outside the folder,
+// and a certificate from being good for other nodes: see certName.
+var errCertName = errors.New("a certificate is for a name of ASCII letters, digits, dots, dashes and underscores that begins with no dot and is not ca")
+
+// certName is what TLS takes for the name of one host, or its address; a star would stand for any.
+var certName = regexp.MustCompile(`^[A-Za-z0-9_-][A-Za-z0-9._-]*$`)
 
 // errCertThere keeps a certificate in use from being written over.
 var errCertThere = errors.New("there is a certificate already; --renew makes new ones")
@@ -66,7 +71,11 @@ func makeCerts(dir string, names []string, renew bool, w io.Writer) error {
 		if err != nil {
 			return err
 		}
-		template.DNSNames = []string{name}
+		if ip := net.ParseIP(name); ip != nil { // TLS looks for it nowhere else
+			template.IPAddresses = []net.IP{ip}
+		} else {
+			template.DNSNames = []string{name}
+		}
 		template.KeyUsage = x509.KeyUsageDigitalSignature
 		template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
 		if _, _, err := sign(filepath.Join(dir, name), template, ca, caKey); err != nil {
@@ -80,7 +89,7 @@ func makeCerts(dir string, names []string, renew bool, w io.Writer) error {
 
 // mayMakeCert returns nil if a certificate for a node may be written.
 func mayMakeCert(dir, name string, renew bool) error {
-	if name == caName || filepath.Base(name) != name || strings.HasPrefix(name, ".") {
+	if name == caName || !certName.MatchString(name) {
 		return fmt.Errorf("%w: %q", errCertName, name)
 	}
 	file := filepath.Join(dir, name+".crt")

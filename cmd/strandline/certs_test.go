@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"crypto/tls"
 	"errors"
 	"io"
 	"os"
@@ -23,7 +24,7 @@ func TestCertNames(t *testing.T) {
 		return b
 	}
 	before := read()
-	for _, name := range []string{"ca", "", ".", "..", "../n2", "a/b", ".hidden"} {
+	for _, name := range []string{"ca", "", ".", "..", "../n2", "a/b", ".hidden", "*", "n*", "a b", "a\nb", "ü4"} {
 		if err := makeCerts(dir, []string{"n3", name}, false, io.Discard); !errors.Is(err, errCertName) {
 			t.Errorf("%q: %v", name, err)
 		}
@@ -67,5 +68,26 @@ func TestCertsKept(t *testing.T) {
 	}
 	if key() == first {
 		t.Error("the key is the old one")
+	}
+}
+
+// TestCertIsForItsNode: a certificate is good for the node that it is made out to, also for one
+// that is named by its address, and for no other.
+func TestCertIsForItsNode(t *testing.T) {
+	dir := t.TempDir()
+	names := []string{"n1", "node_2", "3", "a.example", "10.0.0.1", "10.0.0.2"}
+	if err := makeCerts(dir, names, false, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		pair, err := tls.LoadX509KeyPair(filepath.Join(dir, name+".crt"), filepath.Join(dir, name+".key"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, other := range names {
+			if err := pair.Leaf.VerifyHostname(other); (err == nil) != (name == other) {
+				t.Errorf("the certificate of %s for %s: %v", name, other, err)
+			}
+		}
 	}
 }
