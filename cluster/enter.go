@@ -78,6 +78,9 @@ func (n *Node) answerEnter(ctx context.Context, data []byte) ([]byte, error) {
 	if m == nil || !m.seeded {
 		return nil, errForming
 	}
+	if n.removed() { // it would never hear that the other has entered
+		return nil, fmt.Errorf("%w: node %s was removed from this cluster: give cluster-join a node that is in it", model.ErrUnavailable, n.name)
+	}
 	if e.Shards != n.replicas.Len() {
 		return nil, fmt.Errorf("%w: this cluster has %d shards, node %s was started with %d: give it the same setting on an empty folder",
 			ErrIdentity, n.replicas.Len(), e.Name, e.Shards)

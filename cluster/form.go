@@ -50,7 +50,7 @@ func (n *Node) tryForm(ctx context.Context, me *self) (waits []string, _ error) 
 		return n.enter(ctx, me, n.opts.Join)
 	}
 	members := map[string]string{me.Name: me.Incarnation}
-	var formed *helloAnswer
+	var formed []self
 	for _, name := range slices.Sorted(maps.Keys(n.opts.Peers)) {
 		if name == me.Name {
 			continue
@@ -64,13 +64,11 @@ func (n *Node) tryForm(ctx context.Context, me *self) (waits []string, _ error) 
 			return nil, fmt.Errorf("%w: at %s is node %q, not %q: look at cluster-peers", ErrIdentity, n.opts.Peers[name], peer.Name, name)
 		}
 		if peer.Cluster != "" {
-			if formed != nil && formed.Cluster != peer.Cluster {
+			if len(formed) > 0 && formed[0].Cluster != peer.Cluster {
 				return nil, fmt.Errorf("%w: node %s belongs to cluster %s, node %s to %s: look at cluster-peers, or stop the one that is of an old cluster",
-					ErrIdentity, formed.Name, formed.Cluster, name, peer.Cluster)
+					ErrIdentity, formed[0].Name, formed[0].Cluster, name, peer.Cluster)
 			}
-			if formed == nil || peer.Grown { // that one knows that others were to come
-				formed = &peer
-			}
+			formed = append(formed, peer.self)
 			continue
 		}
 		if mine := n.replicas.PairLabel(); peer.PairLabel != mine {
@@ -80,16 +78,23 @@ func (n *Node) tryForm(ctx context.Context, me *self) (waits []string, _ error) 
 		members[name] = peer.Incarnation
 	}
 	switch {
-	case formed != nil:
-		return n.adopt(ctx, me, &formed.self)
+	case len(formed) > 0:
+		return n.adopt(ctx, me, formed)
 	case len(waits) > 0:
 		return waits, nil
 	}
 	return nil, n.become(members)
 }
 
-// adopt joins a cluster that has formed, with this node or with an earlier folder of it.
-func (n *Node) adopt(ctx context.Context, me, peer *self) (waits []string, _ error) {
+// adopt joins the cluster that peers have formed, with this node or with an earlier folder of
+// it. It enters by whichever lets it in: one that was removed, or is cut off from the others, can't.
+func (n *Node) adopt(ctx context.Context, me *self, peers []self) (waits []string, _ error) {
+	peer := &peers[0]
+	for i := range peers {
+		if peers[i].Grown { // that one knows that others were to come
+			peer = &peers[i]
+		}
+	}
 	earlier, known := peer.Members[me.Name]
 	switch {
 	case earlier == me.Incarnation:
@@ -100,7 +105,14 @@ func (n *Node) adopt(ctx context.Context, me, peer *self) (waits []string, _ err
 	case !known && !peer.Grown:
 		return nil, fmt.Errorf("%w: cluster %s has formed without a node %s: start it with cluster-join to enter", ErrIdentity, peer.Cluster, me.Name)
 	}
-	return n.enter(ctx, me, peer.Name)
+	for i := range peers {
+		why, err := n.enter(ctx, me, peers[i].Name)
+		if err != nil || why == nil {
+			return nil, err
+		}
+		waits = append(waits, why...)
+	}
+	return waits, nil
 }
 
 func (n *Node) become(members map[string]string) error {

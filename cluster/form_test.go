@@ -1,10 +1,12 @@
 package cluster
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -64,4 +66,45 @@ func TestMixedPeers(t *testing.T) {
 	c.await("n2 in its own cluster", func() error { return c.nodes["n2"].node.Ready() })
 	c.mustWrite("n2", 0, 10)
 	c.checkAll()
+}
+
+// TestEnterBesideRemoved: a node that runs although it was removed lets no other in, says so, and
+// keeps none from entering by those that are there.
+func TestEnterBesideRemoved(t *testing.T) {
+	c := newTrio(t, Options{})
+	c.join("n4", "n2")
+	n2 := c.nodes["n2"].node
+	c.mustWrite("n2", 0, 10)
+	if _, err := n2.DrainNode(t.Context(), "n1", ""); err != nil {
+		t.Fatal(err)
+	}
+	c.planEnds(PlanDone)
+	if err := n2.RemoveNode(t.Context(), "n1", false); err != nil {
+		t.Fatal(err)
+	}
+	n1 := c.nodes["n1"].node
+	if err := n1.AwaitRemoval(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	c.await("three without n1", func() error {
+		v, err := n2.askConfig(t.Context(), uint64(metaStream))
+		if err == nil && (len(v.Servers) != 3 || slices.ContainsFunc(v.Servers, func(s serverView) bool { return !s.Voter })) {
+			err = fmt.Errorf("%+v", v.Servers)
+		}
+		return err
+	})
+	b, err := json.Marshal(&entrant{Name: "n5", Incarnation: "5", Address: "n5:1", Shards: 4, PairLabel: new(string)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n1.answerEnter(t.Context(), b); err == nil || errors.Is(err, ErrIdentity) || !strings.Contains(err.Error(), "n1 was removed") {
+		t.Errorf("%v", err)
+	}
+	c.stop("n3")
+	if err := os.RemoveAll(filepath.Join(c.dir, "n3")); err != nil {
+		t.Fatal(err)
+	}
+	c.start("n3")
+	c.await("n3 as a new one", func() error { return c.nodes["n3"].node.Ready() })
+	c.check("n3")
 }
