@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"sync"
 	"testing"
 
 	"github.com/strandline-db/strandline/shard/model"
@@ -50,41 +51,89 @@ func TestStopTellsNoErrors(t *testing.T) {
 	}
 }
 
-// TestSelectGivenUp: a selection that another node opens when nobody waits for it any more is
-// closed.
-func TestSelectGivenUp(t *testing.T) {
+// asked is the other end of a link.
+type asked struct {
+	n    *Node
+	link *link // to n1
+	got  chan message
+}
+
+func newAsked(t *testing.T) *asked {
 	a, b := net.Pipe()
-	n := &Node{}
-	l := newLink(n, "n1", true)
-	close(l.tried)
-	l.mu.w = newWire(a, &buffers{})
-	n.mu.bulks = map[string]*link{"n1": l}
-	asked, wrote := newWire(b, &buffers{}), make(chan error, 1)
-	go func() { wrote <- l.mu.w.write() }()
-	got, read := make(chan message, 1), make(chan error, 1)
-	go func() { read <- asked.read(func(m *message) { got <- *m }) }()
-	ctx, cancel := context.WithCancel(t.Context())
+	x := &asked{n: &Node{}, got: make(chan message, 2)}
+	x.link = newLink(x.n, "n1", true)
+	close(x.link.tried)
+	x.link.mu.w = newWire(a, &buffers{})
+	x.n.mu.bulks = map[string]*link{"n1": x.link}
+	peer := newWire(b, &buffers{})
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = x.link.mu.w.write() })
+	wg.Go(func() { _ = peer.read(func(m *message) { x.got <- *m }) })
+	t.Cleanup(func() {
+		x.link.mu.w.close()
+		peer.close()
+		wg.Wait()
+	})
+	return x
+}
+
+// selectTwo opens two selections.
+func (x *asked) selectTwo(ctx context.Context) <-chan error {
 	ended := make(chan error, 1)
 	go func() {
-		_, err := n.selectAt(ctx, synced{name: "n1"}, []int{0}, everything())
+		sels, err := x.n.selectAt(ctx, synced{name: "n1"}, []int{0}, []*model.SelectRequest{everything(), everything()})
+		model.CloseAll(sels)
 		ended <- err
 	}()
-	m := <-got
+	return ended
+}
+
+// TestSelectGivenUp: selections that another node opens when nobody waits for them any more
+// are closed.
+func TestSelectGivenUp(t *testing.T) {
+	x := newAsked(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := x.selectTwo(ctx)
+	m := <-x.got
 	cancel()
 	if err := <-ended; m.kind != kindSelect || !errors.Is(err, context.Canceled) {
 		t.Fatalf("asked with kind %d: %v", m.kind, err)
 	}
-	l.answer(&message{kind: kindAnswer, id: m.id, data: putUvarints(putBool(nil, false), 7, 0)})
-	if len(l.mu.pending) != 1 {
-		t.Fatal("nothing is asked any more")
+	x.link.answer(&message{kind: kindAnswer, id: m.id, data: putUvarints(putBool(nil, false), 7, 0, 8, 0)})
+	x.closed(t, 7, 8)
+}
+
+// closed fails if the selections with these numbers are not closed.
+func (x *asked) closed(t *testing.T, ids ...uint64) {
+	t.Helper()
+	for range ids {
+		m := <-x.got
+		if id := (&decoder{b: m.data}).uvarint(); m.kind != kindClose || !slices.Contains(ids, id) {
+			t.Errorf("kind %d with %v", m.kind, m.data)
+		}
 	}
-	if m := <-got; m.kind != kindClose || !slices.Equal(m.data, putUvarints(nil, 7)) {
-		t.Errorf("kind %d with %v", m.kind, m.data)
+}
+
+// TestSelectAtEarlierVersion: a node that knows only one selection at a time is asked for one
+// after another.
+func TestSelectAtEarlierVersion(t *testing.T) {
+	x := newAsked(t)
+	ended := x.selectTwo(t.Context())
+	m := <-x.got
+	x.link.answer(&message{kind: kindError, id: m.id, data: []byte(errMessage.Error())})
+	for id := range uint64(2) {
+		m := <-x.got
+		d := &decoder{b: m.data}
+		d.uvarint()
+		if _, _ = d.selectRequest(); m.kind != kindSelect || d.end() != nil {
+			t.Fatalf("kind %d with %v", m.kind, m.data)
+		}
+		x.link.answer(&message{kind: kindAnswer, id: m.id, data: putUvarints(putBool(nil, false), 7+id, 0)})
 	}
-	l.mu.w.close()
-	asked.close()
-	<-wrote
-	<-read
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	x.closed(t, 7, 8)
 }
 
 // TestRemoteLimit: what goes past a limit at another node has done so here.

@@ -237,7 +237,7 @@ func (c *trio) checkRead(name string, w Wanted) {
 	if err != nil {
 		c.t.Fatalf("%s: %v", name, err)
 	}
-	sel, err := m.node.Reader().Select(ctx, &model.SelectRequest{MinT: math.MinInt64, MaxT: math.MaxInt64})
+	sel, err := model.Select(ctx, m.node.Reader(), &model.SelectRequest{MinT: math.MinInt64, MaxT: math.MaxInt64})
 	if err != nil {
 		c.t.Fatal(err)
 	}

@@ -113,33 +113,50 @@ func (d *decoder) fixed() uint64 {
 }
 
 // putSelect encodes what to read of which shards.
-func putSelect(dst []byte, shards []int, req *model.SelectRequest) []byte {
+func putSelect(dst []byte, shards []int, reqs ...*model.SelectRequest) []byte {
 	dst = putUvarints(dst, uint64(len(shards)))
 	for _, s := range shards {
 		dst = putUvarints(dst, uint64(s))
 	}
-	dst = binary.AppendVarint(binary.AppendVarint(dst, req.MinT), req.MaxT)
-	dst = putUvarints(dst, uint64(req.MaxSeries), uint64(len(req.Matchers)))
-	for _, m := range req.Matchers {
-		dst = putBytes(putBytes(putUvarints(dst, uint64(m.Type)), m.Name), m.Value)
+	for _, req := range reqs {
+		dst = binary.AppendVarint(binary.AppendVarint(dst, req.MinT), req.MaxT)
+		dst = putUvarints(dst, uint64(req.MaxSeries), uint64(len(req.Matchers)))
+		for _, m := range req.Matchers {
+			dst = putBytes(putBytes(putUvarints(dst, uint64(m.Type)), m.Name), m.Value)
+		}
 	}
 	return dst
 }
 
+// selectRequest decodes the shards and the first request.
 func (d *decoder) selectRequest() (shards []int, req *model.SelectRequest) {
 	for n := d.uvarint(); n > 0 && !d.bad; n-- {
 		shards = append(shards, int(d.uvarint()))
 	}
-	req = &model.SelectRequest{MinT: d.varint(), MaxT: d.varint(), MaxSeries: int(d.uvarint())}
+	return shards, d.request()
+}
+
+// selectRequests decodes the shards and all requests, which end the message.
+func (d *decoder) selectRequests() (shards []int, reqs []*model.SelectRequest) {
+	shards, first := d.selectRequest()
+	reqs = append(reqs, first)
+	for len(d.b) > 0 && !d.bad {
+		reqs = append(reqs, d.request())
+	}
+	return shards, reqs
+}
+
+func (d *decoder) request() *model.SelectRequest {
+	req := &model.SelectRequest{MinT: d.varint(), MaxT: d.varint(), MaxSeries: int(d.uvarint())}
 	for n := d.uvarint(); n > 0 && !d.bad; n-- {
 		m, err := labels.NewMatcher(labels.MatchType(d.uvarint()), string(d.bytes()), string(d.bytes()))
 		if err != nil {
 			d.bad = true
-			return shards, req
+			return req
 		}
 		req.Matchers = append(req.Matchers, m)
 	}
-	return shards, req
+	return req
 }
 
 func putStrings(dst []byte, list []string) []byte {

@@ -113,7 +113,7 @@ func TestFeedsFromTwoNodes(t *testing.T) {
 	feeds[1].mu.Unlock()
 	c.mustWrite(server, 100, 1)
 	for range 10 { // the feeds have no order
-		sel, err := n.FeedReader().Select(t.Context(), &model.SelectRequest{MinT: 100_000, MaxT: math.MaxInt64, Matchers: ms})
+		sel, err := model.Select(t.Context(), n.FeedReader(), &model.SelectRequest{MinT: 100_000, MaxT: math.MaxInt64, Matchers: ms})
 		if err != nil {
 			t.Fatal(err)
 		}

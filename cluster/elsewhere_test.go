@@ -41,12 +41,14 @@ func TestElsewhere(t *testing.T) {
 			return "", err
 		}
 		r := c.nodes[name].node.Reader()
-		sel, err := r.Select(ctx, of)
+		late := *of
+		late.MinT = max(of.MinT, 3000)
+		sels, err := r.SelectAll(ctx, []*model.SelectRequest{of, &late})
 		if err != nil {
 			return "", err
 		}
-		defer sel.Close()
-		for _, s := range sel.Series {
+		defer model.CloseAll(sels)
+		for _, s := range slices.Concat(sels[0].Series, sels[1].Series) {
 			var cols model.Columns
 			if err := s.Read(&cols); err != nil {
 				return "", err
@@ -129,7 +131,7 @@ func TestRestartBeforeSelect(t *testing.T) {
 		}
 		return nil
 	})
-	if sel, err := n.Reader().Select(ctx, everything()); !errors.Is(err, model.ErrUnavailable) {
+	if sel, err := model.Select(ctx, n.Reader(), everything()); !errors.Is(err, model.ErrUnavailable) {
 		sel.Close()
 		t.Errorf("%v, and %d series", err, len(sel.Series))
 	}
@@ -192,7 +194,7 @@ func TestAgeAfterLoss(t *testing.T) {
 		}
 		return nil
 	})
-	sel, err := n.Reader().Select(ctx, everything())
+	sel, err := model.Select(ctx, n.Reader(), everything())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -226,7 +228,7 @@ func TestPartial(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sel, err := n.Reader().Select(ctx, everything())
+	sel, err := model.Select(ctx, n.Reader(), everything())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -266,7 +268,7 @@ func TestPartialStale(t *testing.T) {
 		if age >= 0 {
 			t.Errorf("data of another node without a majority is %v old at most", age)
 		}
-		sel, err := n.Reader().Select(ctx, everything())
+		sel, err := model.Select(ctx, n.Reader(), everything())
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -449,25 +449,28 @@ func (j *joinedFeed) drop() {
 
 type feedReader struct{ *clusterReader }
 
-// Select implements model.Reader.
-func (r *feedReader) Select(ctx context.Context, req *model.SelectRequest) (*model.Selection, error) {
+// SelectAll implements model.Reader.
+func (r *feedReader) SelectAll(ctx context.Context, reqs []*model.SelectRequest) ([]*model.Selection, error) {
 	n := (*Node)(r.clusterReader)
-	feeds := n.feeds.of(req.Matchers)
+	var feeds []*joinedFeed
+	for _, req := range reqs {
+		feeds = append(feeds, n.feeds.of(req.Matchers)...)
+	}
 	p := n.readingFor(feeds)
 	if err := n.reachLeaders(ctx, p.untold()); err != nil {
 		return nil, err
 	}
-	sel, err := r.clusterReader.Select(context.WithValue(ctx, readingKey{}, p), req)
+	sels, err := r.clusterReader.SelectAll(context.WithValue(ctx, readingKey{}, p), reqs)
 	if err != nil {
 		return nil, err
 	}
 	for _, j := range feeds {
 		if err := j.flush(ctx); err != nil {
-			sel.Close()
+			model.CloseAll(sels)
 			return nil, err
 		}
 	}
-	return sel, nil
+	return sels, nil
 }
 
 // readingFor returns a read that goes where feeds come from. A shard that they have from

@@ -270,12 +270,12 @@ func TestLiveAfterRestart(t *testing.T) {
 	}
 	defer feed.Close()
 	req := &model.SelectRequest{MinT: math.MinInt64, MaxT: math.MaxInt64, Matchers: ms}
-	if sel, err := n.FeedReader().Select(t.Context(), req); !errors.Is(err, model.ErrUnavailable) {
+	if sel, err := model.Select(t.Context(), n.FeedReader(), req); !errors.Is(err, model.ErrUnavailable) {
 		t.Errorf("while it hears of nobody: got %v, %v", sel, err)
 	}
 	c.net.isolate(c.peers["n1"], false)
 	c.await("a read", func() error {
-		sel, err := n.FeedReader().Select(t.Context(), req)
+		sel, err := model.Select(t.Context(), n.FeedReader(), req)
 		if err != nil {
 			return err
 		}
@@ -334,7 +334,7 @@ func TestFeedElsewhere(t *testing.T) {
 		}
 	}
 	for range 20 {
-		sel, err := n.FeedReader().Select(t.Context(), &model.SelectRequest{MinT: 3000, MaxT: math.MaxInt64, Matchers: ms})
+		sel, err := model.Select(t.Context(), n.FeedReader(), &model.SelectRequest{MinT: 3000, MaxT: math.MaxInt64, Matchers: ms})
 		if err != nil {
 			t.Fatal(err)
 		}

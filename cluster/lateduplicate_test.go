@@ -53,7 +53,7 @@ func (c *trio) mustHave(key []byte, t int64, v float64) {
 		if err != nil {
 			c.t.Fatal(err)
 		}
-		sel, err := m.node.Reader().Select(ctx, &model.SelectRequest{MinT: t, MaxT: t,
+		sel, err := model.Select(ctx, m.node.Reader(), &model.SelectRequest{MinT: t, MaxT: t,
 			Matchers: []*labels.Matcher{labels.MustNewMatcher(labels.MatchEqual, "__name__", lateName)}})
 		if err != nil {
 			c.t.Fatal(err)

@@ -32,7 +32,7 @@ func (c *trio) consistent(m *member) error {
 	if err != nil {
 		return err
 	}
-	sel, err := m.node.Reader().Select(ctx, &model.SelectRequest{MinT: math.MinInt64, MaxT: math.MaxInt64})
+	sel, err := model.Select(ctx, m.node.Reader(), &model.SelectRequest{MinT: math.MinInt64, MaxT: math.MaxInt64})
 	if err != nil {
 		return err
 	}

@@ -120,7 +120,7 @@ func (c *trio) samplesOf(name, sender string) (n int) {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	sel, err := m.node.Reader().Select(ctx, &model.SelectRequest{MinT: math.MinInt64, MaxT: math.MaxInt64,
+	sel, err := model.Select(ctx, m.node.Reader(), &model.SelectRequest{MinT: math.MinInt64, MaxT: math.MaxInt64,
 		Matchers: []*labels.Matcher{labels.MustNewMatcher(labels.MatchEqual, "__replica__", sender)}})
 	if err != nil {
 		c.t.Fatal(err)

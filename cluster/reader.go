@@ -481,17 +481,12 @@ func (n *Node) answerSync(ctx context.Context, data []byte) ([]byte, error) {
 	return putUvarints(nil, uint64(age), n.life), err
 }
 
-// Select implements model.Reader.
-func (r *clusterReader) Select(ctx context.Context, req *model.SelectRequest) (*model.Selection, error) {
+// SelectAll implements model.Reader.
+func (r *clusterReader) SelectAll(ctx context.Context, reqs []*model.SelectRequest) ([]*model.Selection, error) {
 	n := (*Node)(r)
 	var mu sync.Mutex
-	var near *model.Selection
-	var parts []*model.Selection
-	out := &model.Selection{Release: func() {
-		for _, s := range parts {
-			s.Close()
-		}
-	}}
+	var near []*model.Selection
+	var parts [][]*model.Selection // by node
 	// What is selected outlives the parallel calls: it ends with the caller's context.
 	p, err := n.readingOf(ctx)
 	if err != nil {
@@ -499,15 +494,13 @@ func (r *clusterReader) Select(ctx context.Context, req *model.SelectRequest) (*
 	}
 	err = p.run(ctx,
 		func(_ context.Context, shards []int) error {
-			if near != nil { // one of its shards has moved away
-				near.Close()
-			}
+			model.CloseAll(near) // one of their shards has moved away
 			var err error
-			near, err = n.selectHere(ctx, shards, req)
+			near, err = n.selectHere(ctx, shards, reqs)
 			return err
 		},
 		func(_ context.Context, at synced, shards []int) error {
-			s, err := n.selectAt(ctx, at, shards, req)
+			s, err := n.selectAt(ctx, at, shards, reqs)
 			if err != nil {
 				return err
 			}
@@ -519,21 +512,37 @@ func (r *clusterReader) Select(ctx context.Context, req *model.SelectRequest) (*
 	if near != nil {
 		parts = append(parts, near)
 	}
+	out := make([]*model.Selection, len(reqs))
+	for k := range reqs {
+		out[k] = joinSelections(parts, k)
+	}
+	for k, req := range reqs {
+		if err == nil && req.MaxSeries > 0 && len(out[k].Series) > req.MaxSeries {
+			err = &model.LimitError{What: "series", Limit: int64(req.MaxSeries), Flag: "query-max-series"}
+		}
+	}
 	if err != nil {
-		out.Close()
+		model.CloseAll(out)
 		return nil, err
 	}
-	for _, s := range parts {
-		out.Series = append(out.Series, s.Series...)
-	}
-	if req.MaxSeries > 0 && len(out.Series) > req.MaxSeries {
-		out.Close()
-		return nil, &model.LimitError{What: "series", Limit: int64(req.MaxSeries), Flag: "query-max-series"}
-	}
-	if len(parts) > 1 {
-		slices.SortFunc(out.Series, func(a, b model.Series) int { return labels.Compare(a.Labels(), b.Labels()) })
-	}
 	return out, nil
+}
+
+// joinSelections makes one of those that nodes have for the request with a number.
+func joinSelections(parts [][]*model.Selection, k int) *model.Selection {
+	if len(parts) == 1 {
+		return parts[0][k]
+	}
+	out := &model.Selection{Release: func() {
+		for _, p := range parts {
+			p[k].Close()
+		}
+	}}
+	for _, p := range parts {
+		out.Series = append(out.Series, p[k].Series...)
+	}
+	slices.SortFunc(out.Series, func(a, b model.Series) int { return labels.Compare(a.Labels(), b.Labels()) })
+	return out
 }
 
 // names gathers what kindNames gives from everywhere.

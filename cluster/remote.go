@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"sync"
 
 	"github.com/prometheus/prometheus/model/labels"
@@ -27,6 +28,7 @@ type remoteSelection struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	id     uint64
+	total  int           // series
 	asking chan struct{} // holds a token while a request is under way
 	mu     struct {
 		sync.Mutex
@@ -36,38 +38,74 @@ type remoteSelection struct {
 	}
 }
 
-// selectAt opens a selection of shards at a node.
-func (n *Node) selectAt(ctx context.Context, at synced, shards []int, req *model.SelectRequest) (*model.Selection, error) {
-	r := &remoteSelection{link: n.bulk(at.name), asking: make(chan struct{}, 1)}
-	r.mu.pieces = map[int][]byte{}
-	b, err := r.link.callFor(ctx, nil, r.closeLate, kindSelect, 0, putSelect(putUvarints(nil, at.life), shards, req))
+// selectAt opens selections of shards at a node, which sees them at one instant. One of an
+// earlier version can't, and is asked for one after another.
+func (n *Node) selectAt(ctx context.Context, at synced, shards []int, reqs []*model.SelectRequest) ([]*model.Selection, error) {
+	b := n.bulk(at.name)
+	out, err := b.open(ctx, at.life, shards, reqs)
+	if len(reqs) == 1 || !errors.Is(err, errMessage) {
+		return out, err
+	}
+	for i := range reqs {
+		one, err := b.open(ctx, at.life, shards, reqs[i:i+1])
+		if err != nil {
+			model.CloseAll(out)
+			return nil, err
+		}
+		out = append(out, one...)
+	}
+	return out, nil
+}
+
+// open opens selections of shards at the link's node.
+func (l *link) open(ctx context.Context, life uint64, shards []int, reqs []*model.SelectRequest) ([]*model.Selection, error) {
+	late := func(b []byte, err error) { // nobody waits for it any more
+		if err == nil {
+			for _, r := range l.opened(&decoder{b: b}, len(reqs)) {
+				r.close()
+			}
+		}
+	}
+	b, err := l.callFor(ctx, nil, late, kindSelect, 0, putSelect(putUvarints(nil, life), shards, reqs...))
 	if err != nil {
 		return nil, err
 	}
 	d := &decoder{b: b}
-	if d.bool() {
-		return nil, &model.LimitError{What: "series", Limit: int64(req.MaxSeries), Flag: "query-max-series"}
+	all := l.opened(d, len(reqs))
+	if d.bad {
+		return nil, errMessage
 	}
-	r.id = d.uvarint()
-	r.ctx, r.cancel = context.WithCancel(ctx)
-	context.AfterFunc(r.ctx, r.close) // after Release, or when the reader has left
-	sel := &model.Selection{Release: r.cancel}
-	if err := r.keys(sel, d, int(d.uvarint())); err != nil {
-		sel.Close()
-		return nil, err
+	if all == nil {
+		return nil, &model.LimitError{What: "series", Limit: int64(reqs[0].MaxSeries), Flag: "query-max-series"}
 	}
-	return sel, nil
+	out := make([]*model.Selection, len(all))
+	for i, r := range all {
+		r.ctx, r.cancel = context.WithCancel(ctx)
+		context.AfterFunc(r.ctx, r.close) // after Release, or when the reader has left
+		out[i] = &model.Selection{Release: r.cancel}
+	}
+	for i, r := range all {
+		if err := r.keys(out[i], d); err != nil {
+			model.CloseAll(out)
+			return nil, err
+		}
+	}
+	return out, d.end()
 }
 
-// closeLate ends a selection that was opened when nobody waited for it any more.
-func (r *remoteSelection) closeLate(b []byte, err error) {
-	d := &decoder{b: b}
-	if err != nil || d.bool() {
-		return
+// opened decodes which selections an answer of kindSelect has opened; none if they have too
+// many series.
+func (l *link) opened(d *decoder, n int) (all []*remoteSelection) {
+	if d.bool() {
+		return nil
 	}
-	if r.id = d.uvarint(); r.id != 0 {
-		r.close()
+	for range n {
+		r := &remoteSelection{link: l, id: d.uvarint(), total: int(d.uvarint()), asking: make(chan struct{}, 1)}
+		if r.mu.pieces = map[int][]byte{}; !d.bad {
+			all = append(all, r)
+		}
 	}
+	return all
 }
 
 // close ends the other end's selection.
@@ -75,9 +113,9 @@ func (r *remoteSelection) close() {
 	r.link.start(kindClose, 0, putUvarints(nil, r.id), func([]byte, error) {})
 }
 
-// keys makes the selection's series, whose keys come in pieces.
-func (r *remoteSelection) keys(sel *model.Selection, d *decoder, total int) error {
-	for !d.bad && len(sel.Series) < total {
+// keys makes the selection's series, whose keys come in pieces, the first from d.
+func (r *remoteSelection) keys(sel *model.Selection, d *decoder) error {
+	for !d.bad && len(sel.Series) < r.total {
 		if len(d.b) == 0 {
 			b, err := r.link.call(r.ctx, kindRead, 0, putUvarints(putBool(putUvarints(nil, r.id), true), uint64(len(sel.Series)), 0, 0))
 			if err != nil {
@@ -89,7 +127,10 @@ func (r *remoteSelection) keys(sel *model.Selection, d *decoder, total int) erro
 		}
 		sel.Series = append(sel.Series, &remoteSeries{r: r, i: len(sel.Series), labels: d.labels()})
 	}
-	return d.end()
+	if d.bad {
+		return errMessage
+	}
+	return nil
 }
 
 // remoteSeries is a model.Series at another node.

@@ -249,7 +249,7 @@ func TestRepairBesideAnother(t *testing.T) {
 	c.start("n3")
 	r := c.nodes["n3"].node.replicas
 	for _, shard := range []int{alone, other} { // in this order
-		sel, err := r.Reader([]int{shard}).Select(t.Context(), &model.SelectRequest{MinT: math.MinInt64, MaxT: math.MaxInt64})
+		sel, err := model.Select(t.Context(), r.Reader([]int{shard}), &model.SelectRequest{MinT: math.MinInt64, MaxT: math.MaxInt64})
 		if err != nil {
 			t.Fatal(err)
 		}

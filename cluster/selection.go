@@ -33,19 +33,19 @@ func (x *selection) close() {
 	x.sel.Close()
 }
 
-// answerSelect opens a selection over shards that lie here: its number, how many series
-// it has, and the keys of the first.
+// answerSelect opens selections over shards that lie here: of each its number and how many
+// series it has, then the keys of the first series, of one selection after another.
 func (n *Node) answerSelect(ctx context.Context, from *wire, data []byte) ([]byte, error) {
 	d := &decoder{b: data}
 	life := d.uvarint()
-	shards, req := d.selectRequest()
+	shards, reqs := d.selectRequests()
 	if err := d.end(); err != nil {
 		return nil, err
 	}
 	if life != 0 && life != n.life {
 		return nil, errNoReplica
 	}
-	sel, err := n.selectHere(ctx, shards, req)
+	sels, err := n.selectHere(ctx, shards, reqs)
 	var over *model.LimitError
 	if errors.As(err, &over) {
 		return putBool(nil, true), nil
@@ -53,22 +53,46 @@ func (n *Node) answerSelect(ctx context.Context, from *wire, data []byte) ([]byt
 	if err != nil {
 		return nil, err
 	}
-	x, id := &selection{sel: sel, last: -1}, rand.Uint64()|1
-	if err := n.selections.add(id, from, x); err != nil {
-		sel.Close()
+	open, ids, err := n.lend(from, sels)
+	if err != nil {
 		return nil, err
 	}
-	if from.ended() {
-		n.selections.end(id, from)
-		return nil, errSelection
+	out := putBool(nil, false)
+	for i, x := range open {
+		out = putUvarints(out, ids[i], uint64(len(x.sel.Series)))
 	}
-	out := putUvarints(putBool(nil, false), id, uint64(len(sel.Series)))
-	return x.keys(out, 0), nil
+	for _, x := range open {
+		if out = x.keys(out, 0, pieceBytes); len(out) > pieceBytes {
+			break
+		}
+	}
+	return out, nil
 }
 
-// keys appends the keys of series from a number on.
-func (x *selection) keys(dst []byte, from int) []byte {
-	end := len(dst) + pieceBytes
+// lend makes selections ones that another node has open here, all or none.
+func (n *Node) lend(from *wire, sels []*model.Selection) (open []*selection, ids []uint64, err error) {
+	for i, sel := range sels {
+		x, id := &selection{sel: sel, last: -1}, rand.Uint64()|1
+		if err = n.selections.add(id, from, x); err != nil {
+			model.CloseAll(sels[i:])
+			break
+		}
+		open, ids = append(open, x), append(ids, id)
+	}
+	if err == nil && from.ended() {
+		err = errSelection
+	}
+	if err != nil {
+		for _, id := range ids {
+			n.selections.end(id, from)
+		}
+		return nil, nil, err
+	}
+	return open, ids, nil
+}
+
+// keys appends the keys of series from a number on, until dst is longer than some bytes.
+func (x *selection) keys(dst []byte, from, end int) []byte {
 	for _, s := range x.sel.Series[min(from, len(x.sel.Series)):] {
 		if dst = putBytes(dst, model.AppendKey(nil, s.Labels())); len(dst) > end {
 			break
@@ -93,7 +117,7 @@ func (n *Node) answerRead(from *wire, data []byte) ([]byte, error) {
 	x.busy.Lock()
 	defer x.busy.Unlock()
 	if keys {
-		return x.keys(nil, i), nil
+		return x.keys(nil, i, pieceBytes), nil
 	}
 	var out []byte
 	for ; i >= 0 && i < len(x.sel.Series) && len(out) < pieceBytes; i, at = i+1, (pieceOf{}) {
@@ -163,14 +187,14 @@ func (n *Node) holdsAll(shards []int) bool {
 }
 
 // selectHere selects from replicas here, which must still be ones when it is done.
-func (n *Node) selectHere(ctx context.Context, shards []int, req *model.SelectRequest) (*model.Selection, error) {
+func (n *Node) selectHere(ctx context.Context, shards []int, reqs []*model.SelectRequest) ([]*model.Selection, error) {
 	if !n.holdsAll(shards) {
 		return nil, errNoReplica
 	}
-	sel, err := n.replicas.Reader(shards).Select(ctx, req)
+	sels, err := n.replicas.Reader(shards).SelectAll(ctx, reqs)
 	if err == nil && !n.holdsAll(shards) {
-		sel.Close()
+		model.CloseAll(sels)
 		return nil, errNoReplica
 	}
-	return sel, err
+	return sels, err
 }

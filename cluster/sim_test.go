@@ -420,7 +420,7 @@ func (s *sim) registerStale(r *simRun) {
 
 // read gives fn every series of a metric.
 func (r *simRun) read(ctx context.Context, name string, fn func(labels.Labels, *model.Columns)) error {
-	sel, err := r.node.Reader().Select(ctx, &model.SelectRequest{MinT: math.MinInt64, MaxT: math.MaxInt64,
+	sel, err := model.Select(ctx, r.node.Reader(), &model.SelectRequest{MinT: math.MinInt64, MaxT: math.MaxInt64,
 		Matchers: []*labels.Matcher{labels.MustNewMatcher(labels.MatchEqual, "__name__", name)}})
 	if err != nil {
 		return err

@@ -60,7 +60,7 @@ func (c *trio) holds(from, to int64) bool {
 		if err != nil {
 			c.t.Fatal(err)
 		}
-		sel, err := m.node.Reader().Select(ctx, &model.SelectRequest{MinT: from, MaxT: to})
+		sel, err := model.Select(ctx, m.node.Reader(), &model.SelectRequest{MinT: from, MaxT: to})
 		if err != nil {
 			c.t.Fatal(err)
 		}

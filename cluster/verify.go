@@ -61,10 +61,7 @@ func (g *group) marked(index uint64, data []byte) error {
 	if err != nil || !slices.Contains(names, g.node.name) {
 		return err
 	}
-	finish, err := g.node.replicas.Shard(int(g.id)).BeginHash()
-	if err != nil {
-		return err
-	}
+	finish := g.node.replicas.Shard(int(g.id)).BeginHash()
 	m := &marked{token: token, index: index}
 	g.marks.mu.Lock()
 	g.marks.mu.kept = append(g.marks.mu.kept, m)

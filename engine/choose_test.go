@@ -19,7 +19,7 @@ const week = 7 * 24 * time.Hour
 // stored returns what there is of all series of a sender, in samples.
 func stored(t *testing.T, r model.Reader, sender string) (n int) {
 	t.Helper()
-	sel, err := r.Select(context.Background(), &model.SelectRequest{MinT: math.MinInt64, MaxT: math.MaxInt64,
+	sel, err := model.Select(context.Background(), r, &model.SelectRequest{MinT: math.MinInt64, MaxT: math.MaxInt64,
 		Matchers: []*labels.Matcher{labels.MustNewMatcher(labels.MatchEqual, "__replica__", sender)}})
 	if err != nil {
 		t.Fatal(err)

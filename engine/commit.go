@@ -80,6 +80,9 @@ type localLog struct {
 	meta   *metaStore
 	next   []uint64 // next log index, by shard; the writer's own
 	onFail func(error)
+	// applying is held for reading while a group is applied, so that a reader that holds it
+	// sees each request as a whole or not at all.
+	applying *sync.RWMutex
 
 	queue   chan *request
 	durable chan *group
@@ -93,7 +96,7 @@ type localLog struct {
 }
 
 func newLocalLog(db *DB) *localLog {
-	l := &localLog{log: db.log, shards: db.shards, meta: db.meta, onFail: func(err error) { _ = db.fail(err) },
+	l := &localLog{log: db.log, shards: db.shards, meta: db.meta, applying: &db.applying, onFail: func(err error) { _ = db.fail(err) },
 		queue: make(chan *request, maxWaiting), durable: make(chan *group, groupsBehind),
 		free: make(chan *group, groupsBehind+2)}
 	for i := range l.shards {
@@ -264,6 +267,8 @@ func (l *localLog) apply() {
 }
 
 func (l *localLog) applyGroup(g *group) error {
+	l.applying.RLock()
+	defer l.applying.RUnlock()
 	for _, e := range g.entries {
 		results, err := l.shards[e.Stream].Apply(e.Index, e.Data)
 		if err != nil {

@@ -31,6 +31,7 @@ type DB struct {
 	meta      *metaStore
 	ages      *ageClock
 	committer Committer
+	applying  sync.RWMutex // held for reading while the local log applies a group
 	appenders appenders
 	feeds     *live.Feeds
 	collector *collector // nil without a registerer

@@ -8,6 +8,11 @@
 // of the log. Out go selections over all shards (model.Reader), and feeds of samples as
 // they are applied (model.Feeder, made by engine/live).
 //
+// A reader sees all shards at one instant: the local log holds a lock for reading while it
+// applies a group, and a reader holds it while it takes hold of all shards, so that a batch
+// is there as a whole or not at all. In a cluster each shard has a log of its own, and what
+// is one instant is so for each shard.
+//
 // Two parts of the design page are simpler here than there, for a reason: numbers of
 // series are never used again, so an entry need not carry the index up to which its
 // encoder had applied, a number that is gone says enough; and limits travel in the

@@ -29,17 +29,18 @@ func (p *part) PairLabel() string { return p.db.pairLabel }
 
 func (db *DB) whole() *part { return &part{db, db.shards} }
 
-// fanOut runs fn on every shard, in parallel, and returns the first error.
-func fanOut[T any](ctx context.Context, p *part, fn func(context.Context, *shard.Shard) (T, error)) ([]T, error) {
+// fanOut runs fn for every shard, by its place in the part, in parallel, and returns the
+// first error.
+func fanOut[T any](ctx context.Context, p *part, fn func(context.Context, int) (T, error)) ([]T, error) {
 	out := make([]T, len(p.shards))
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(runtime.GOMAXPROCS(0))
-	for i, s := range p.shards {
+	for i := range p.shards {
 		g.Go(func() error {
 			if err := ctx.Err(); err != nil {
 				return context.Cause(ctx)
 			}
-			v, err := fn(ctx, s)
+			v, err := fn(ctx, i)
 			out[i] = v
 			return err
 		})
@@ -47,9 +48,16 @@ func fanOut[T any](ctx context.Context, p *part, fn func(context.Context, *shard
 	return out, g.Wait()
 }
 
-// Select implements model.Reader.
+// Select returns the series that match req and may have samples in its range, sorted by
+// labels. The caller closes the selection when it has read it.
 func (db *DB) Select(ctx context.Context, req *model.SelectRequest) (*model.Selection, error) {
-	return db.whole().Select(ctx, req)
+	return model.Select(ctx, db, req)
+}
+
+// SelectAll implements model.Reader. Here all shards are seen at one instant, at which each
+// batch is there as a whole or not at all.
+func (db *DB) SelectAll(ctx context.Context, reqs []*model.SelectRequest) ([]*model.Selection, error) {
+	return db.whole().SelectAll(ctx, reqs)
 }
 
 // LabelNames implements model.Reader.
@@ -67,49 +75,77 @@ func (db *DB) Exemplars(ctx context.Context, req *model.SelectRequest) ([]model.
 	return db.whole().Exemplars(ctx, req)
 }
 
-// Select implements model.Reader.
-func (p *part) Select(ctx context.Context, req *model.SelectRequest) (*model.Selection, error) {
-	parts, err := fanOut(ctx, p, func(ctx context.Context, s *shard.Shard) (*shard.Selection, error) {
-		return s.Select(ctx, req)
+// SelectAll implements model.Reader.
+func (p *part) SelectAll(ctx context.Context, reqs []*model.SelectRequest) ([]*model.Selection, error) {
+	parts := p.fix(reqs)
+	_, err := fanOut(ctx, p, func(ctx context.Context, i int) (struct{}, error) {
+		for _, x := range parts[i] {
+			if err := x.Fill(ctx); err != nil {
+				return struct{}{}, err
+			}
+		}
+		return struct{}{}, nil
 	})
-	release := func() {
-		for _, x := range parts {
-			if x == nil {
-				continue
-			}
-			if err := x.Close(); err != nil {
-				p.db.opts.Logger.Error("closing a block", "err", err)
-			}
+	out := make([]*model.Selection, len(reqs))
+	for k := range reqs {
+		out[k] = p.join(parts, k)
+	}
+	for k, req := range reqs {
+		if n := len(out[k].Series); err == nil && req.MaxSeries > 0 && n > req.MaxSeries {
+			err = &model.LimitError{What: "series", Limit: int64(req.MaxSeries), Flag: "query-max-series"}
 		}
 	}
 	if err != nil {
-		release()
+		model.CloseAll(out)
 		return nil, err
 	}
-	sel := &model.Selection{Release: release}
-	for _, x := range parts {
-		sel.Series = append(sel.Series, x.Series...)
+	return out, nil
+}
+
+// fix fixes what selections of each shard show, at one instant of all of them.
+func (p *part) fix(reqs []*model.SelectRequest) [][]*shard.Selection {
+	held := make([]shard.Held, len(p.shards))
+	p.db.applying.Lock()
+	for i, s := range p.shards {
+		held[i] = s.Hold()
 	}
-	if req.MaxSeries > 0 && len(sel.Series) > req.MaxSeries {
-		sel.Close()
-		return nil, &model.LimitError{What: "series", Limit: int64(req.MaxSeries), Flag: "query-max-series"}
+	p.db.applying.Unlock()
+	out := make([][]*shard.Selection, len(held))
+	_, _ = fanOut(context.Background(), p, func(_ context.Context, i int) (struct{}, error) {
+		out[i] = held[i].Fix(reqs)
+		return struct{}{}, nil
+	})
+	return out
+}
+
+// join makes one selection of what each shard has for the request with a number.
+func (p *part) join(parts [][]*shard.Selection, k int) *model.Selection {
+	sel := &model.Selection{Release: func() {
+		for _, x := range parts {
+			if err := x[k].Close(); err != nil {
+				p.db.opts.Logger.Error("closing a block", "err", err)
+			}
+		}
+	}}
+	for _, x := range parts {
+		sel.Series = append(sel.Series, x[k].Series...)
 	}
 	slices.SortFunc(sel.Series, func(a, b model.Series) int { return labels.Compare(a.Labels(), b.Labels()) })
-	return sel, nil
+	return sel
 }
 
 // LabelNames implements model.Reader.
 func (p *part) LabelNames(ctx context.Context, req *model.SelectRequest) ([]string, error) {
-	parts, err := fanOut(ctx, p, func(ctx context.Context, s *shard.Shard) ([]string, error) {
-		return s.LabelNames(ctx, req)
+	parts, err := fanOut(ctx, p, func(ctx context.Context, i int) ([]string, error) {
+		return p.shards[i].LabelNames(ctx, req)
 	})
 	return union(parts), err
 }
 
 // LabelValues implements model.Reader.
 func (p *part) LabelValues(ctx context.Context, name string, req *model.SelectRequest) ([]string, error) {
-	parts, err := fanOut(ctx, p, func(ctx context.Context, s *shard.Shard) ([]string, error) {
-		return s.LabelValues(ctx, name, req)
+	parts, err := fanOut(ctx, p, func(ctx context.Context, i int) ([]string, error) {
+		return p.shards[i].LabelValues(ctx, name, req)
 	})
 	return union(parts), err
 }
@@ -122,8 +158,8 @@ func union(parts [][]string) []string {
 
 // Exemplars implements model.Reader.
 func (p *part) Exemplars(ctx context.Context, req *model.SelectRequest) ([]model.SeriesExemplars, error) {
-	parts, err := fanOut(ctx, p, func(ctx context.Context, s *shard.Shard) ([]model.SeriesExemplars, error) {
-		return s.Exemplars(ctx, req)
+	parts, err := fanOut(ctx, p, func(ctx context.Context, i int) ([]model.SeriesExemplars, error) {
+		return p.shards[i].Exemplars(ctx, req)
 	})
 	out := slices.Concat(parts...)
 	slices.SortFunc(out, func(a, b model.SeriesExemplars) int { return labels.Compare(a.Labels, b.Labels) })

@@ -135,7 +135,7 @@ func (r *Replica) Repair(ctx context.Context, block string, data []byte, fetch s
 func (r *Replica) Hash(ctx context.Context) (index, sum uint64, err error) { return r.s.Hash(ctx) }
 
 // BeginHash fixes, quickly, what finish hashes, which is to be called once.
-func (r *Replica) BeginHash() (finish func(context.Context) (index, sum uint64, err error), _ error) {
+func (r *Replica) BeginHash() (finish func(context.Context) (index, sum uint64, err error)) {
 	return r.s.BeginHash()
 }
 

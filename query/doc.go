@@ -6,6 +6,9 @@
 // storage to it, bounds how many queries run at once and how many series and
 // samples each may hold, lists and kills running queries, and logs slow ones.
 //
+// A Querier looks up all that a query selects at once, when the first of it is wanted, so
+// that what is named twice is the same: of one instant of each shard.
+//
 // A Querier decodes a series only when its iterator is first advanced, into
 // columns that belong to the iterator. They go back to a pool when the Querier
 // is closed, so neither iterators nor series may be used after that. Histograms
@@ -23,7 +26,8 @@
 // series, up to the last bits of sums; what could differ (native histograms, sums that
 // overflow, a pair's series that placement may have put at two nodes) is not done so, and
 // whatever fails is read as samples, which gives the result or the error. A fragment holds
-// its groups and a batch of series, and MaxSamples bounds these.
+// its groups and a batch of series, and MaxSamples bounds these. Each fragment is of an
+// instant of its own.
 //
 // An Engine is safe for concurrent use. A Querier serves one query: its methods
 // may be called from several goroutines, each iterator from one at a time. The

@@ -202,14 +202,15 @@ func (b *batch) Select(_ context.Context, sorted bool, hints *storage.SelectHint
 	x := b.of
 	if x.prior == nil {
 		set := b.querier.Select(x.ctx, sorted, hints, ms...)
-		all, ok := set.(*seriesSet)
-		if !ok {
-			return set
+		all := set.(*seriesSet) // querier makes no others
+		list, err := all.found()
+		if err == nil {
+			err = x.check(list)
 		}
-		if err := x.check(all.list); err != nil {
+		if err != nil {
 			return storage.ErrSeriesSet(err)
 		}
-		x.list, x.prior = all.list, all.prior
+		x.list, x.prior = list, all.prior
 	}
 	from := x.next
 	x.next = min(from+x.size, len(x.list))

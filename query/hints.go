@@ -26,7 +26,7 @@ const priorWindow = 5 * time.Minute
 type prior struct {
 	q    *querier
 	ctx  context.Context // of the Select it belongs to
-	req  model.SelectRequest
+	req  *model.SelectRequest
 	once sync.Once
 	list []model.Series
 	err  error
@@ -52,12 +52,12 @@ func (p *prior) last(ls labels.Labels) (*histogram.FloatHistogram, error) {
 }
 
 func (p *prior) open() {
-	req := p.req
+	req := *p.req
 	req.MinT, req.MaxT = p.req.MinT-priorWindow.Milliseconds(), p.req.MinT-1
 	if req.MaxT > p.req.MinT || req.MinT > req.MaxT {
 		return // the range begins at the dawn of time
 	}
-	sel, err := p.q.r.Select(p.ctx, &req)
+	sel, err := model.Select(p.ctx, p.q.r, &req)
 	if err != nil {
 		p.err = err
 		return

@@ -68,40 +68,52 @@ func widen(minT, maxT int64) (int64, int64) {
 	return minT, maxT
 }
 
-// Select implements model.Reader.
-func (p *PairReader) Select(ctx context.Context, req *model.SelectRequest) (*model.Selection, error) {
-	if p.raw(req) {
-		return p.Reader.Select(ctx, req)
+// SelectAll implements model.Reader.
+func (p *PairReader) SelectAll(ctx context.Context, reqs []*model.SelectRequest) ([]*model.Selection, error) {
+	ask, paired := make([]*model.SelectRequest, len(reqs)), make([]bool, len(reqs))
+	for k, req := range reqs {
+		if ask[k] = req; !p.raw(req) {
+			twice := *req
+			twice.MaxSeries *= 2
+			ask[k] = &twice
+		}
 	}
-	wide := *req
-	wide.MaxSeries *= 2
-	sel, err := p.Reader.Select(ctx, &wide)
+	sels, err := p.Reader.SelectAll(ctx, ask)
 	if err != nil {
 		return nil, err
 	}
-	if !slices.ContainsFunc(sel.Series, func(s model.Series) bool { return s.Labels().Has(p.label) }) {
-		return sel, p.tooMany(sel, req)
+	for k, sel := range sels {
+		if !p.raw(reqs[k]) && slices.ContainsFunc(sel.Series, func(s model.Series) bool { return s.Labels().Has(p.label) }) {
+			paired[k] = true
+			ask[k].MinT, ask[k].MaxT = widen(reqs[k].MinT, reqs[k].MaxT)
+		}
 	}
-	sel.Close()
-	wide.MinT, wide.MaxT = widen(req.MinT, req.MaxT)
-	if sel, err = p.Reader.Select(ctx, &wide); err != nil {
-		return nil, err
+	if slices.Contains(paired, true) { // all once more, since they are to be of one instant
+		model.CloseAll(sels)
+		if sels, err = p.Reader.SelectAll(ctx, ask); err != nil {
+			return nil, err
+		}
 	}
+	for k, req := range reqs {
+		if paired[k] {
+			sels[k] = p.join(sels[k], req)
+		}
+		if n := len(sels[k].Series); req.MaxSeries > 0 && n > req.MaxSeries {
+			model.CloseAll(sels)
+			return nil, &model.LimitError{What: "series", Limit: int64(req.MaxSeries), Flag: "query-max-series"}
+		}
+	}
+	return sels, nil
+}
+
+// join makes of a selection over whole buckets the one that was asked for.
+func (p *PairReader) join(sel *model.Selection, req *model.SelectRequest) *model.Selection {
 	out := &model.Selection{Release: sel.Close}
 	for _, s := range p.group(sel.Series) {
 		s.minT, s.maxT = req.MinT, req.MaxT
 		out.Series = append(out.Series, s)
 	}
-	return out, p.tooMany(out, req)
-}
-
-// tooMany closes a selection that is beyond the request's limit.
-func (p *PairReader) tooMany(sel *model.Selection, req *model.SelectRequest) error {
-	if req.MaxSeries == 0 || len(sel.Series) <= req.MaxSeries {
-		return nil
-	}
-	sel.Close()
-	return &model.LimitError{What: "series", Limit: int64(req.MaxSeries), Flag: "query-max-series"}
+	return out
 }
 
 // group joins the senders' series, sorted by the labels that they share.

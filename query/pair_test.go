@@ -137,14 +137,14 @@ func TestPairReader(t *testing.T) {
 	}
 	one := *all
 	one.Matchers = []*labels.Matcher{labels.MustNewMatcher(labels.MatchEqual, "replica", "r1")}
-	sel, err := r.Select(ctx, &one)
+	sel, err := model.Select(ctx, r, &one)
 	if err != nil || len(sel.Series) != 1 || sel.Series[0].Labels().Get("replica") != "r1" {
 		t.Fatalf("a matcher on the label sees what is stored: %v, %v", sel, err)
 	}
 	sel.Close()
 	part := *all
 	part.MinT, part.MaxT = 60_000, 120_000
-	if sel, err = r.Select(ctx, &part); err != nil || len(sel.Series) != 2 {
+	if sel, err = model.Select(ctx, r, &part); err != nil || len(sel.Series) != 2 {
 		t.Fatalf("%v, %v", sel, err)
 	}
 	for _, s := range sel.Series {
@@ -162,7 +162,7 @@ func TestPairReader(t *testing.T) {
 		t.Errorf("exemplars %+v, %v", ex, err)
 	}
 	part.MaxSeries = 1
-	if _, err := r.Select(ctx, &part); err == nil {
+	if _, err := model.Select(ctx, r, &part); err == nil {
 		t.Error("the limit of series does not hold")
 	}
 	if n := store.Open(); n != 0 {

@@ -148,7 +148,7 @@ func (p *places) compare(g grammar) {
 // read shows every sample that a request gives; series without any are left out.
 func (p *places) read(r model.Reader, req *model.SelectRequest) (out []string) {
 	p.t.Helper()
-	sel, err := r.Select(context.Background(), req)
+	sel, err := model.Select(context.Background(), r, req)
 	if err != nil {
 		p.t.Fatal(err)
 	}

@@ -106,14 +106,14 @@ type gate struct {
 	in, out chan struct{}
 }
 
-func (g *gate) Select(ctx context.Context, req *model.SelectRequest) (*model.Selection, error) {
+func (g *gate) SelectAll(ctx context.Context, reqs []*model.SelectRequest) ([]*model.Selection, error) {
 	g.in <- struct{}{}
 	select {
 	case <-g.out:
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	return g.Store.Select(ctx, req)
+	return g.Store.SelectAll(ctx, reqs)
 }
 
 // TestQueue: one query runs, one waits, a third is refused; a waiting query can be cancelled.
@@ -226,5 +226,45 @@ func walk(t *rapid.T, s storage.Series, kinds map[int64]chunkenc.ValueType) {
 			t.Fatalf("got %v at %d (start %d), want %v at %d", got, it.AtT(), it.AtST(), kinds[want], want)
 		}
 		at = want
+	}
+}
+
+// advancing is a storage in which each look makes another sample of a series newer.
+type advancing struct {
+	*querytest.Store
+	v float64
+}
+
+func (a *advancing) SelectAll(ctx context.Context, reqs []*model.SelectRequest) ([]*model.Selection, error) {
+	a.v++
+	b := &model.Batch{T: []int64{int64(a.v)}, V: []float64{a.v}, Series: []model.BatchSeries{{Key: model.AppendKey(nil, labels.FromStrings("__name__", "x")), To: 1}}}
+	if _, err := a.Append(ctx, b); err != nil {
+		return nil, err
+	}
+	return a.Store.SelectAll(ctx, reqs)
+}
+
+// TestOneInstant: what a query names twice is the same, although more is stored meanwhile.
+func TestOneInstant(t *testing.T) {
+	for _, label := range []string{"", "replica"} {
+		a := &advancing{Store: querytest.New()}
+		r := model.Reader(a)
+		if label != "" {
+			r = query.NewPairReader(a, label)
+		}
+		e := engine(t, r, nil)
+		for _, expr := range []string{"x - x", "sum(x) - on() last_over_time(x[5s])", "x - x @ 1"} {
+			res, err := e.Instant(t.Context(), expr, time.Unix(1, 0), query.QueryOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if v := res.Value.(promql.Vector); len(v) != 1 || v[0].F != 0 {
+				t.Errorf("pairs by %q: %s is %v", label, expr, v)
+			}
+			res.Close()
+		}
+		if a.Open() != 0 {
+			t.Error("selections left open")
+		}
 	}
 }

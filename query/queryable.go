@@ -54,29 +54,54 @@ type querier struct {
 	*Queryable
 	mint, maxt int64
 	samples    atomic.Int64 // decoded and held
+	lookingUp  sync.Mutex   // held while pending sets are looked up
 	mu         struct {
 		sync.Mutex
+		pending    []*seriesSet
 		selections []*model.Selection
 		iterators  []*iterator
 	}
 }
 
-// Select implements storage.Querier. The series are always sorted.
+// Select implements storage.Querier. The series are always sorted. They are looked up when
+// the first of a query's sets is: all at once, so that what a query names twice is the same.
 func (q *querier) Select(ctx context.Context, _ bool, hints *storage.SelectHints, ms ...*labels.Matcher) storage.SeriesSet {
 	req := &model.SelectRequest{MinT: q.mint, MaxT: q.maxt, Matchers: ms, MaxSeries: q.limits.MaxSeries}
+	s := &seriesSet{prior: &prior{q: q, ctx: ctx, req: req}, pending: true}
 	if hints != nil {
-		req.MinT, req.MaxT = hints.Start, hints.End
+		req.MinT, req.MaxT, s.limit = hints.Start, hints.End, hints.Limit
 	}
-	sel, err := q.r.Select(ctx, req)
-	if err != nil {
-		return storage.ErrSeriesSet(err)
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.mu.pending = append(q.mu.pending, s)
+	return s
+}
+
+// lookUp makes the pending sets ones with series, or with an error.
+func (q *querier) lookUp(ctx context.Context) {
+	q.lookingUp.Lock()
+	defer q.lookingUp.Unlock()
+	q.mu.Lock()
+	sets := q.mu.pending
+	q.mu.pending = nil
+	q.mu.Unlock()
+	if len(sets) == 0 {
+		return // another has done it meanwhile
 	}
-	q.pin(sel)
-	list := sel.Series
-	if hints != nil && hints.Limit > 0 && len(list) > hints.Limit {
-		list = list[:hints.Limit]
+	reqs := make([]*model.SelectRequest, len(sets))
+	for i, s := range sets {
+		reqs[i] = s.prior.req
 	}
-	return &seriesSet{list: list, prior: &prior{q: q, ctx: ctx, req: *req}}
+	sels, err := q.r.SelectAll(ctx, reqs)
+	for i, s := range sets {
+		if s.err = err; err == nil {
+			q.pin(sels[i])
+			s.list = sels[i].Series
+		}
+		if s.limit > 0 && len(s.list) > s.limit {
+			s.list = s.list[:s.limit]
+		}
+	}
 }
 
 // pin keeps a selection until Close.
@@ -147,16 +172,30 @@ func (q *querier) hold(n int64) error {
 
 func (q *querier) release(n int64) { q.samples.Add(-n) }
 
+// seriesSet is what a Select has found, or is to find.
 type seriesSet struct {
-	prior *prior
-	list  []model.Series
-	next  int
+	prior   *prior
+	limit   int  // series; 0: none
+	pending bool // nobody has asked for the series
+	list    []model.Series
+	next    int
+	err     error
+}
+
+// found returns the series.
+func (s *seriesSet) found() ([]model.Series, error) {
+	if s.pending {
+		s.prior.q.lookUp(s.prior.ctx)
+		s.pending = false
+	}
+	return s.list, s.err
 }
 
 // Next implements storage.SeriesSet.
 func (s *seriesSet) Next() bool {
+	list, _ := s.found()
 	s.next++
-	return s.next <= len(s.list)
+	return s.next <= len(list)
 }
 
 // At implements storage.SeriesSet.
@@ -165,7 +204,10 @@ func (s *seriesSet) At() storage.Series {
 }
 
 // Err implements storage.SeriesSet.
-func (*seriesSet) Err() error { return nil }
+func (s *seriesSet) Err() error {
+	_, err := s.found()
+	return err
+}
 
 // Warnings implements storage.SeriesSet.
 func (*seriesSet) Warnings() annotations.Annotations { return nil }

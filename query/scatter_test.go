@@ -52,11 +52,15 @@ type share struct {
 
 func (s *share) PairLabel() string { return s.label }
 
-func (s *share) Select(ctx context.Context, req *model.SelectRequest) (*model.Selection, error) {
-	sel, err := s.Reader.Select(ctx, req)
-	if err != nil {
-		return nil, err
+func (s *share) SelectAll(ctx context.Context, reqs []*model.SelectRequest) ([]*model.Selection, error) {
+	all, err := s.Reader.SelectAll(ctx, reqs)
+	for i, sel := range all {
+		all[i] = s.of(sel)
 	}
+	return all, err
+}
+
+func (s *share) of(sel *model.Selection) *model.Selection {
 	out := &model.Selection{Release: sel.Close}
 	for _, x := range sel.Series {
 		key := model.AppendKey(nil, x.Labels())
@@ -68,7 +72,7 @@ func (s *share) Select(ctx context.Context, req *model.SelectRequest) (*model.Se
 			out.Series = append(out.Series, x)
 		}
 	}
-	return out, nil
+	return out
 }
 
 // spreadEngine returns an engine over the series of r at some nodes.
@@ -212,7 +216,7 @@ func TestScatterBatches(t *testing.T) {
 // noSelect is a reader that can only be asked to work.
 type noSelect struct{ *spread }
 
-func (*noSelect) Select(context.Context, *model.SelectRequest) (*model.Selection, error) {
+func (*noSelect) SelectAll(context.Context, []*model.SelectRequest) ([]*model.Selection, error) {
 	return nil, model.ErrUnavailable
 }
 

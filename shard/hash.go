@@ -14,33 +14,25 @@ import (
 // it together with the index of the last applied entry. Replicas at the same index
 // have the same hash, however their samples are stored.
 func (s *Shard) Hash(ctx context.Context) (index, sum uint64, err error) {
-	finish, err := s.BeginHash()
-	if err != nil {
-		return 0, 0, err
-	}
-	return finish(ctx)
+	return s.BeginHash()(ctx)
 }
 
 // BeginHash fixes, quickly, what finish hashes, which is to be called once: in apply, to
 // hash what the shard holds at one entry.
-func (s *Shard) BeginHash() (finish func(context.Context) (index, sum uint64, err error), _ error) {
-	sel, err := s.beginSelect(&model.SelectRequest{MinT: math.MinInt64, MaxT: math.MaxInt64}, true)
-	if err != nil {
-		return nil, err
-	}
-	return func(ctx context.Context) (uint64, uint64, error) { return hashSelection(ctx, sel) }, nil
+func (s *Shard) BeginHash() (finish func(context.Context) (index, sum uint64, err error)) {
+	sel := s.Hold().Fix([]*model.SelectRequest{{MinT: math.MinInt64, MaxT: math.MaxInt64}})[0]
+	return func(ctx context.Context) (uint64, uint64, error) { return hashSelection(ctx, sel) }
 }
 
-func hashSelection(ctx context.Context, finish func(context.Context) (*Selection, error)) (index, sum uint64, err error) {
-	sel, err := finish(ctx)
-	if err != nil {
-		return 0, 0, err
-	}
+func hashSelection(ctx context.Context, sel *Selection) (index, sum uint64, err error) {
 	defer func() {
 		if cerr := sel.Close(); err == nil {
 			err = cerr
 		}
 	}()
+	if err := sel.Fill(ctx); err != nil {
+		return 0, 0, err
+	}
 	d := xxhash.New()
 	var r seriesReader
 	var buf []byte

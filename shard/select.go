@@ -39,7 +39,8 @@ type blockPart struct {
 	ord uint32
 }
 
-// Selection is a shard's answer to a Select; it pins the blocks it reads from.
+// Selection is a shard's answer to a Select; it pins the blocks it reads from. It is made in
+// two steps, of which the first, that fixes what it shows, is quick.
 type Selection struct {
 	Series     []model.Series // sorted by labels
 	minT, maxT int64          // already clipped to the retention cut
@@ -51,10 +52,35 @@ type Selection struct {
 	s          *Shard
 	v          *view
 	readers    sync.Pool
+	most       int                  // series; 0: no limit
+	byKey      map[string]*selected // until it is filled
+	err        error                // of the head's part
 }
 
 // Close unpins the blocks.
 func (s *Selection) Close() error { return s.v.release() }
+
+// Held is a shard that shows what it did when it was held: what comes meanwhile waits.
+type Held struct{ s *Shard }
+
+// Hold holds the shard until Fix, which is to be called soon, and once.
+func (s *Shard) Hold() Held {
+	s.head.mu.RLock()
+	return Held{s}
+}
+
+// Fix fixes what selections show, all of one instant, and lets go of the shard. Each is to
+// be filled before its series are there, and closed.
+func (h Held) Fix(reqs []*model.SelectRequest) []*Selection { return h.fix(reqs, true) }
+
+func (h Held) fix(reqs []*model.SelectRequest, samples bool) []*Selection {
+	defer h.s.head.mu.RUnlock()
+	out := make([]*Selection, len(reqs))
+	for i, req := range reqs {
+		out[i] = h.s.fixLocked(req, samples)
+	}
+	return out
+}
 
 // Select returns the series that match req and may have samples in its range. The
 // caller closes the selection.
@@ -63,74 +89,72 @@ func (s *Shard) Select(ctx context.Context, req *model.SelectRequest) (*Selectio
 }
 
 func (s *Shard) selectKinds(ctx context.Context, req *model.SelectRequest, samples bool) (*Selection, error) {
-	finish, err := s.beginSelect(req, samples)
-	if err != nil {
+	sel := s.Hold().fix([]*model.SelectRequest{req}, samples)[0]
+	if err := sel.Fill(ctx); err != nil {
+		_ = sel.Close() // the first error is the one that tells
 		return nil, err
 	}
-	return finish(ctx)
+	return sel, nil
 }
 
-// beginSelect fixes what a selection shows, quickly; finish, to be called once, reads
-// the blocks' indexes.
-func (s *Shard) beginSelect(req *model.SelectRequest, samples bool) (finish func(context.Context) (*Selection, error), _ error) {
-	sel := &Selection{s: s, minT: req.MinT, maxT: req.MaxT, matchers: req.Matchers}
-	sel.readers.New = func() any { return &seriesReader{} }
-	byKey := map[string]*selected{}
-	if err := s.selectHead(sel, req, byKey, samples); err != nil {
-		return nil, err
+// Fill reads the blocks' indexes: the series are there then. It is to be called once.
+func (sel *Selection) Fill(ctx context.Context) error {
+	if sel.err != nil {
+		return sel.err
 	}
-	return func(ctx context.Context) (*Selection, error) { return s.finishSelect(ctx, sel, req, byKey) }, nil
-}
-
-func (s *Shard) finishSelect(ctx context.Context, sel *Selection, req *model.SelectRequest, byKey map[string]*selected) (_ *Selection, err error) {
-	defer func() {
-		if err != nil {
-			err = fmt.Errorf("shard %d: %w", s.opts.ID, err)
-			_ = sel.v.release() // the first error is the one that tells
-		}
-	}()
 	for _, b := range sel.v.blocks {
 		if b.ref.MaxT < sel.lo || b.ref.MinT > sel.hi {
 			continue
 		}
-		if b.r == nil {
-			return nil, *b.bad.Load()
+		if err := sel.addBlock(ctx, b); err != nil {
+			return fmt.Errorf("shard %d: %w", sel.s.opts.ID, err)
 		}
-		if err := selectBlock(ctx, sel, b, byKey); err != nil {
-			return nil, s.suspect(b, err)
-		}
-		if req.MaxSeries > 0 && sel.sender == nil && len(byKey) > req.MaxSeries {
-			return nil, tooManySeries(req.MaxSeries)
+		if err := sel.tooMany(); err != nil {
+			return err
 		}
 	}
-	sel.workOut(byKey)
-	sel.Series = make([]model.Series, 0, len(byKey))
-	for _, x := range byKey {
+	sel.workOut(sel.byKey)
+	sel.Series = make([]model.Series, 0, len(sel.byKey))
+	for _, x := range sel.byKey {
 		if x.labels = model.KeyLabels([]byte(x.key)); x.wanted && matchAll(x.labels, sel.sender) {
 			sel.Series = append(sel.Series, x)
 		}
 	}
-	if req.MaxSeries > 0 && len(sel.Series) > req.MaxSeries {
-		return nil, tooManySeries(req.MaxSeries)
+	sel.byKey = nil
+	if sel.most > 0 && len(sel.Series) > sel.most {
+		return tooManySeries(sel.most)
 	}
 	slices.SortFunc(sel.Series, func(a, b model.Series) int { return labels.Compare(a.Labels(), b.Labels()) })
-	return sel, nil
+	return nil
+}
+
+// tooMany is the error of more series than were asked for, as soon as that is sure.
+func (sel *Selection) tooMany() error {
+	if sel.most > 0 && sel.sender == nil && len(sel.byKey) > sel.most {
+		return tooManySeries(sel.most)
+	}
+	return nil
 }
 
 func tooManySeries(limit int) error {
 	return &model.LimitError{What: "series", Limit: int64(limit), Flag: "query-max-series"}
 }
 
-// selectHead takes the matching series of the head and, in the same instant, the
-// view of the blocks that goes with it.
-func (s *Shard) selectHead(sel *Selection, req *model.SelectRequest, byKey map[string]*selected, samples bool) error {
+// fixLocked takes the matching series of the head and, in the same instant, the view of
+// the blocks that goes with it.
+func (s *Shard) fixLocked(req *model.SelectRequest, samples bool) *Selection {
 	h := s.head
-	h.mu.RLock()
-	defer h.mu.RUnlock()
-	sel.minT, sel.applied = max(sel.minT, h.mu.cut), h.mu.applied
+	sel := &Selection{s: s, minT: max(req.MinT, h.mu.cut), maxT: req.MaxT, matchers: req.Matchers, most: req.MaxSeries,
+		applied: h.mu.applied, byKey: map[string]*selected{}, v: s.live.acquire()}
+	sel.readers.New = func() any { return &seriesReader{} }
 	if sel.lo, sel.hi = sel.minT, sel.maxT; samples {
 		sel.heed(h.mu.choices, h.mu.cut)
 	}
+	sel.err = sel.addHeads(h, samples)
+	return sel
+}
+
+func (sel *Selection) addHeads(h *head, samples bool) error {
 	ids, err := index.Select(h.mu.postings, sel.matchers)
 	if err != nil {
 		return err
@@ -138,25 +162,24 @@ func (s *Shard) selectHead(sel *Selection, req *model.SelectRequest, byKey map[s
 	for _, id := range ids {
 		x := h.mu.held[id]
 		for g := x.older; g != nil; g = g.next {
-			sel.addHead(byKey, x, headPart{&g.store, g.to}, samples)
+			sel.addHead(x, headPart{&g.store, g.to}, samples)
 		}
-		sel.addHead(byKey, x, headPart{&x.active, math.MaxUint64}, samples)
-		if req.MaxSeries > 0 && sel.sender == nil && len(byKey) > req.MaxSeries {
-			return tooManySeries(req.MaxSeries)
+		sel.addHead(x, headPart{&x.active, math.MaxUint64}, samples)
+		if err := sel.tooMany(); err != nil {
+			return err
 		}
 	}
-	sel.v = s.live.acquire()
 	return nil
 }
 
-func (sel *Selection) addHead(byKey map[string]*selected, x *series, p headPart, samples bool) {
+func (sel *Selection) addHead(x *series, p headPart, samples bool) {
 	if !p.any() || p.maxT < sel.lo || p.minT > sel.hi {
 		return
 	}
-	y := byKey[x.key]
+	y := sel.byKey[x.key]
 	if y == nil {
 		y = &selected{key: x.key, sel: sel}
-		byKey[x.key] = y
+		sel.byKey[x.key] = y
 	}
 	y.wanted = y.wanted || p.maxT >= sel.minT && p.minT <= sel.maxT
 	if samples {
@@ -164,24 +187,27 @@ func (sel *Selection) addHead(byKey map[string]*selected, x *series, p headPart,
 	}
 }
 
-func selectBlock(ctx context.Context, sel *Selection, b *liveBlock, byKey map[string]*selected) error {
+func (sel *Selection) addBlock(ctx context.Context, b *liveBlock) error {
+	if b.r == nil {
+		return *b.bad.Load()
+	}
 	ords, err := b.r.Select(ctx, sel.matchers)
 	if err != nil {
-		return err
+		return sel.s.suspect(b, err)
 	}
 	var key []byte
 	var metas []block.ChunkMeta
 	for _, ord := range ords {
 		if key, _, metas, err = b.r.Series(ord, key[:0], metas[:0]); err != nil {
-			return err
+			return sel.s.suspect(b, err)
 		}
 		if !anyChunk(metas, sel.lo, sel.hi) {
 			continue
 		}
-		x := byKey[string(key)]
+		x := sel.byKey[string(key)]
 		if x == nil {
 			x = &selected{key: string(key), sel: sel}
-			byKey[x.key] = x
+			sel.byKey[x.key] = x
 		}
 		x.blocks = append(x.blocks, blockPart{b: b, ord: ord})
 		x.wanted = x.wanted || anyChunk(metas, sel.minT, sel.maxT)

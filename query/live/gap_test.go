@@ -36,8 +36,8 @@ func (g *gaps) Subscribe(ctx context.Context, req *model.FeedRequest) (model.Fee
 	return &gappyFeed{Feed: f, g: g, metric: req.Matchers[0].Value}, err
 }
 
-// Select implements model.Reader.
-func (g *gaps) Select(ctx context.Context, req *model.SelectRequest) (*model.Selection, error) {
+// SelectAll implements model.Reader.
+func (g *gaps) SelectAll(ctx context.Context, reqs []*model.SelectRequest) ([]*model.Selection, error) {
 	if g.blind.Load() {
 		return nil, model.ErrUnavailable
 	}
@@ -45,7 +45,7 @@ func (g *gaps) Select(ctx context.Context, req *model.SelectRequest) (*model.Sel
 		g.reads.Add(1)
 		<-*wait
 	}
-	return g.Reader.Select(ctx, req)
+	return g.Reader.SelectAll(ctx, reqs)
 }
 
 type gappyFeed struct {

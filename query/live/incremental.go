@@ -161,7 +161,7 @@ func (s *incremental) seed(ctx context.Context, oldest int64) error {
 	if s.e.light() {
 		return errHeavy
 	}
-	sel, err := s.e.hub.reader.Select(ctx, &model.SelectRequest{MinT: oldest + 1, MaxT: maxTime, Matchers: s.chain.matchers, MaxSeries: s.maxSeries()})
+	sel, err := model.Select(ctx, s.e.hub.reader, &model.SelectRequest{MinT: oldest + 1, MaxT: maxTime, Matchers: s.chain.matchers, MaxSeries: s.maxSeries()})
 	if err != nil {
 		s.close() // begin anew with the next step
 		return err

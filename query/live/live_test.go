@@ -330,7 +330,7 @@ type slowStore struct {
 	once  chan time.Duration // what single answers take besides, in turn
 }
 
-func (s *slowStore) Select(ctx context.Context, req *model.SelectRequest) (*model.Selection, error) {
+func (s *slowStore) SelectAll(ctx context.Context, reqs []*model.SelectRequest) ([]*model.Selection, error) {
 	var takes time.Duration
 	select {
 	case takes = <-s.once:
@@ -340,7 +340,7 @@ func (s *slowStore) Select(ctx context.Context, req *model.SelectRequest) (*mode
 		takes += s.takes
 	}
 	s.clock.Advance(takes)
-	return s.Store.Select(ctx, req)
+	return s.Store.SelectAll(ctx, reqs)
 }
 
 // slowDown makes the hub's queries take time.

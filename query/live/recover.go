@@ -85,7 +85,7 @@ func (s *sampler) stored(ctx context.Context, from int64, now time.Time) (steps 
 // read returns what is stored from a time on, in order of time.
 func (s *sampler) read(ctx context.Context, from int64) ([]sample, error) {
 	o := s.e.hub.opts
-	sel, err := s.e.hub.reader.Select(ctx, &model.SelectRequest{MinT: from, MaxT: maxTime, Matchers: s.e.plan.matchers, MaxSeries: o.MaxSeries})
+	sel, err := model.Select(ctx, s.e.hub.reader, &model.SelectRequest{MinT: from, MaxT: maxTime, Matchers: s.e.plan.matchers, MaxSeries: o.MaxSeries})
 	if err != nil {
 		return nil, err
 	}

@@ -163,20 +163,24 @@ func (m *memSeries) has(req *model.SelectRequest) bool {
 	return false
 }
 
-// Select implements model.Reader.
-func (s *Store) Select(ctx context.Context, req *model.SelectRequest) (*model.Selection, error) {
+// SelectAll implements model.Reader.
+func (s *Store) SelectAll(ctx context.Context, reqs []*model.SelectRequest) ([]*model.Selection, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	list, err := s.match(ctx, req)
-	if err != nil {
-		return nil, err
+	out := make([]*model.Selection, len(reqs))
+	for i, req := range reqs {
+		list, err := s.match(ctx, req)
+		if err != nil {
+			return nil, err
+		}
+		out[i] = &model.Selection{Series: list, Release: func() {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.mu.open--
+		}}
 	}
-	s.mu.open++
-	return &model.Selection{Series: list, Release: func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.mu.open--
-	}}, nil
+	s.mu.open += len(out)
+	return out, nil
 }
 
 // LabelNames implements model.Reader.

@@ -331,10 +331,10 @@ func TestCache(t *testing.T) {
 	}
 }
 
-// stuck is a storage whose Select ends only with its context.
+// stuck is a storage whose SelectAll ends only with its context.
 type stuck struct{ *querytest.Store }
 
-func (stuck) Select(ctx context.Context, _ *model.SelectRequest) (*model.Selection, error) {
+func (stuck) SelectAll(ctx context.Context, _ []*model.SelectRequest) ([]*model.Selection, error) {
 	<-ctx.Done()
 	return nil, ctx.Err()
 }
@@ -403,9 +403,9 @@ type seenReader struct {
 
 type syncedKey struct{}
 
-func (r *seenReader) Select(ctx context.Context, req *model.SelectRequest) (*model.Selection, error) {
+func (r *seenReader) SelectAll(ctx context.Context, reqs []*model.SelectRequest) ([]*model.Selection, error) {
 	r.seen = ctx.Value(syncedKey{})
-	return r.Reader.Select(ctx, req)
+	return r.Reader.SelectAll(ctx, reqs)
 }
 
 // TestSynced: what Fresh has synced is what is read, whether the answer is kept or not.

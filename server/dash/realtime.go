@@ -94,7 +94,7 @@ func (d *Dash) latest(ctx context.Context, e *encoder, names []string, reduce st
 // newest returns the newest sample of each selected series within the lookback; like
 // PromQL, without those whose newest is a stale marker.
 func (d *Dash) newest(ctx context.Context, vs *parser.VectorSelector, now int64) ([]latest, error) {
-	sel, err := d.r.Select(ctx, &model.SelectRequest{MinT: now - d.o.Lookback.Milliseconds() + 1, MaxT: now, Matchers: vs.LabelMatchers, MaxSeries: d.o.MaxSeries})
+	sel, err := model.Select(ctx, d.r, &model.SelectRequest{MinT: now - d.o.Lookback.Milliseconds() + 1, MaxT: now, Matchers: vs.LabelMatchers, MaxSeries: d.o.MaxSeries})
 	if err != nil {
 		if limit, ok := errors.AsType[*model.LimitError](err); ok && limit.What == "series" {
 			err = &model.LimitError{What: limit.What, Limit: limit.Limit, Flag: "dashboard-max-series"}

@@ -10,9 +10,10 @@ import (
 // Reader is the read contract between the storage and whoever queries it. All
 // methods are safe for concurrent use and stop early when ctx ends.
 type Reader interface {
-	// Select returns the series that match and may have samples in the range,
-	// sorted by labels. The caller closes the selection when it has read it.
-	Select(ctx context.Context, req *SelectRequest) (*Selection, error)
+	// SelectAll returns, for each request, the series that match and may have samples in
+	// the range, sorted by labels. What lies in one shard is seen by all of them at one
+	// instant. The caller closes the selections when it has read them.
+	SelectAll(ctx context.Context, reqs []*SelectRequest) ([]*Selection, error)
 	// LabelNames returns the sorted label names of the matching series.
 	LabelNames(ctx context.Context, req *SelectRequest) ([]string, error)
 	// LabelValues returns the sorted values of one label among the matching series.
@@ -21,6 +22,24 @@ type Reader interface {
 	Exemplars(ctx context.Context, req *SelectRequest) ([]SeriesExemplars, error)
 	// Metadata returns what is known of the metric, or of all metrics when metric is "".
 	Metadata(ctx context.Context, metric string) ([]Metadata, error)
+}
+
+// Select is SelectAll for one request.
+func Select(ctx context.Context, r Reader, req *SelectRequest) (*Selection, error) {
+	all, err := r.SelectAll(ctx, []*SelectRequest{req})
+	if err != nil {
+		return nil, err
+	}
+	return all[0], nil
+}
+
+// CloseAll closes those of the selections that are not nil.
+func CloseAll(sels []*Selection) {
+	for _, s := range sels {
+		if s != nil {
+			s.Close()
+		}
+	}
 }
 
 // SelectRequest names series and a time range, both ends inclusive, in milliseconds.
