@@ -197,7 +197,7 @@ func (id *identity) welcome(conn net.Conn) (g greeting, err error) {
 		return g, err
 	}
 	if string(head[:len(preface)]) != preface {
-		return g, fmt.Errorf("%w: not a node of this version", ErrIdentity)
+		return g, fmt.Errorf("%w: not a node of this version, or one with cluster-tls-cert while this one has none", ErrIdentity)
 	}
 	b := make([]byte, binary.LittleEndian.Uint16(head[len(preface):]))
 	if _, err := io.ReadFull(conn, b); err != nil {

@@ -1,7 +1,9 @@
 package cluster
 
 import (
+	"crypto/tls"
 	"errors"
+	"net"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -56,5 +58,18 @@ func TestIdentityWhileWritten(t *testing.T) {
 	}
 	if s := id.get(); s.Groups[1] != voter {
 		t.Errorf("%+v", s)
+	}
+}
+
+// TestWelcomeTLS: a node without certificates says what one that has some may be about.
+func TestWelcomeTLS(t *testing.T) {
+	here, there := net.Pipe()
+	defer here.Close()
+	go func() {
+		defer there.Close()
+		_ = tls.Client(there, &tls.Config{ServerName: "n1"}).Handshake()
+	}()
+	if _, err := (&identity{}).welcome(here); !errors.Is(err, ErrIdentity) || !strings.Contains(err.Error(), "cluster-tls-cert") {
+		t.Errorf("%v", err)
 	}
 }
