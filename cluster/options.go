@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
+	"slices"
 	"strings"
 	"time"
 
@@ -120,6 +122,11 @@ func (o *Options) Validate() error {
 	case o.Join == "" && o.Peers[o.Name] == "":
 		errs = append(errs, fmt.Errorf("cluster-peers: node %q is not among them", o.Name))
 	}
+	if _, _, err := net.SplitHostPort(o.Join); err != nil && o.Join != "" {
+		errs = append(errs, fmt.Errorf("cluster-join: %w", err))
+	} else if o.Join != "" && (o.Join == o.Listen || o.Join == o.Advertise) {
+		errs = append(errs, fmt.Errorf("cluster-join: %s is this node's own: give that of one which is in the cluster", o.Join))
+	}
 	if _, _, err := net.SplitHostPort(o.Listen); err != nil && (o.Listen != "" || o.Join != "") {
 		errs = append(errs, fmt.Errorf("cluster-listen: %w", err))
 	}
@@ -128,10 +135,16 @@ func (o *Options) Validate() error {
 	} else if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
 		errs = append(errs, fmt.Errorf("cluster-advertise: %s is no address that another node could dial", o.Advertise))
 	}
-	for name, addr := range o.Peers {
+	at := map[string]string{}
+	for _, name := range slices.Sorted(maps.Keys(o.Peers)) {
+		addr := o.Peers[name]
 		if _, _, err := net.SplitHostPort(addr); err != nil {
 			errs = append(errs, fmt.Errorf("cluster-peers: %s: %w", name, err))
 		}
+		if other, twice := at[addr]; twice {
+			errs = append(errs, fmt.Errorf("cluster-peers: %s and %s have the same address %s", other, name, addr))
+		}
+		at[addr] = name
 	}
 	if len(o.Peers) == 2 {
 		errs = append(errs, errors.New("cluster-peers: two nodes survive no failure; begin with three, or with one and add others"))
