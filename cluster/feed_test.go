@@ -287,19 +287,105 @@ func TestLiveAfterRestart(t *testing.T) {
 	})
 }
 
+// keeper reads a feed of a node as one who keeps all of it must: after a Reset it begins anew with a
+// Select, for a busy machine may have a node take another's silence for its end.
+type keeper struct {
+	c     *trio
+	n     *Node
+	req   *model.FeedRequest
+	feed  model.Feed
+	batch model.FeedBatch
+	names map[uint32]string
+	came  map[string]int  // samples that the feed brought
+	read  map[string]bool // samples that a Select showed and the feed did not bring
+	reset bool            // told by the last Poll
+}
+
+// keep opens a feed of the series m.
+func (c *trio) keep(n *Node) *keeper {
+	f := &keeper{c: c, n: n, req: &model.FeedRequest{Matchers: []*labels.Matcher{labels.MustNewMatcher(labels.MatchEqual, "__name__", "m")}},
+		names: map[uint32]string{}, came: map[string]int{}, read: map[string]bool{}}
+	c.await("a feed", func() (err error) {
+		f.feed, err = n.Feeder().Subscribe(c.t.Context(), f.req)
+		return err
+	})
+	return f
+}
+
+func (f *keeper) poll() {
+	f.c.t.Helper()
+	b := &f.batch
+	if err := f.feed.Poll(b); err != nil || b.Lost > 0 {
+		f.c.t.Fatalf("%v, lost %d", err, b.Lost)
+	}
+	for _, s := range b.Series {
+		f.names[s.ID] = s.Labels.String()
+	}
+	for _, s := range b.Samples {
+		if f.names[s.Series] == "" {
+			f.c.t.Fatalf("series %d was not told", s.Series)
+		}
+		key := fmt.Sprint(f.names[s.Series], s.T)
+		if f.came[key]++; f.came[key] > 1 {
+			f.c.t.Fatalf("%s came again", key)
+		}
+	}
+	f.reset = b.Reset
+}
+
+// look reads what there is from a time on, and again until nothing was reset meanwhile. What
+// it shows the feed has brought, unless it was reset or says that it lacks something.
+func (f *keeper) look(from int64) {
+	f.c.t.Helper()
+	for again := true; again; again = f.reset {
+		var sel *model.Selection
+		f.c.await("a read", func() (err error) {
+			sel, err = model.Select(f.c.t.Context(), f.n.FeedReader(), &model.SelectRequest{MinT: from, MaxT: math.MaxInt64, Matchers: f.req.Matchers})
+			return err
+		})
+		anew := f.reset
+		f.poll()
+		for _, s := range sel.Series {
+			var cols model.Columns
+			if err := s.Read(&cols); err != nil {
+				f.c.t.Fatal(err)
+			}
+			for _, at := range cols.T {
+				switch key := fmt.Sprint(s.Labels().String(), at); {
+				case f.came[key] > 0 || f.read[key]:
+				case anew || f.reset:
+					f.read[key] = true
+				case !f.batch.Lacks:
+					f.c.t.Fatalf("the feed was not given %s", key)
+				}
+			}
+		}
+		sel.Close()
+	}
+}
+
+// hasAll tells whether all that was acknowledged from a time on has come, or was read.
+func (f *keeper) hasAll(from int64) error {
+	f.c.mu.Lock()
+	defer f.c.mu.Unlock()
+	for key, samples := range f.c.acked {
+		for at := range samples {
+			if k := fmt.Sprint(key, at); at >= from && f.came[k] == 0 && !f.read[k] {
+				return fmt.Errorf("%s did not come", k)
+			}
+		}
+	}
+	return nil
+}
+
 // TestFeedElsewhere: what a Select shows the feed has been given, and what comes after it
 // the feed brings: each sample once, with its labels told before; too many series are told.
 func TestFeedElsewhere(t *testing.T) {
 	c := newTrio(t, Options{CommitTimeout: 10 * time.Second})
-	c.mustWrite("n1", 0, 3)
+	c.await("a first write", func() error { return c.write("n1", 0, 3) })
 	c.join("n4", "n1")
-	n := c.nodes["n4"].node
-	ms := []*labels.Matcher{labels.MustNewMatcher(labels.MatchEqual, "__name__", "m")}
-	f, err := n.Feeder().Subscribe(t.Context(), &model.FeedRequest{Matchers: ms})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
+	f := c.keep(c.nodes["n4"].node)
+	defer f.feed.Close()
 	stop := make(chan struct{})
 	wrote := make(chan error, 1)
 	go func() {
@@ -310,80 +396,62 @@ func TestFeedElsewhere(t *testing.T) {
 				return
 			default:
 			}
-			if err := c.write("n2", i, 1); err != nil {
+			if err := c.write("n2", i, 1); err != nil && !errors.Is(err, model.ErrUnavailable) {
 				wrote <- err
 				return
 			}
 		}
 	}()
-	got := map[string]int{}
-	names := map[uint32]string{}
-	var b model.FeedBatch
-	poll := func() {
-		if err := f.Poll(&b); err != nil || b.Reset || b.Lost > 0 {
-			t.Fatalf("%v, reset %v, lost %d", err, b.Reset, b.Lost)
-		}
-		for _, s := range b.Series {
-			names[s.ID] = s.Labels.String()
-		}
-		for _, s := range b.Samples {
-			if names[s.Series] == "" {
-				t.Fatalf("series %d was not told", s.Series)
-			}
-			got[fmt.Sprint(names[s.Series], s.T)]++
-		}
-	}
 	for range 20 {
-		sel, err := model.Select(t.Context(), n.FeedReader(), &model.SelectRequest{MinT: 3000, MaxT: math.MaxInt64, Matchers: ms})
-		if err != nil {
-			t.Fatal(err)
-		}
-		poll()
-		for _, s := range sel.Series {
-			var cols model.Columns
-			if err := s.Read(&cols); err != nil {
-				t.Fatal(err)
-			}
-			for _, at := range cols.T {
-				if got[fmt.Sprint(s.Labels().String(), at)] == 0 {
-					t.Fatalf("the feed was not given %s at %d", s.Labels(), at)
-				}
-			}
-		}
-		sel.Close()
+		f.look(3000)
 	}
 	close(stop)
 	if err := <-wrote; err != nil {
 		t.Fatal(err)
 	}
 	c.await("all samples", func() error {
-		poll()
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		for key, samples := range c.acked {
-			for at := range samples {
-				if k := got[fmt.Sprint(key, at)]; k != 1 && at >= 3000 {
-					return fmt.Errorf("%s at %d came %d times", key, at, k)
-				}
-			}
+		if f.poll(); f.reset {
+			f.look(3000)
+		}
+		return f.hasAll(3000)
+	})
+	few := *f.req
+	few.MaxSeries = 1
+	c.await("more series than allowed", func() error {
+		feed, err := f.n.Feeder().Subscribe(t.Context(), &few)
+		if err == nil {
+			feed.Close()
+			t.Error("more series than allowed: there is a feed")
+		} else if !errors.Is(err, model.ErrLimit) {
+			return err
 		}
 		return nil
 	})
-	few, err := n.Feeder().Subscribe(t.Context(), &model.FeedRequest{Matchers: ms, MaxSeries: 1})
-	if !errors.Is(err, model.ErrLimit) {
-		t.Errorf("more series than allowed: %v", err)
-	}
-	if err == nil {
-		few.Close()
-	}
+}
+
+// TestFeedEnds: a feed ends with its context, and is closed any number of times.
+func TestFeedEnds(t *testing.T) {
+	c := newTrio(t, Options{CommitTimeout: 10 * time.Second})
+	c.await("a first write", func() error { return c.write("n1", 0, 1) })
+	c.join("n4", "n1")
+	f := c.keep(c.nodes["n4"].node)
+	defer f.feed.Close()
 	ctx, cancel := context.WithCancel(t.Context())
-	ended, err := n.Feeder().Subscribe(ctx, &model.FeedRequest{Matchers: ms})
-	if err != nil {
-		t.Fatal(err)
-	}
+	var ended model.Feed
+	c.await("a feed", func() (err error) {
+		ended, err = f.n.Feeder().Subscribe(ctx, f.req)
+		return err
+	})
 	cancel()
-	if err := ended.Next(t.Context(), &b); !errors.Is(err, context.Canceled) {
-		t.Errorf("after its context has ended: %v", err)
+	for {
+		err := ended.Next(t.Context(), &f.batch)
+		if err == nil { // what came before
+			continue
+		}
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("after its context has ended: %v", err)
+		}
+		break
 	}
 	ended.Close()
 	ended.Close()

@@ -71,6 +71,7 @@ func (x *remotePart) limit() error {
 func (x *remotePart) run() {
 	defer x.leave()
 	err := x.fetch()
+	x.feed.n.opts.Logger.Debug("cluster: a part of a feed has ended", "from", x.node, "shards", x.shards, "err", err)
 	x.cancel()
 	close(x.done)
 	if errors.Is(err, model.ErrLimit) {
