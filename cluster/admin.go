@@ -69,7 +69,7 @@ func (n *Node) Rebalance(ctx context.Context, id, why string) (*Proposal, error)
 	if err := p.is(id); err != nil {
 		return nil, err
 	}
-	return p, n.begin(ctx, m, p, why)
+	return p, n.begin(ctx, m, p, why, nil)
 }
 
 // is fails with ErrRefused unless a proposal has the id, or that is "".
@@ -97,42 +97,52 @@ func (n *Node) MoveShard(ctx context.Context, shard int, from, to string) error 
 	case from == "" && to == "", to == "" && len(m.shards[shard].Replicas) == 1:
 		return fmt.Errorf("%w: that would leave no replica", ErrRefused)
 	}
-	return n.begin(ctx, m, &Proposal{Moves: []Move{{Shard: shard, From: from, To: to, Phase: PhasePlanned}}}, "one move")
+	return n.begin(ctx, m, &Proposal{Moves: []Move{{Shard: shard, From: from, To: to, Phase: PhasePlanned}}}, "one move", nil)
 }
 
-// begin writes a plan down in the place of the last one.
-func (n *Node) begin(ctx context.Context, m *clusterMap, p *Proposal, why string) error {
-	if len(p.Moves) == 0 {
+// begin writes a plan down in the place of the last one, and with it a node whose state the plan
+// follows from; nil: no node's.
+func (n *Node) begin(ctx context.Context, m *clusterMap, p *Proposal, why string, node *NodeRecord) error {
+	if len(p.Moves) == 0 && node == nil {
 		return nil
 	}
 	now := time.Now().UTC()
 	plan := Plan{ID: now.Format("20060102-150405.000"), Why: why, State: PlanRunning, Made: now, Moves: len(p.Moves)}
 	err := n.changeMap(func(c *model.RecordChange) error {
+		if node != nil {
+			if err := put(c, nodePrefix+node.Name, node.rev, node); err != nil {
+				return err
+			}
+		}
 		if err := put(c, planKey, m.plan.revision(), &plan); err != nil {
 			return err
 		}
 		for i := range p.Moves {
-			if to := p.Moves[i].To; to != "" { // a member still
+			if to := p.Moves[i].To; to != "" && (node == nil || to != node.Name) { // a member still
 				c.Guards = append(c.Guards, model.Guard{Key: nodePrefix + to, Rev: m.nodes[to].rev})
 			}
 		}
-		for i := range max(len(p.Moves), len(m.moves)) {
-			switch {
-			case i >= len(p.Moves):
-				c.Changes = append(c.Changes, model.Change{Key: moveKey(i), Delete: true})
-			case i >= len(m.moves):
-				if err := put(c, moveKey(i), 0, &p.Moves[i]); err != nil {
-					return err
-				}
-			default:
-				if err := put(c, moveKey(i), m.moves[i].rev, &p.Moves[i]); err != nil {
-					return err
-				}
-			}
-		}
-		return nil
+		return putMoves(c, m.moves, p.Moves)
 	})
 	return n.unlessDone(ctx, err, func(m *clusterMap) bool { return m.plan != nil && m.plan.Made.Equal(now) })
+}
+
+// putMoves adds to c that moves take the place of those that were.
+func putMoves(c *model.RecordChange, were, moves []Move) error {
+	for i := range max(len(moves), len(were)) {
+		if i >= len(moves) {
+			c.Changes = append(c.Changes, model.Change{Key: moveKey(i), Delete: true})
+			continue
+		}
+		rev := uint64(0)
+		if i < len(were) {
+			rev = were[i].rev
+		}
+		if err := put(c, moveKey(i), rev, &moves[i]); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // unlessDone is the outcome of a change to the map: one that met its own guards, since the
@@ -179,45 +189,36 @@ func (n *Node) AddNode(ctx context.Context, name, id string) (*Proposal, error) 
 	return n.turnNode(ctx, name, stateMember, id, "add "+name)
 }
 
-// turnNode gives a node its state and begins the moves that follow from it. It leaves the
-// node as it is when these are not those of the id.
+// turnNode gives a node its state and begins the moves that follow from it, both or neither: a
+// node that was left draining by a refusal would have no vote of the metadata, and no plan.
 func (n *Node) turnNode(ctx context.Context, name string, state NodeState, id, why string) (*Proposal, error) {
-	p, err := n.Propose(ctx, name, state == stateDraining)
+	m, err := n.freshMap(ctx)
+	if err != nil {
+		return nil, err
+	}
+	x, known := m.nodes[name]
+	switch {
+	case !known || x.State == stateRemoved:
+		return nil, fmt.Errorf("%w: there is no node %q in the cluster", ErrRefused, name)
+	case m.plan.open():
+		return nil, fmt.Errorf("%w: a plan is under way (%s, %s): wait for it or cancel it", ErrRefused, m.plan.ID, m.plan.State)
+	case state == stateDraining && len(without(m.members(stateMember), name)) == 0:
+		return nil, fmt.Errorf("%w: %s is the only member", ErrRefused, name)
+	}
+	changed := x.State != state
+	x.State = state
+	m.nodes[name] = x // m is ours alone
+	p, err := propose(m)
 	if err != nil {
 		return nil, err
 	}
 	if err := p.is(id); err != nil {
 		return nil, err
 	}
-	if err := n.setNode(ctx, name, state); err != nil {
-		return nil, err
+	if !changed {
+		return p, n.begin(ctx, m, p, why, nil)
 	}
-	return n.Rebalance(ctx, id, why)
-}
-
-func (n *Node) setNode(ctx context.Context, name string, state NodeState) error {
-	m, err := n.freshMap(ctx)
-	if err != nil {
-		return err
-	}
-	x, known := m.nodes[name]
-	switch {
-	case !known || x.State == stateRemoved:
-		return fmt.Errorf("%w: there is no node %q in the cluster", ErrRefused, name)
-	case m.plan.open():
-		return fmt.Errorf("%w: a plan is under way (%s, %s): wait for it or cancel it", ErrRefused, m.plan.ID, m.plan.State)
-	case state == stateDraining && len(without(m.members(stateMember), name)) == 0:
-		return fmt.Errorf("%w: %s is the only member", ErrRefused, name)
-	}
-	if x.State == state {
-		return nil
-	}
-	x.State = state
-	err = n.changeMap(func(c *model.RecordChange) error {
-		c.Guards = append(c.Guards, model.Guard{Key: planKey, Rev: m.plan.revision()})
-		return put(c, nodePrefix+name, x.rev, &x)
-	})
-	return n.unlessDone(ctx, err, func(m *clusterMap) bool { return m.nodes[name].State == state })
+	return p, n.begin(ctx, m, p, why, &x)
 }
 
 // RemoveNode takes a node out of the cluster for good. Without force it must hold

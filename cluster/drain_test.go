@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // TestDrain: a node that is to stop hands over all that it leads, but asks Raft for no
@@ -117,4 +119,45 @@ func TestDrainBesideADeadNode(t *testing.T) {
 	c.mustWrite("n3", 40, 10)
 	c.checkAll()
 	c.sameHashes()
+}
+
+// TestDrainsBesideEachOther: of two drains at the same time one is refused, and leaves its node as
+// it was.
+func TestDrainsBesideEachOther(t *testing.T) {
+	c := newTrio(t, Options{})
+	c.join("n4", "n1")
+	n1 := c.nodes["n1"].node
+	c.await("n4 in the map", func() error {
+		m, err := n1.freshMap(t.Context())
+		if err == nil && len(m.members(stateMember)) != 4 {
+			err = fmt.Errorf("%v", m.nodes)
+		}
+		return err
+	})
+	var drains errgroup.Group
+	var refusals [2]error
+	for i, name := range []string{"n2", "n3"} {
+		p, err := n1.Propose(t.Context(), name, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		drains.Go(func() error {
+			_, refusals[i] = c.nodes[name].node.DrainNode(t.Context(), name, p.ID)
+			return nil
+		})
+	}
+	_ = drains.Wait() // refusals has what came
+	if (refusals[0] == nil) == (refusals[1] == nil) {
+		t.Errorf("%v", refusals)
+	}
+	m, err := n1.freshMap(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, name := range []string{"n2", "n3"} {
+		if draining := m.nodes[name].State == stateDraining; draining != (refusals[i] == nil) {
+			t.Errorf("%s is %s after: %v", name, m.nodes[name].State, refusals[i])
+		}
+	}
+	c.planEnds(PlanDone)
 }

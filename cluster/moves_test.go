@@ -444,7 +444,7 @@ func TestPlanBesideRemoval(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := &Proposal{Moves: []Move{{Shard: 1, From: "n1", To: "n4", Phase: PhasePlanned}}}
-	if err := n.begin(t.Context(), m, p, "test"); !errors.Is(err, ErrRefused) {
+	if err := n.begin(t.Context(), m, p, "test", nil); !errors.Is(err, ErrRefused) {
 		t.Errorf("a plan with a move to a node that was removed: %v", err)
 	}
 }
