@@ -59,7 +59,7 @@ func (n *Node) Rebalance(ctx context.Context, id, why string) (*Proposal, error)
 	if err != nil {
 		return nil, err
 	}
-	if m.plan.open() {
+	if m.plan.Open() {
 		return nil, fmt.Errorf("%w: a plan is under way (%s, %s): wait for it or cancel it", ErrRefused, m.plan.ID, m.plan.State)
 	}
 	p, err := propose(m)
@@ -88,7 +88,7 @@ func (n *Node) MoveShard(ctx context.Context, shard int, from, to string) error 
 		return err
 	case shard < 0 || shard >= len(m.shards):
 		return fmt.Errorf("%w: there is no shard %d", ErrRefused, shard)
-	case m.plan.open():
+	case m.plan.Open():
 		return fmt.Errorf("%w: a plan is under way (%s, %s): wait for it or cancel it", ErrRefused, m.plan.ID, m.plan.State)
 	case from != "" && !m.shards[shard].on(from):
 		return fmt.Errorf("%w: shard %d is not on node %s", ErrRefused, shard, from)
@@ -166,7 +166,7 @@ func (n *Node) SetPlan(ctx context.Context, state PlanState) error {
 	if err != nil {
 		return err
 	}
-	if !m.plan.open() {
+	if !m.plan.Open() {
 		return fmt.Errorf("%w: no plan is under way", ErrRefused)
 	}
 	if m.plan.State == PlanCancelling && state != PlanCancelling {
@@ -200,7 +200,7 @@ func (n *Node) turnNode(ctx context.Context, name string, state NodeState, id, w
 	switch {
 	case !known || x.State == stateRemoved:
 		return nil, fmt.Errorf("%w: there is no node %q in the cluster", ErrRefused, name)
-	case m.plan.open():
+	case m.plan.Open():
 		return nil, fmt.Errorf("%w: a plan is under way (%s, %s): wait for it or cancel it", ErrRefused, m.plan.ID, m.plan.State)
 	case state == stateDraining && len(without(m.members(stateMember), name)) == 0:
 		return nil, fmt.Errorf("%w: %s is the only member", ErrRefused, name)
@@ -242,7 +242,7 @@ func (n *Node) RemoveNode(ctx context.Context, name string, force bool) error {
 	switch {
 	case len(held) > 0 && !force:
 		return fmt.Errorf("%w: node %s holds shards %s: drain it first, or, if it is dead, remove it by force", ErrRefused, name, strings.Join(held, ", "))
-	case m.plan.open() && (len(held) > 0 || m.planned(name)):
+	case m.plan.Open() && (len(held) > 0 || m.planned(name)):
 		return fmt.Errorf("%w: a plan is under way (%s, %s): cancel it first", ErrRefused, m.plan.ID, m.plan.State)
 	case len(without(m.members(stateMember, stateDraining), name)) == 0:
 		return fmt.Errorf("%w: it is the only node", ErrRefused)

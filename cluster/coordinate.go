@@ -260,7 +260,7 @@ func (c *coordinator) takeOut(ctx context.Context, shard int, v *groupView, s se
 
 // moving tells whether a move of a shard is under way.
 func (m *clusterMap) moving(shard int) bool {
-	if !m.plan.open() {
+	if !m.plan.Open() {
 		return false
 	}
 	return slices.ContainsFunc(m.moves, func(x Move) bool { return x.Shard == shard && x.Phase != PhasePlanned && !x.ended() })

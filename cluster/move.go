@@ -15,7 +15,7 @@ import (
 // runPlan does the next step of the plan: of the first move that has not ended. again if
 // there is more to do.
 func (c *coordinator) runPlan(m *clusterMap) (again bool, err error) {
-	if !m.plan.open() || m.plan.State == PlanPaused {
+	if !m.plan.Open() || m.plan.State == PlanPaused {
 		return false, nil
 	}
 	for i := range m.moves {

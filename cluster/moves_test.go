@@ -182,7 +182,7 @@ func TestFiveAndBack(t *testing.T) {
 		}
 		c.await("no shard on "+name, func() error {
 			m, err := c.nodes["n1"].node.freshMap(t.Context())
-			if err == nil && m.plan.open() {
+			if err == nil && m.plan.Open() {
 				err = fmt.Errorf("%+v %+v", m.plan, m.moves)
 			}
 			return err

@@ -31,7 +31,8 @@ type Plan struct {
 	rev   uint64
 }
 
-func (p *Plan) open() bool { return p != nil && p.State != PlanDone && p.State != PlanCancelled }
+// Open tells whether a plan is under way: there is one, and it has not ended.
+func (p *Plan) Open() bool { return p != nil && p.State != PlanDone && p.State != PlanCancelled }
 
 // revision is that of the record; 0 when there is none.
 func (p *Plan) revision() uint64 {

@@ -89,6 +89,9 @@ func writeStatus(w io.Writer, data json.RawMessage) error {
 		if n.Waits != "" {
 			fmt.Fprintf(w, "\nnode %s is starting; %s\n", n.Name, n.Waits)
 		}
+		if n.State == "draining" && n.Replicas > 0 && !s.Plan.Open() {
+			fmt.Fprintf(w, "\nnode %s is to be drained, and no plan is under way: `strandline cluster rebalance` goes on with it, `strandline cluster add %[1]s` keeps the node\n", n.Name)
+		}
 	}
 	if s.Plan == nil {
 		return nil

@@ -53,3 +53,21 @@ func TestPlanOfFew(t *testing.T) {
 		}
 	}
 }
+
+// TestStatusOfStoppedDrain: where a drain was cancelled, the status says that the node is to be drained still.
+func TestStatusOfStoppedDrain(t *testing.T) {
+	for state, want := range map[cluster.PlanState]bool{cluster.PlanCancelled: true, cluster.PlanRunning: false} {
+		s := cluster.Status{Nodes: []cluster.NodeStatus{{Name: "n3", State: "draining", Replicas: 2}}, Plan: &cluster.Plan{State: state}}
+		b, err := json.Marshal(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var out strings.Builder
+		if err := writeStatus(&out, b); err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Contains(out.String(), "`strandline cluster add n3` keeps the node"); got != want {
+			t.Errorf("%s: %s", state, out.String())
+		}
+	}
+}
