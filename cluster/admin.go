@@ -155,7 +155,7 @@ func (n *Node) unlessDone(ctx context.Context, err error, done func(*clusterMap)
 	if m, merr := n.freshMap(ctx); merr == nil && done(m) {
 		return nil
 	}
-	return fmt.Errorf("%w: %w", ErrRefused, err)
+	return fmt.Errorf("%w: %w: another change came first; look at the status, and try again", ErrRefused, err)
 }
 
 // SetPlan pauses, resumes or cancels the plan under way: the state is PlanPaused,
