@@ -37,9 +37,12 @@ func TestNoNodeThere(t *testing.T) {
 			return nil
 		})
 	}
-	if got := c.nodes["n1"].node.link("n2").awaited(); got != "n2" {
-		t.Errorf("of one that answers: %s", got)
-	}
+	c.await("a connection to n2", func() error { // the first ends when the cluster has formed
+		if got := c.nodes["n1"].node.link("n2").awaited(); got != "n2" {
+			return fmt.Errorf("of one that answers: %s", got)
+		}
+		return nil
+	})
 }
 
 // TestMixedPeers: a node whose list has nodes of two clusters takes no place in either.
