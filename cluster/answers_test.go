@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"slices"
 	"sync"
@@ -134,6 +135,18 @@ func TestSelectAtEarlierVersion(t *testing.T) {
 		t.Fatal(err)
 	}
 	x.closed(t, 7, 8)
+}
+
+// TestNoSuchPlace: no message makes a node look before the first series of a selection.
+func TestNoSuchPlace(t *testing.T) {
+	for _, at := range [][3]uint64{{math.MaxUint64, 0, 0}, {0, math.MaxUint64, 0}, {0, 0, 1 << 63}} {
+		for _, keys := range []bool{true, false} {
+			_, err := (&Node{}).answerRead(nil, putUvarints(putBool(putUvarints(nil, 1), keys), at[:]...))
+			if !errors.Is(err, errMessage) {
+				t.Errorf("%v: %v", at, err)
+			}
+		}
+	}
 }
 
 // TestRemoteLimit: what goes past a limit at another node has done so here.

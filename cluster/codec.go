@@ -3,6 +3,7 @@ package cluster
 import (
 	"encoding/binary"
 	"errors"
+	"math"
 	"slices"
 
 	"github.com/hashicorp/raft"
@@ -49,6 +50,16 @@ func (d *decoder) uvarint() uint64 {
 	}
 	d.b = d.b[n:]
 	return v
+}
+
+// count is an uvarint that fits an int on every machine, so that it is not below zero.
+func (d *decoder) count() int {
+	v := d.uvarint()
+	if v > math.MaxInt32 {
+		d.b, d.bad = nil, true
+		return 0
+	}
+	return int(v)
 }
 
 // bytes aliases the message.
@@ -198,12 +209,12 @@ func putOutcome(dst []byte, index uint64, r *engine.Result, counted bool) []byte
 func (d *decoder) outcome(counted bool) (index uint64, r engine.Result) {
 	index = d.uvarint()
 	for n := d.uvarint(); n > 0 && !d.bad; n-- {
-		r.Refused = append(r.Refused, engine.Refusal{Series: int(d.uvarint()), Gone: d.bool()})
+		r.Refused = append(r.Refused, engine.Refusal{Series: d.count(), Gone: d.bool()})
 	}
 	for n := d.uvarint(); n > 0 && !d.bad; n-- {
-		x := engine.Loss{Series: int(d.uvarint())}
+		x := engine.Loss{Series: d.count()}
 		if counted {
-			x.Samples, x.Histograms, x.Exemplars = int(d.uvarint()), int(d.uvarint()), int(d.uvarint())
+			x.Samples, x.Histograms, x.Exemplars = d.count(), d.count(), d.count()
 		}
 		r.TooOld = append(r.TooOld, x)
 	}

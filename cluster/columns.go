@@ -114,10 +114,7 @@ func (d *decoder) fixed() uint64 {
 
 // putSelect encodes what to read of which shards.
 func putSelect(dst []byte, shards []int, reqs ...*model.SelectRequest) []byte {
-	dst = putUvarints(dst, uint64(len(shards)))
-	for _, s := range shards {
-		dst = putUvarints(dst, uint64(s))
-	}
+	dst = putShards(dst, shards)
 	for _, req := range reqs {
 		dst = binary.AppendVarint(binary.AppendVarint(dst, req.MinT), req.MaxT)
 		dst = putUvarints(dst, uint64(req.MaxSeries), uint64(len(req.Matchers)))
@@ -128,12 +125,29 @@ func putSelect(dst []byte, shards []int, reqs ...*model.SelectRequest) []byte {
 	return dst
 }
 
+func putShards(dst []byte, shards []int) []byte {
+	dst = putUvarints(dst, uint64(len(shards)))
+	for _, s := range shards {
+		dst = putUvarints(dst, uint64(s))
+	}
+	return dst
+}
+
+// shards decodes shards, each named once: a reader holds each once.
+func (d *decoder) shards() (shards []int) {
+	seen := map[int]bool{}
+	for n := d.uvarint(); n > 0 && !d.bad; n-- {
+		s := d.count()
+		d.bad = d.bad || seen[s]
+		seen[s] = true
+		shards = append(shards, s)
+	}
+	return shards
+}
+
 // selectRequest decodes the shards and the first request.
 func (d *decoder) selectRequest() (shards []int, req *model.SelectRequest) {
-	for n := d.uvarint(); n > 0 && !d.bad; n-- {
-		shards = append(shards, int(d.uvarint()))
-	}
-	return shards, d.request()
+	return d.shards(), d.request()
 }
 
 // selectRequests decodes the shards and all requests, which end the message.
@@ -149,8 +163,9 @@ func (d *decoder) selectRequests() (shards []int, reqs []*model.SelectRequest) {
 func (d *decoder) request() *model.SelectRequest {
 	req := &model.SelectRequest{MinT: d.varint(), MaxT: d.varint(), MaxSeries: int(d.uvarint())}
 	for n := d.uvarint(); n > 0 && !d.bad; n-- {
-		m, err := labels.NewMatcher(labels.MatchType(d.uvarint()), string(d.bytes()), string(d.bytes()))
-		if err != nil {
+		kind := d.uvarint()
+		m, err := labels.NewMatcher(labels.MatchType(kind), string(d.bytes()), string(d.bytes()))
+		if err != nil || kind > uint64(labels.MatchNotRegexp) { // of which nothing could be asked
 			d.bad = true
 			return req
 		}

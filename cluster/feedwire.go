@@ -87,7 +87,7 @@ func (d *decoder) feedBatch(b *model.FeedBatch) {
 	}
 	b.Lost, b.Reset = int64(lost), d.bool()
 	for n := d.uvarint(); n > 0 && !d.bad; n-- {
-		b.Applied = append(b.Applied, model.ShardIndex{Shard: int(d.uvarint()), Index: d.uvarint()})
+		b.Applied = append(b.Applied, model.ShardIndex{Shard: d.count(), Index: d.uvarint()})
 	}
 }
 

@@ -453,7 +453,7 @@ func (n *Node) answerSync(ctx context.Context, data []byte) ([]byte, error) {
 	d := &decoder{b: data}
 	w := Wanted{Level: Level(d.uvarint()), MaxStaleness: time.Duration(d.uvarint())}
 	for k := d.uvarint(); k > 0 && !d.bad; k-- {
-		w.Applied = append(w.Applied, model.ShardIndex{Shard: int(d.uvarint()), Index: d.uvarint()})
+		w.Applied = append(w.Applied, model.ShardIndex{Shard: d.count(), Index: d.uvarint()})
 	}
 	var groups []*group
 	var ids []uint64

@@ -100,7 +100,7 @@ func (l *link) opened(d *decoder, n int) (all []*remoteSelection) {
 		return nil
 	}
 	for range n {
-		r := &remoteSelection{link: l, id: d.uvarint(), total: int(d.uvarint()), asking: make(chan struct{}, 1)}
+		r := &remoteSelection{link: l, id: d.uvarint(), total: d.count(), asking: make(chan struct{}, 1)}
 		if r.mu.pieces = map[int][]byte{}; !d.bad {
 			all = append(all, r)
 		}

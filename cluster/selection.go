@@ -105,8 +105,8 @@ func (x *selection) keys(dst []byte, from, end int) []byte {
 // the series behind it as there is room; or, asked for keys, more of them.
 func (n *Node) answerRead(from *wire, data []byte) ([]byte, error) {
 	d := &decoder{b: data}
-	id, keys, i := d.uvarint(), d.bool(), int(d.uvarint())
-	at := pieceOf{int(d.uvarint()), int(d.uvarint())}
+	id, keys, i := d.uvarint(), d.bool(), d.count()
+	at := pieceOf{d.count(), d.count()}
 	if err := d.end(); err != nil {
 		return nil, err
 	}
@@ -120,7 +120,7 @@ func (n *Node) answerRead(from *wire, data []byte) ([]byte, error) {
 		return x.keys(nil, i, pieceBytes), nil
 	}
 	var out []byte
-	for ; i >= 0 && i < len(x.sel.Series) && len(out) < pieceBytes; i, at = i+1, (pieceOf{}) {
+	for ; i < len(x.sel.Series) && len(out) < pieceBytes; i, at = i+1, (pieceOf{}) {
 		if x.last != i {
 			x.cols.Reset()
 			x.last = -1

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"math"
 	"reflect"
+	"slices"
 	"testing"
 
 	"github.com/prometheus/prometheus/model/histogram"
@@ -55,17 +56,34 @@ func FuzzColumns(f *testing.F) {
 }
 
 func FuzzSelectRequest(f *testing.F) {
-	f.Add(putSelect(nil, []int{1, 5}, &model.SelectRequest{MinT: -1, MaxT: 9, MaxSeries: 3,
-		Matchers: []*labels.Matcher{labels.MustNewMatcher(labels.MatchRegexp, "a", "b.*")}}))
+	one := &model.SelectRequest{MinT: -1, MaxT: 9, MaxSeries: 3, Matchers: []*labels.Matcher{labels.MustNewMatcher(labels.MatchRegexp, "a", "b.*")}}
+	f.Add(putSelect(nil, []int{1, 5}, one))
+	f.Add(putSelect(nil, []int{5, 1}, one, everything()))
+	f.Add(putSelect(nil, []int{5, 5}, one))
+	f.Add(putSelect(nil, []int{-5}, one))
+	f.Add([]byte("\x0201000\x010\x010\x00")) // a matcher of no kind, which panics when it is asked
 	f.Fuzz(func(t *testing.T, b []byte) {
 		d := &decoder{b: b}
-		if shards, req := d.selectRequest(); d.end() == nil {
-			again := &decoder{b: putSelect(nil, shards, req)}
-			if s, r := again.selectRequest(); again.end() != nil || !reflect.DeepEqual(s, shards) || r.MinT != req.MinT || len(r.Matchers) != len(req.Matchers) {
-				t.Fatalf("%v %+v, want %v %+v", s, r, shards, req)
-			}
+		shards, reqs := d.selectRequests()
+		if d.end() != nil {
+			return
+		}
+		if sorted := slices.Sorted(slices.Values(shards)); len(slices.Compact(sorted)) != len(shards) {
+			t.Fatalf("a shard is held twice: %v", shards)
+		}
+		if slices.ContainsFunc(shards, func(s int) bool { return s < 0 }) {
+			t.Fatalf("shards %v", shards)
+		}
+		again := &decoder{b: putSelect(nil, shards, reqs...)}
+		if s, r := again.selectRequests(); again.end() != nil || !slices.Equal(s, shards) || !slices.EqualFunc(r, reqs, sameRequest) {
+			t.Fatalf("%v %+v, want %v %+v", s, r, shards, reqs)
 		}
 	})
+}
+
+func sameRequest(a, b *model.SelectRequest) bool {
+	return a.MinT == b.MinT && a.MaxT == b.MaxT && a.MaxSeries == b.MaxSeries && slices.EqualFunc(a.Matchers, b.Matchers,
+		func(a, b *labels.Matcher) bool { return a.String() == b.String() })
 }
 
 func FuzzExemplars(f *testing.F) {

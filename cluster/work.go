@@ -144,19 +144,12 @@ type workRequest struct {
 }
 
 func putWork(w *workRequest) []byte {
-	b := putUvarints(nil, w.id, w.life, uint64(w.left), uint64(len(w.shards)))
-	for _, s := range w.shards {
-		b = putUvarints(b, uint64(s))
-	}
-	return putBytes(b, w.request)
+	b := putUvarints(nil, w.id, w.life, uint64(w.left))
+	return putBytes(putShards(b, w.shards), w.request)
 }
 
 func (d *decoder) work() *workRequest {
-	w := &workRequest{id: d.uvarint(), life: d.uvarint(), left: time.Duration(d.uvarint())}
-	for n := d.uvarint(); n > 0 && !d.bad; n-- {
-		w.shards = append(w.shards, int(d.uvarint()))
-	}
-	w.request = d.bytes()
+	w := &workRequest{id: d.uvarint(), life: d.uvarint(), left: time.Duration(d.uvarint()), shards: d.shards(), request: d.bytes()}
 	if w.id == 0 || w.left < 0 || len(w.request) > model.MaxFragmentRequest {
 		d.bad = true
 	}
