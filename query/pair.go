@@ -78,20 +78,14 @@ func (p *PairReader) SelectAll(ctx context.Context, reqs []*model.SelectRequest)
 			ask[k] = &twice
 		}
 	}
-	sels, err := p.Reader.SelectAll(ctx, ask)
-	if err != nil {
-		return nil, err
-	}
-	for k, sel := range sels {
-		if !p.raw(reqs[k]) && slices.ContainsFunc(sel.Series, func(s model.Series) bool { return s.Labels().Has(p.label) }) {
-			paired[k] = true
-			ask[k].MinT, ask[k].MaxT = widen(reqs[k].MinT, reqs[k].MaxT)
-		}
-	}
-	if slices.Contains(paired, true) { // all once more, since they are to be of one instant
-		model.CloseAll(sels)
+	var sels []*model.Selection
+	for again := true; again; {
+		var err error
 		if sels, err = p.Reader.SelectAll(ctx, ask); err != nil {
 			return nil, err
+		}
+		if again = p.findPairs(sels, reqs, ask, paired); again {
+			model.CloseAll(sels) // all once more, since they are to be of one instant
 		}
 	}
 	for k, req := range reqs {
@@ -104,6 +98,18 @@ func (p *PairReader) SelectAll(ctx context.Context, reqs []*model.SelectRequest)
 		}
 	}
 	return sels, nil
+}
+
+// findPairs notes which selections are the first to show a pair's series, and widens what is
+// asked for these. It tells whether there are any: a pair may come from one look to the next.
+func (p *PairReader) findPairs(sels []*model.Selection, reqs, ask []*model.SelectRequest, paired []bool) (found bool) {
+	for k, sel := range sels {
+		if !paired[k] && !p.raw(reqs[k]) && slices.ContainsFunc(sel.Series, func(s model.Series) bool { return s.Labels().Has(p.label) }) {
+			ask[k].MinT, ask[k].MaxT = widen(reqs[k].MinT, reqs[k].MaxT)
+			paired[k], found = true, true
+		}
+	}
+	return found
 }
 
 // join makes of a selection over whole buckets the one that was asked for.

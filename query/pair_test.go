@@ -169,3 +169,49 @@ func TestPairReader(t *testing.T) {
 		t.Errorf("%d selections are open", n)
 	}
 }
+
+// coming is a storage that gets a batch before one of its looks.
+type coming struct {
+	*querytest.Store
+	looks int // before it comes
+	b     *model.Batch
+}
+
+func (c *coming) SelectAll(ctx context.Context, reqs []*model.SelectRequest) ([]*model.Selection, error) {
+	if c.looks--; c.looks < 0 && c.b != nil {
+		if _, err := c.Append(ctx, c.b); err != nil {
+			return nil, err
+		}
+		c.b = nil
+	}
+	return c.Store.SelectAll(ctx, reqs)
+}
+
+// TestPairComes: a pair that is there only when another selector's buckets are looked at whole
+// is shown as one series too.
+func TestPairComes(t *testing.T) {
+	c := &coming{Store: pairStore(t, pair.Bucket, func(int, int64) bool { return true }), looks: 1, b: &model.Batch{}}
+	for _, sender := range []string{"r0", "r1"} {
+		key := model.AppendKey(nil, labels.FromStrings("__name__", "new_total", "replica", sender))
+		c.b.Series = append(c.b.Series, model.BatchSeries{Key: key, From: len(c.b.T), To: len(c.b.T) + 1})
+		c.b.T, c.b.V = append(c.b.T, 60_000), append(c.b.V, 1)
+	}
+	r := query.NewPairReader(c, "replica")
+	var reqs []*model.SelectRequest
+	for _, name := range []string{"seconds_total", "new_total"} {
+		reqs = append(reqs, &model.SelectRequest{MinT: 50_000, MaxT: 70_000, Matchers: []*labels.Matcher{labels.MustNewMatcher(labels.MatchEqual, "__name__", name)}})
+	}
+	sels, err := r.SelectAll(t.Context(), reqs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for k, want := range []int{2, 1} {
+		if list := sels[k].Series; len(list) != want || slices.ContainsFunc(list, func(s model.Series) bool { return s.Labels().Has("replica") }) {
+			t.Errorf("selector %d shows %d series, want %d: %v", k, len(list), want, list[0].Labels())
+		}
+	}
+	model.CloseAll(sels)
+	if n := c.Open(); n != 0 {
+		t.Errorf("%d selections left open", n)
+	}
+}
