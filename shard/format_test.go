@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/prometheus/prometheus/model/labels"
@@ -121,6 +122,16 @@ func TestNumbersAreNeverUsedAgain(t *testing.T) {
 	}
 	if s.head.mu.byNo.get(1) != nil || s.head.mu.byNo.get(2) == nil {
 		t.Fatal("a number was used again")
+	}
+	// What it had under either number is one series, also where no more are allowed.
+	sel, err := s.Select(t.Context(), &model.SelectRequest{MinT: math.MinInt64, MaxT: math.MaxInt64, MaxSeries: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sel.Close()
+	var c model.Columns
+	if err := sel.Series[0].Read(&c); err != nil || !slices.Equal(c.T, []int64{1, 3}) {
+		t.Errorf("it has samples at %v: %v", c.T, err)
 	}
 }
 

@@ -28,6 +28,13 @@ type selected struct {
 	group  *pairGroup // set if choices are to be worked out
 }
 
+// taken is a generation of a series of the head that a selection has taken.
+type taken struct {
+	headPart // without a store if samples are not wanted
+	key      string
+	wanted   bool // see selected
+}
+
 // headPart is a generation of the head.
 type headPart struct {
 	*store
@@ -52,9 +59,9 @@ type Selection struct {
 	s          *Shard
 	v          *view
 	readers    sync.Pool
-	most       int                  // series; 0: no limit
-	byKey      map[string]*selected // until it is filled
-	err        error                // of the head's part
+	most       int     // series; 0: no limit
+	taken      []taken // until it is filled
+	err        error   // of the head's part
 }
 
 // Close unpins the blocks.
@@ -102,25 +109,28 @@ func (sel *Selection) Fill(ctx context.Context) error {
 	if sel.err != nil {
 		return sel.err
 	}
+	byKey := sel.addTaken()
+	if err := sel.tooMany(len(byKey)); err != nil {
+		return err
+	}
 	for _, b := range sel.v.blocks {
 		if b.ref.MaxT < sel.lo || b.ref.MinT > sel.hi {
 			continue
 		}
-		if err := sel.addBlock(ctx, b); err != nil {
+		if err := sel.addBlock(ctx, b, byKey); err != nil {
 			return fmt.Errorf("shard %d: %w", sel.s.opts.ID, err)
 		}
-		if err := sel.tooMany(); err != nil {
+		if err := sel.tooMany(len(byKey)); err != nil {
 			return err
 		}
 	}
-	sel.workOut(sel.byKey)
-	sel.Series = make([]model.Series, 0, len(sel.byKey))
-	for _, x := range sel.byKey {
+	sel.workOut(byKey)
+	sel.Series = make([]model.Series, 0, len(byKey))
+	for _, x := range byKey {
 		if x.labels = model.KeyLabels([]byte(x.key)); x.wanted && matchAll(x.labels, sel.sender) {
 			sel.Series = append(sel.Series, x)
 		}
 	}
-	sel.byKey = nil
 	if sel.most > 0 && len(sel.Series) > sel.most {
 		return tooManySeries(sel.most)
 	}
@@ -129,8 +139,8 @@ func (sel *Selection) Fill(ctx context.Context) error {
 }
 
 // tooMany is the error of more series than were asked for, as soon as that is sure.
-func (sel *Selection) tooMany() error {
-	if sel.most > 0 && sel.sender == nil && len(sel.byKey) > sel.most {
+func (sel *Selection) tooMany(series int) error {
+	if sel.most > 0 && sel.sender == nil && series > sel.most {
 		return tooManySeries(sel.most)
 	}
 	return nil
@@ -145,49 +155,70 @@ func tooManySeries(limit int) error {
 func (s *Shard) fixLocked(req *model.SelectRequest, samples bool) *Selection {
 	h := s.head
 	sel := &Selection{s: s, minT: max(req.MinT, h.mu.cut), maxT: req.MaxT, matchers: req.Matchers, most: req.MaxSeries,
-		applied: h.mu.applied, byKey: map[string]*selected{}, v: s.live.acquire()}
+		applied: h.mu.applied, v: s.live.acquire()}
 	sel.readers.New = func() any { return &seriesReader{} }
 	if sel.lo, sel.hi = sel.minT, sel.maxT; samples {
 		sel.heed(h.mu.choices, h.mu.cut)
 	}
-	sel.err = sel.addHeads(h, samples)
+	sel.err = sel.takeHeads(h, samples)
 	return sel
 }
 
-func (sel *Selection) addHeads(h *head, samples bool) error {
+// takeHeads takes what writes may change, and no more: they wait for it.
+func (sel *Selection) takeHeads(h *head, samples bool) error {
 	ids, err := index.Select(h.mu.postings, sel.matchers)
 	if err != nil {
 		return err
 	}
+	sel.taken = make([]taken, 0, min(len(ids), 1024))
+	known := 0 // series with a number, of which no two are the same
 	for _, id := range ids {
-		x := h.mu.held[id]
+		x, had := h.mu.held[id], len(sel.taken)
 		for g := x.older; g != nil; g = g.next {
-			sel.addHead(x, headPart{&g.store, g.to}, samples)
+			sel.takeHead(x, headPart{&g.store, g.to}, samples)
 		}
-		sel.addHead(x, headPart{&x.active, math.MaxUint64}, samples)
-		if err := sel.tooMany(); err != nil {
+		sel.takeHead(x, headPart{&x.active, math.MaxUint64}, samples)
+		if sel.most > 0 && len(sel.taken) > had && h.mu.byNo.get(id) != nil {
+			known++
+		}
+		if err := sel.tooMany(known); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (sel *Selection) addHead(x *series, p headPart, samples bool) {
+func (sel *Selection) takeHead(x *series, p headPart, samples bool) {
 	if !p.any() || p.maxT < sel.lo || p.minT > sel.hi {
 		return
 	}
-	y := sel.byKey[x.key]
-	if y == nil {
-		y = &selected{key: x.key, sel: sel}
-		sel.byKey[x.key] = y
-	}
-	y.wanted = y.wanted || p.maxT >= sel.minT && p.minT <= sel.maxT
+	y := taken{key: x.key, wanted: p.maxT >= sel.minT && p.minT <= sel.maxT}
 	if samples {
-		y.heads = append(y.heads, headPart{p.snapshot(), p.to})
+		y.headPart = headPart{p.snapshot(), p.to}
 	}
+	sel.taken = append(sel.taken, y)
 }
 
-func (sel *Selection) addBlock(ctx context.Context, b *liveBlock) error {
+// addTaken makes series, by key, of what was taken of the head.
+func (sel *Selection) addTaken() map[string]*selected {
+	byKey := make(map[string]*selected, len(sel.taken))
+	for i := range sel.taken {
+		p := &sel.taken[i]
+		x := byKey[p.key]
+		if x == nil {
+			x = &selected{key: p.key, sel: sel}
+			byKey[p.key] = x
+		}
+		x.wanted = x.wanted || p.wanted
+		if p.store != nil {
+			x.heads = append(x.heads, p.headPart)
+		}
+	}
+	sel.taken = nil
+	return byKey
+}
+
+func (sel *Selection) addBlock(ctx context.Context, b *liveBlock, byKey map[string]*selected) error {
 	if b.r == nil {
 		return *b.bad.Load()
 	}
@@ -204,10 +235,10 @@ func (sel *Selection) addBlock(ctx context.Context, b *liveBlock) error {
 		if !anyChunk(metas, sel.lo, sel.hi) {
 			continue
 		}
-		x := sel.byKey[string(key)]
+		x := byKey[string(key)]
 		if x == nil {
 			x = &selected{key: string(key), sel: sel}
-			sel.byKey[x.key] = x
+			byKey[x.key] = x
 		}
 		x.blocks = append(x.blocks, blockPart{b: b, ord: ord})
 		x.wanted = x.wanted || anyChunk(metas, sel.minT, sel.maxT)
