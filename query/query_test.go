@@ -232,11 +232,13 @@ func walk(t *rapid.T, s storage.Series, kinds map[int64]chunkenc.ValueType) {
 // advancing is a storage in which each look makes another sample of a series newer.
 type advancing struct {
 	*querytest.Store
-	v float64
+	v     float64
+	asked int // for how many selections
 }
 
 func (a *advancing) SelectAll(ctx context.Context, reqs []*model.SelectRequest) ([]*model.Selection, error) {
 	a.v++
+	a.asked += len(reqs)
 	b := &model.Batch{T: []int64{int64(a.v)}, V: []float64{a.v}, Series: []model.BatchSeries{{Key: model.AppendKey(nil, labels.FromStrings("__name__", "x")), To: 1}}}
 	if _, err := a.Append(ctx, b); err != nil {
 		return nil, err
@@ -253,13 +255,17 @@ func TestOneInstant(t *testing.T) {
 			r = query.NewPairReader(a, label)
 		}
 		e := engine(t, r, nil)
-		for _, expr := range []string{"x - x", "sum(x) - on() last_over_time(x[5s])", "x - x @ 1"} {
+		for expr, selections := range map[string]int{"x - x": 1, "sum(x) - on() last_over_time(x[5s])": 2, "x - x @ 1": 1, `x - x{a=""}`: 2, `x - x offset 1ms`: 2} {
+			a.asked = 0
 			res, err := e.Instant(t.Context(), expr, time.Unix(1, 0), query.QueryOptions{})
 			if err != nil {
 				t.Fatal(err)
 			}
 			if v := res.Value.(promql.Vector); len(v) != 1 || v[0].F != 0 {
 				t.Errorf("pairs by %q: %s is %v", label, expr, v)
+			}
+			if a.asked != selections {
+				t.Errorf("pairs by %q: %s asks for %d selections, want %d", label, expr, a.asked, selections)
 			}
 			res.Close()
 		}

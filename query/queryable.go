@@ -88,15 +88,12 @@ func (q *querier) lookUp(ctx context.Context) {
 	if len(sets) == 0 {
 		return // another has done it meanwhile
 	}
-	reqs := make([]*model.SelectRequest, len(sets))
-	for i, s := range sets {
-		reqs[i] = s.prior.req
-	}
+	reqs, of := distinct(sets)
 	sels, err := q.r.SelectAll(ctx, reqs)
+	q.pin(sels...)
 	for i, s := range sets {
 		if s.err = err; err == nil {
-			q.pin(sels[i])
-			s.list = sels[i].Series
+			s.list = sels[of[i]].Series
 		}
 		if s.limit > 0 && len(s.list) > s.limit {
 			s.list = s.list[:s.limit]
@@ -104,11 +101,23 @@ func (q *querier) lookUp(ctx context.Context) {
 	}
 }
 
-// pin keeps a selection until Close.
-func (q *querier) pin(sel *model.Selection) {
+// distinct returns what the sets ask for, each once, and by set which of that is its own.
+func distinct(sets []*seriesSet) (reqs []*model.SelectRequest, of []int) {
+	for _, s := range sets {
+		i := slices.IndexFunc(reqs, s.prior.req.Equal)
+		if i < 0 {
+			i, reqs = len(reqs), append(reqs, s.prior.req)
+		}
+		of = append(of, i)
+	}
+	return reqs, of
+}
+
+// pin keeps selections until Close.
+func (q *querier) pin(sels ...*model.Selection) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.mu.selections = append(q.mu.selections, sel)
+	q.mu.selections = append(q.mu.selections, sels...)
 }
 
 // LabelValues implements storage.LabelQuerier.

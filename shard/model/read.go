@@ -2,6 +2,7 @@ package model
 
 import (
 	"context"
+	"slices"
 
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
@@ -49,6 +50,14 @@ type SelectRequest struct {
 	Matchers []*labels.Matcher
 	// MaxSeries is the most series the answer may have; more is a *LimitError. 0: no limit.
 	MaxSeries int
+}
+
+// Equal tells whether another request asks for the same, with its matchers in the same order.
+func (r *SelectRequest) Equal(x *SelectRequest) bool {
+	return r.MinT == x.MinT && r.MaxT == x.MaxT && r.MaxSeries == x.MaxSeries &&
+		slices.EqualFunc(r.Matchers, x.Matchers, func(a, b *labels.Matcher) bool {
+			return a.Type == b.Type && a.Name == b.Name && a.Value == b.Value
+		})
 }
 
 // Selection is the answer to a Select: it pins what its series read from.
