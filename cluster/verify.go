@@ -80,8 +80,14 @@ func (g *group) marked(index uint64, data []byte) error {
 
 // answerVerify puts a mark into the log, and says at which entry.
 func (g *group) answerVerify(data []byte) ([]byte, error) {
-	if !g.leads() || !isMark(data) {
+	if !g.leads() {
 		return nil, errNotLeader
+	}
+	if !isMark(data) {
+		return nil, errMessage
+	}
+	if _, _, err := parseMark(data); err != nil { // in the log it would end all replicas
+		return nil, err
 	}
 	f := until(g, g.raft.Apply(data, g.node.opts.CommitTimeout))
 	if err := f.Error(); err != nil {
