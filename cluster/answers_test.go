@@ -104,6 +104,23 @@ func TestSelectGivenUp(t *testing.T) {
 	x.closed(t, 7, 8)
 }
 
+// TestSelectMalformed: what an answer has opened is closed if there is more in it than that.
+func TestSelectMalformed(t *testing.T) {
+	x := newAsked(t)
+	sels, ended := []*model.Selection(nil), make(chan error, 1)
+	go func() {
+		var err error
+		sels, err = x.n.selectAt(t.Context(), synced{name: "n1"}, []int{0}, []*model.SelectRequest{everything()})
+		ended <- err
+	}()
+	m := <-x.got
+	x.link.answer(&message{kind: kindAnswer, id: m.id, data: putUvarints(putBool(nil, false), 7, 0, 8)})
+	if err := <-ended; !errors.Is(err, errMessage) || sels != nil {
+		t.Fatalf("%d selections: %v", len(sels), err)
+	}
+	x.closed(t, 7)
+}
+
 // closed fails if the selections with these numbers are not closed.
 func (x *asked) closed(t *testing.T, ids ...uint64) {
 	t.Helper()

@@ -85,12 +85,18 @@ func (l *link) open(ctx context.Context, life uint64, shards []int, reqs []*mode
 		out[i] = &model.Selection{Release: r.cancel}
 	}
 	for i, r := range all {
-		if err := r.keys(out[i], d); err != nil {
-			model.CloseAll(out)
-			return nil, err
+		if err = r.keys(out[i], d); err != nil {
+			break
 		}
 	}
-	return out, d.end()
+	if err == nil {
+		err = d.end()
+	}
+	if err != nil {
+		model.CloseAll(out)
+		return nil, err
+	}
+	return out, nil
 }
 
 // opened decodes which selections an answer of kindSelect has opened; none if they have too
