@@ -53,3 +53,27 @@ func BenchmarkReplay(b *testing.B) {
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/(series*scrapes), "ns/sample")
 }
+
+// BenchmarkSelect selects one of 10,000 series, and all of them.
+func BenchmarkSelect(b *testing.B) {
+	db, err := Open(b.TempDir(), &Options{Retention: -1})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer db.Close()
+	if _, err := db.Append(b.Context(), sameValue(10_000, 0, 1)); err != nil {
+		b.Fatal(err)
+	}
+	for _, bc := range []struct{ name, label, value string }{{"one", "i", "7"}, {"all", "__name__", "m"}} {
+		b.Run(bc.name, func(b *testing.B) {
+			req := &model.SelectRequest{MaxT: 1000, Matchers: []*labels.Matcher{labels.MustNewMatcher(labels.MatchEqual, bc.label, bc.value)}}
+			for b.Loop() {
+				sel, err := db.Select(b.Context(), req)
+				if err != nil {
+					b.Fatal(err)
+				}
+				sel.Close()
+			}
+		})
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"runtime"
 	"slices"
+	"sync/atomic"
 
 	"github.com/prometheus/prometheus/model/labels"
 	"golang.org/x/sync/errgroup"
@@ -34,15 +35,19 @@ func (db *DB) whole() *part { return &part{db, db.shards} }
 func fanOut[T any](ctx context.Context, p *part, fn func(context.Context, int) (T, error)) ([]T, error) {
 	out := make([]T, len(p.shards))
 	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(runtime.GOMAXPROCS(0))
-	for i := range p.shards {
+	var next atomic.Int64
+	for range min(runtime.GOMAXPROCS(0), len(out)) {
 		g.Go(func() error {
-			if err := ctx.Err(); err != nil {
-				return context.Cause(ctx)
+			for i := int(next.Add(1)) - 1; i < len(out); i = int(next.Add(1)) - 1 {
+				if ctx.Err() != nil {
+					return context.Cause(ctx)
+				}
+				var err error
+				if out[i], err = fn(ctx, i); err != nil {
+					return err
+				}
 			}
-			v, err := fn(ctx, i)
-			out[i] = v
-			return err
+			return nil
 		})
 	}
 	return out, g.Wait()
@@ -54,8 +59,8 @@ func (db *DB) Select(ctx context.Context, req *model.SelectRequest) (*model.Sele
 	return model.Select(ctx, db, req)
 }
 
-// SelectAll implements model.Reader. Here all shards are seen at one instant, at which each
-// batch is there as a whole or not at all.
+// SelectAll implements model.Reader. All shards are seen at one instant, at which each batch is
+// there as a whole or not at all; with Options.Replicate only each shard is.
 func (db *DB) SelectAll(ctx context.Context, reqs []*model.SelectRequest) ([]*model.Selection, error) {
 	return db.whole().SelectAll(ctx, reqs)
 }
@@ -102,20 +107,29 @@ func (p *part) SelectAll(ctx context.Context, reqs []*model.SelectRequest) ([]*m
 	return out, nil
 }
 
-// fix fixes what selections of each shard show, at one instant of all of them.
+// fix fixes what selections of each shard show: at one instant of all of them if they have one
+// log. Shards with a log each are not held for each other.
 func (p *part) fix(reqs []*model.SelectRequest) [][]*shard.Selection {
+	hold := func(i int) shard.Held { return p.shards[i].Hold() }
+	if p.db.opts.Replicate == nil {
+		held := p.hold()
+		hold = func(i int) shard.Held { return held[i] }
+	}
+	out, _ := fanOut(context.Background(), p, func(_ context.Context, i int) ([]*shard.Selection, error) {
+		return hold(i).Fix(reqs), nil
+	})
+	return out
+}
+
+// hold holds all shards at an instant at which no group is applied.
+func (p *part) hold() []shard.Held {
 	held := make([]shard.Held, len(p.shards))
 	p.db.applying.Lock()
+	defer p.db.applying.Unlock()
 	for i, s := range p.shards {
 		held[i] = s.Hold()
 	}
-	p.db.applying.Unlock()
-	out := make([][]*shard.Selection, len(held))
-	_, _ = fanOut(context.Background(), p, func(_ context.Context, i int) (struct{}, error) {
-		out[i] = held[i].Fix(reqs)
-		return struct{}{}, nil
-	})
-	return out
+	return held
 }
 
 // join makes one selection of what each shard has for the request with a number.
