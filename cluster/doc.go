@@ -50,7 +50,9 @@
 //	reader -> replicas here, and link -> kindSelect, kindRead at nodes that hold the rest
 //
 // A shard whose leader a replica here can't hear is read as one that lies elsewhere, if
-// another node comes to what the read wants (around.go).
+// another node comes to what the read wants (around.go). So is one of which the index of a block is
+// found damaged. Damage that is found only as samples are read fails the read: what is read is of
+// one instant, and the block is repaired meanwhile.
 //
 // What can be worked out from a shard alone is asked of the nodes that hold it, so that
 // results travel and not samples (work.go). What is asked is opaque here.

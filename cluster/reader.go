@@ -347,29 +347,39 @@ func (p *reading) run(ctx context.Context, here func(context.Context, []int) err
 	}
 	eg, ctx := errgroup.WithContext(ctx)
 	eg.Go(func() error { return p.each(ctx, far, false, elsewhere) })
-	eg.Go(func() error {
-		for {
-			err := here(ctx, near)
-			if err == nil && slices.ContainsFunc(near, p.replaced) {
-				return errNoReplica
-			}
-			if !errors.Is(err, errNoReplica) || ctx.Err() != nil {
-				return err
-			}
-			var lost []int // moved away meanwhile
-			near = slices.DeleteFunc(near, func(s int) bool {
-				if p.n.holdsShard(s) && !p.replaced(s) {
-					return false
-				}
-				lost = append(lost, s)
-				return true
-			})
-			if err := p.each(ctx, lost, false, elsewhere); err != nil {
-				return err
-			}
-		}
-	})
+	eg.Go(func() error { return p.nearby(ctx, near, here, elsewhere) })
 	return eg.Wait()
+}
+
+// nearby is the part of run for the shards that lie here. One that moves away meanwhile, or
+// with a block that is found damaged, is read elsewhere.
+func (p *reading) nearby(ctx context.Context, near []int, here func(context.Context, []int) error, elsewhere func(context.Context, string, []int) error) error {
+	for again := false; ; again = true {
+		err := here(ctx, near)
+		if err == nil && slices.ContainsFunc(near, p.replaced) {
+			return errNoReplica
+		}
+		damaged := model.IsDamage(err)
+		if !errors.Is(err, errNoReplica) && !damaged || ctx.Err() != nil {
+			return err
+		}
+		var lost []int
+		near = slices.DeleteFunc(near, func(s int) bool {
+			if p.n.holdsShard(s) && !p.replaced(s) && (!damaged || p.n.replicas.Shard(s).Sound()) {
+				return false
+			}
+			lost = append(lost, s)
+			return true
+		})
+		if damaged && len(lost) == 0 && again { // a block may have been repaired meanwhile, but not each time
+			return err
+		}
+		if e := p.each(ctx, lost, false, elsewhere); damaged && errors.Is(e, model.ErrUnavailable) {
+			return fmt.Errorf("%w; of the other replicas: %v", err, e)
+		} else if e != nil {
+			return e
+		}
+	}
 }
 
 // replaced tells whether a shard's replica here is not the one that Sync has waited for.

@@ -47,7 +47,6 @@ func (n *Node) repair(d *engine.Damage) bool {
 	switch {
 	case err == nil:
 		n.metrics.repairs.Inc()
-		n.opts.Logger.Warn("cluster: a damaged block was repaired", "shard", d.Shard, "block", d.Block, "damage", d.Err)
 	case errors.Is(err, model.ErrFailed):
 		n.fail(err)
 	default:

@@ -2,6 +2,8 @@ package cluster
 
 import (
 	"context"
+	"encoding/binary"
+	"errors"
 	"fmt"
 	"maps"
 	"math"
@@ -13,6 +15,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/prometheus/prometheus/model/labels"
 
 	"github.com/strandline-db/strandline/shard/model"
 )
@@ -131,6 +134,69 @@ func TestRepair(t *testing.T) {
 	c.stop("n3")
 	c.start("n3")
 	c.checkAll()
+}
+
+// TestReadPastDamage: a read that finds the index of a block damaged, here or at another node, gives
+// what another replica has.
+func TestReadPastDamage(t *testing.T) {
+	c := newTrio(t, Options{})
+	c.join("n4", "n1")
+	c.mustWrite("n1", 0, 500)
+	c.checkAll()
+	for _, name := range []string{"n2", "n3"} {
+		c.flush(name)
+		c.stop(name)
+		for _, b := range c.blocksOf(name) {
+			flipByte(t, b, lastOfIndex(t, b))
+		}
+		c.start(name)
+		c.await("readiness of "+name, c.nodes[name].node.Ready)
+	}
+	req := everything()
+	req.Matchers = []*labels.Matcher{labels.MustNewMatcher(labels.MatchNotEqual, "s", "")}
+	for _, x := range []struct{ at, ask string }{{"n3", ""}, {"n4", "n2"}} {
+		n := c.nodes[x.at].node
+		ctx, _, err := n.Sync(t.Context(), Wanted{Level: Linearizable})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if x.ask != "" {
+			_, elsewhere := n.split()
+			if _, err := ctx.Value(readingKey{}).(*reading).askSync(ctx, x.ask, elsewhere); err != nil {
+				t.Fatal(err)
+			}
+		}
+		sel, err := model.Select(ctx, n.Reader(), req)
+		if err != nil {
+			t.Fatalf("%s: %v", x.at, err)
+		}
+		if len(sel.Series) != 10 {
+			t.Errorf("%s: %d of 10 series", x.at, len(sel.Series))
+		}
+		sel.Close()
+		values, err := n.Reader().LabelValues(ctx, "s", req)
+		if err != nil || len(values) != 10 {
+			t.Errorf("%s: %q, %v", x.at, values, err)
+		}
+	}
+	for _, name := range []string{"n2", "n3"} { // so it was found
+		c.await("a repair at "+name, func() error {
+			if testutil.ToFloat64(c.nodes[name].node.metrics.repairs) == 0 {
+				return errors.New("not yet")
+			}
+			return nil
+		})
+	}
+}
+
+// lastOfIndex gives the place of the last byte before a block's table of contents.
+func lastOfIndex(t *testing.T, name string) func(size int64) int64 {
+	t.Helper()
+	b, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func(size int64) int64 { return int64(binary.LittleEndian.Uint64(b[size-28:])) - 1 }
 }
 
 // TestLostShard: a damaged manifest, and a damaged table, make the shard empty here, and

@@ -3,10 +3,13 @@ package cluster
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"sync"
 	"time"
+
+	"github.com/strandline-db/strandline/shard/model"
 )
 
 // Between attempts to accept a connection that fail.
@@ -100,6 +103,16 @@ func responder(ctx context.Context, w *wire, m *message) func([]byte, error) {
 	}
 }
 
+// orElsewhere makes damage of a replica here, of what answers a read, one that sends the read to another.
+func orElsewhere(respond func([]byte, error)) func([]byte, error) {
+	return func(data []byte, err error) {
+		if model.IsDamage(err) {
+			err = fmt.Errorf("%w: %w", model.ErrUnavailable, err)
+		}
+		respond(data, err)
+	}
+}
+
 // handle starts the work of a request that came by a connection and returns; respond is called once, when it
 // is done. It must not block: it runs on the connection's reader.
 func (n *Node) handle(ctx context.Context, from *wire, m *message, respond func([]byte, error)) {
@@ -122,11 +135,11 @@ func (n *Node) handleHere(ctx context.Context, from *wire, m *message, respond f
 	case kindTerms:
 		respond(n.answerTerms(m.data))
 	case kindSelect:
-		go func() { respond(n.answerSelect(ctx, from, m.data)) }()
+		go func() { orElsewhere(respond)(n.answerSelect(ctx, from, m.data)) }()
 	case kindRead:
-		go func() { respond(n.answerRead(from, m.data)) }()
+		go func() { orElsewhere(respond)(n.answerRead(from, m.data)) }()
 	case kindNames:
-		go func() { respond(n.answerNames(ctx, m.data)) }()
+		go func() { orElsewhere(respond)(n.answerNames(ctx, m.data)) }()
 	case kindRelay:
 		n.relay(m.group, stamp{}, m.data, respond)
 	case kindRelayed:
@@ -149,9 +162,9 @@ func (n *Node) handleHere(ctx context.Context, from *wire, m *message, respond f
 	case kindFeedClose:
 		respond(n.served.answerEnd(from, m.data))
 	case kindWork:
-		go func() { respond(n.answerWork(ctx, from, m.data)) }()
+		go func() { orElsewhere(respond)(n.answerWork(ctx, from, m.data)) }()
 	case kindWorkPoll:
-		go func() { respond(n.answerWorkPoll(from, m.data)) }()
+		go func() { orElsewhere(respond)(n.answerWorkPoll(from, m.data)) }()
 	case kindWorkEnd:
 		respond(n.works.answerEnd(from, m.data))
 	case kindAsk:

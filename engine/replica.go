@@ -95,6 +95,9 @@ func (r *Replica) Unfreeze(c *Cut) { r.s.Unfreeze(c) }
 // Persist makes a cut durable as blocks and a manifest that records m.
 func (r *Replica) Persist(ctx context.Context, c *Cut, m Mark) error { return r.s.Persist(ctx, c, m) }
 
+// Sound tells whether no block is known to be damaged.
+func (r *Replica) Sound() bool { return r.s.Sound() }
+
 // Offer is what another replica needs; see Install.
 type Offer = shard.Offer
 

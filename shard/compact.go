@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/strandline-db/strandline/shard/model"
 )
 
 // Maintain does the background work that is due at now: it removes blocks beyond
@@ -62,7 +64,7 @@ func (s *Shard) maintainLocked(ctx context.Context, now time.Time) error {
 // now, and its group not due before it is repaired. Nothing of it was removed.
 func (s *Shard) spoiled(group []BlockRef, err error) bool {
 	bad := s.quarantined()
-	return s.failed == nil && isDamage(err) && slices.ContainsFunc(group, func(b BlockRef) bool { return bad[b.Name] })
+	return s.failed == nil && model.IsDamage(err) && slices.ContainsFunc(group, func(b BlockRef) bool { return bad[b.Name] })
 }
 
 // dropOld removes the blocks that lie wholly before the retention cut.

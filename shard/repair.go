@@ -8,7 +8,6 @@ import (
 	"path"
 	"slices"
 	"strings"
-	"syscall"
 
 	"github.com/strandline-db/strandline/shard/model"
 )
@@ -22,7 +21,7 @@ var ErrDamaged = errors.New("a block is damaged and in quarantine")
 // suspect notes that a block is damaged if err says so, once, and tells the owner. The
 // block stays as it is: what touches it fails, nothing merges it, nobody gets it.
 func (s *Shard) suspect(b *liveBlock, err error) error {
-	if !isDamage(err) || !b.bad.CompareAndSwap(nil, &err) {
+	if !model.IsDamage(err) || !b.bad.CompareAndSwap(nil, &err) {
 		return err
 	}
 	s.opts.Logger.Error("a block is damaged and in quarantine", "shard", s.opts.ID, "block", b.ref.Name, "err", err)
@@ -30,12 +29,6 @@ func (s *Shard) suspect(b *liveBlock, err error) error {
 		s.opts.Damaged(b.ref.Name, err)
 	}
 	return err
-}
-
-// isDamage tells whether a block is damaged: its checksums say so, or the disk can't read it.
-func isDamage(err error) bool {
-	var damage *model.CorruptionError
-	return errors.As(err, &damage) || errors.Is(err, syscall.EIO)
 }
 
 // unreadable stands for a block that can't be opened: reads that need it fail.
@@ -61,6 +54,9 @@ func (s *Shard) Scrub(ctx context.Context, pace func(bytes int) error) error {
 	}
 	return errors.Join(err, v.release())
 }
+
+// Sound tells whether no block is known to be damaged.
+func (s *Shard) Sound() bool { return len(s.quarantined()) == 0 }
 
 // quarantined returns the names of the live blocks that are damaged.
 func (s *Shard) quarantined() map[string]bool {
@@ -124,7 +120,7 @@ func (s *Shard) Repair(ctx context.Context, name string, data []byte, fetch Fetc
 		return s.failed
 	}
 	wakeAll(wake)
-	s.opts.Logger.Info("repaired a damaged block from another replica", "shard", s.opts.ID, "block", name, "blocks", len(added))
+	s.opts.Logger.Warn("repaired a damaged block from another replica", "shard", s.opts.ID, "block", name, "blocks", len(added))
 	return s.dropFetched()
 }
 

@@ -125,7 +125,7 @@ func (s *Shard) openBlocks() (err error) {
 	}()
 	for _, ref := range s.manifest.Blocks {
 		b, err := s.openBlock(ref)
-		if s.opts.Damaged != nil && (isDamage(err) || notExist(err)) {
+		if s.opts.Damaged != nil && (model.IsDamage(err) || notExist(err)) {
 			b, err = s.unreadable(ref, path.Join(s.tierDir(ref.Tier), ref.Name), err), nil
 		}
 		if err != nil {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"syscall"
 )
 
 // Errors that a caller can tell apart with errors.Is. Each names its HTTP
@@ -65,3 +66,9 @@ func (e *CorruptionError) Error() string {
 
 // Unwrap returns the cause.
 func (e *CorruptionError) Unwrap() error { return e.Err }
+
+// IsDamage tells whether what was read is damaged: its checksums say so, or the disk can't read it.
+func IsDamage(err error) bool {
+	var damage *CorruptionError
+	return errors.As(err, &damage) || errors.Is(err, syscall.EIO)
+}
