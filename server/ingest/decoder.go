@@ -40,9 +40,12 @@ type decoder struct {
 	eRefs   []uint32
 	seen    map[metaRef]struct{}
 
-	// bad counts series and samples that were refused here; firstBad is why.
+	// bad counts series that were refused here in whole or part; firstBad is why. partly are
+	// those of which the batch has the rest, by their place in it, ascending.
 	bad      int
 	firstBad error
+	partly   []int
+	noted    bool // the series that was begun last is counted
 }
 
 // reset readies d for a body that may unfold into budget bytes.
@@ -51,14 +54,14 @@ func (d *decoder) reset(budget int) {
 	clear(d.symbols)
 	clear(d.seen)
 	d.symbols, d.refs, d.eRefs, d.arena = d.symbols[:0], d.refs[:0], d.eRefs[:0], d.arena[:0]
-	d.budget, d.bad, d.firstBad = budget, 0, nil
+	d.budget, d.bad, d.firstBad, d.partly = budget, 0, nil, d.partly[:0]
 }
 
 // oversized reports whether d has grown too large to be kept between requests.
 func (d *decoder) oversized() bool {
 	return cap(d.body) > keepBytes || cap(d.arena) > keepBytes || cap(d.symbols) > keepBytes/16 ||
 		cap(d.batch.T) > keepBytes/8 || cap(d.batch.Series) > keepBytes/64 || cap(d.batch.Hist) > keepBytes/32 ||
-		cap(d.batch.Exemplars) > keepBytes/48 || cap(d.batch.Metadata) > keepBytes/64 || len(d.seen) > keepBytes/128
+		cap(d.batch.Exemplars) > keepBytes/48 || cap(d.batch.Metadata) > keepBytes/64 || len(d.seen) > keepBytes/128 || cap(d.partly) > keepBytes/8
 }
 
 // spend takes n bytes off the budget.
@@ -72,6 +75,7 @@ func (d *decoder) spend(n int) error {
 // begin starts a series at the ends of the columns.
 func (d *decoder) begin() model.BatchSeries {
 	b := &d.batch
+	d.noted = false
 	return model.BatchSeries{
 		From: len(b.T), To: len(b.T), HFrom: len(b.Hist), HTo: len(b.Hist), EFrom: len(b.Exemplars), ETo: len(b.Exemplars),
 	}
@@ -97,8 +101,12 @@ func (d *decoder) refuse(s *model.BatchSeries, err error) {
 	d.note(s.Key, err)
 }
 
-// note counts something refused of the series with this key.
+// note counts the series that was begun last, with this key, as one of which something was refused.
 func (d *decoder) note(key []byte, err error) {
+	if d.noted {
+		return
+	}
+	d.noted = true
 	if d.bad++; d.firstBad == nil {
 		d.firstBad = fmt.Errorf("series %s: %w", keyText(key), err)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -182,7 +183,12 @@ func (h *Handler) write(p protocol, src []byte) (res model.AppendResult, err err
 
 // refusal is the error for what of d's request was not stored, nil if all was.
 func (h *Handler) refusal(d *decoder, rejected []model.Rejection) error {
-	n := d.bad + len(rejected)
+	n := d.bad
+	for i := range rejected {
+		if _, counted := slices.BinarySearch(d.partly, rejected[i].Series); !counted {
+			n++
+		}
+	}
 	if n == 0 {
 		return nil
 	}

@@ -217,6 +217,43 @@ func TestBadSeriesV1(t *testing.T) {
 	require.Equal(t, []int64{2}, s.got.T)
 }
 
+// TestRefusedTwice: a series counts once, whatever of it is refused, here and by the storage.
+func TestRefusedTwice(t *testing.T) {
+	broken := func(at int64) prompb.Histogram {
+		return prompb.Histogram{Count: &prompb.Histogram_CountInt{CountInt: 1}, PositiveDeltas: []int64{1}, Timestamp: at}
+	}
+	sample := []prompb.Sample{{Value: 1, Timestamp: 1}}
+	req := prompb.WriteRequest{Timeseries: []prompb.TimeSeries{
+		{Labels: []prompb.Label{{Name: "__name__", Value: "a"}}, Samples: sample},
+		{Labels: []prompb.Label{{Name: "__name__", Value: "gone"}}, Histograms: []prompb.Histogram{broken(5), broken(6)}},
+		{Labels: []prompb.Label{{Name: "__name__", Value: "b"}}, Samples: sample, Histograms: []prompb.Histogram{broken(7), broken(8)}},
+		{Labels: []prompb.Label{{Name: "__name__", Value: "c"}}, Samples: sample},
+	}}
+	v1, err := req.Marshal()
+	require.NoError(t, err)
+	w := writev2.Request{Symbols: []string{"", "__name__", "a", "gone", "b", "c"}}
+	for i := range req.Timeseries {
+		ts := writev2.TimeSeries{LabelsRefs: []uint32{1, uint32(i + 2)}}
+		for range req.Timeseries[i].Samples {
+			ts.Samples = append(ts.Samples, writev2.Sample{Value: 1, Timestamp: 1})
+		}
+		for _, h := range req.Timeseries[i].Histograms {
+			ts.Histograms = append(ts.Histograms, writev2.Histogram{Count: &writev2.Histogram_CountInt{CountInt: 1}, PositiveDeltas: []int64{1}, Timestamp: h.Timestamp})
+			ts.Exemplars = []writev2.Exemplar{{LabelsRefs: []uint32{99, 99}}}
+		}
+		w.Timeseries = append(w.Timeseries, ts)
+	}
+	v2, err := w.Marshal()
+	require.NoError(t, err)
+	for typ, body := range map[string][]byte{typeV1: v1, typeV2: v2} {
+		s := &store{rejected: []model.Rejection{{Series: 1, Err: model.ErrTooOld}, {Series: 2, Err: model.ErrTooOld}}} // b and c
+		r := post(t, serve(t, s, nil), typ, "snappy", snappy.Encode(nil, body))
+		require.Equal(t, 400, r.code)
+		require.Len(t, s.got.Series, 3)
+		require.Contains(t, r.text, `: 3 of the request's series`)
+	}
+}
+
 func TestBadSeriesV2(t *testing.T) {
 	sample := []writev2.Sample{{Value: 1, Timestamp: 1, StartTimestamp: 5}}
 	for _, tc := range []struct {

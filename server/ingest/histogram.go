@@ -184,12 +184,9 @@ func appendDoubles(dst []float64, f *fields) []float64 {
 	return dst
 }
 
-// checkHistograms takes broken histograms out of the series that was just ended,
-// the last of the batch if it has any sample at all.
+// checkHistograms takes broken histograms out of the series that was just ended, the last of
+// the batch, and notes whether something of it was refused.
 func (d *decoder) checkHistograms(s *model.BatchSeries) {
-	if s.HFrom == s.HTo {
-		return
-	}
 	hs := d.batch.Hist
 	keep := s.HFrom
 	for i := s.HFrom; i < s.HTo; i++ {
@@ -206,6 +203,8 @@ func (d *decoder) checkHistograms(s *model.BatchSeries) {
 	d.batch.Series[last].HTo = keep
 	if s.From == s.To && s.EFrom == s.ETo && keep == s.HFrom {
 		d.batch.Series = d.batch.Series[:last]
+	} else if d.noted {
+		d.partly = append(d.partly, last)
 	}
 }
 

@@ -122,8 +122,9 @@ func (d *decoder) seriesV1(b []byte) error {
 		d.refuse(&s, errNoName())
 		return nil
 	}
-	d.end(&s)
-	d.checkHistograms(&s)
+	if d.end(&s) {
+		d.checkHistograms(&s)
+	}
 	return nil
 }
 
