@@ -36,6 +36,9 @@ import (
 // drainTime is how long running requests may take to end once we are told to stop.
 const drainTime = 10 * time.Second
 
+// readyEvery is how often a node that has started looks whether it is ready.
+const readyEvery = 100 * time.Millisecond
+
 func newServe() *cobra.Command {
 	var file string
 	cmd := &cobra.Command{
@@ -100,6 +103,7 @@ func (n *node) run(signals <-chan os.Signal) error {
 	}
 	opened := make(chan error, 1)
 	go func() { opened <- n.open() }()
+	var look <-chan time.Time
 	for {
 		select {
 		case err := <-opened:
@@ -112,7 +116,12 @@ func (n *node) run(signals <-chan os.Signal) error {
 			n.slo.Set(n.objectives)
 			n.live.api.SetOrigins(n.origins)
 			n.server.Mount(n.ingest, n.api, n.rules.handler(), n.rules.alerts, n.dash, n.slo, n.live.api)
-			n.log.Info("ready", "addr", n.addr)
+			if err := n.ready(); err != nil {
+				n.log.Info("started; not ready yet", "err", err)
+			}
+			look = n.tellReady()
+		case <-look:
+			look = n.tellReady()
 		case err := <-n.served:
 			return err
 		case err := <-n.failed:
@@ -260,6 +269,15 @@ func (n *node) open() error {
 		return errors.Join(err, n.rules.close(), db.Close())
 	}
 	n.stopScrape = n.startScrape()
+	return nil
+}
+
+// tellReady logs that the node is ready once it is; until then it returns when to look again.
+func (n *node) tellReady() <-chan time.Time {
+	if n.ready() != nil {
+		return time.After(readyEvery)
+	}
+	n.log.Info("ready", "addr", n.addr)
 	return nil
 }
 

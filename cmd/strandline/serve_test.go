@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"os"
 	"os/exec"
@@ -41,6 +42,20 @@ func TestMain(m *testing.M) {
 }
 
 var binary string
+
+// TestTellReady: the log says ready once, when /-/ready does.
+func TestTellReady(t *testing.T) {
+	var out bytes.Buffer
+	n := &node{log: slog.New(slog.NewTextHandler(&out, nil))}
+	n.stopping.Store(true) // as good a reason as any
+	if n.tellReady() == nil || out.Len() > 0 {
+		t.Errorf("it is not ready, and says %q", out.String())
+	}
+	n.stopping.Store(false)
+	if n.tellReady() != nil || !strings.Contains(out.String(), "msg=ready") {
+		t.Errorf("it is ready, and says %q", out.String())
+	}
+}
 
 // process is a running server.
 type process struct {
