@@ -32,23 +32,25 @@ func (n *Node) freshMap(ctx context.Context) (*clusterMap, error) {
 }
 
 // Propose returns the moves that would bring every shard to where it should lie: as the
-// nodes are, or, with the name of one, if that were to be drained or was no more to be.
+// nodes are, or, with the name of one, if that was no more to be drained; or, drained, those that
+// would bring everything off it.
 func (n *Node) Propose(ctx context.Context, name string, drained bool) (*Proposal, error) {
 	m, err := n.freshMap(ctx)
 	if err != nil {
 		return nil, err
 	}
+	away := ""
 	if name != "" {
 		x, known := m.nodes[name]
 		if !known || x.State == stateRemoved {
 			return nil, fmt.Errorf("%w: there is no node %q in the cluster", ErrRefused, name)
 		}
 		if x.State = stateMember; drained {
-			x.State = stateDraining
+			x.State, away = stateDraining, name
 		}
 		m.nodes[name] = x // m is ours alone
 	}
-	return propose(m)
+	return propose(m, away)
 }
 
 // Rebalance begins to carry out the moves that Propose returned under this id; "" is for
@@ -62,7 +64,7 @@ func (n *Node) Rebalance(ctx context.Context, id, why string) (*Proposal, error)
 	if m.plan.Open() {
 		return nil, fmt.Errorf("%w: a plan is under way (%s, %s): wait for it or cancel it", ErrRefused, m.plan.ID, m.plan.State)
 	}
-	p, err := propose(m)
+	p, err := propose(m, "")
 	if err != nil {
 		return nil, err
 	}
@@ -208,7 +210,11 @@ func (n *Node) turnNode(ctx context.Context, name string, state NodeState, id, w
 	changed := x.State != state
 	x.State = state
 	m.nodes[name] = x // m is ours alone
-	p, err := propose(m)
+	away := ""
+	if state == stateDraining {
+		away = name
+	}
+	p, err := propose(m, away)
 	if err != nil {
 		return nil, err
 	}

@@ -83,8 +83,9 @@ func (m *clusterMap) planned(name string) bool {
 }
 
 // planMoves returns the moves that bring the shards to where rendezvous wants them on the
-// nodes that are members, in order of the shards.
-func planMoves(m *clusterMap) []Move {
+// nodes that are members, in order of the shards. With the name of a node they are those alone that
+// lead away from it.
+func planMoves(m *clusterMap, away string) []Move {
 	var moves []Move
 	for i, want := range rendezvous(m.members(stateMember), len(m.shards)) {
 		have := m.shards[i].Replicas
@@ -98,6 +99,10 @@ func planMoves(m *clusterMap) []Move {
 			if !slices.Contains(have, name) {
 				to = append(to, name)
 			}
+		}
+		if away != "" {
+			from = slices.DeleteFunc(from, func(name string) bool { return name != away })
+			to = to[:min(len(to), len(from))]
 		}
 		for k := range max(len(from), len(to)) {
 			x := Move{Shard: i, Phase: PhasePlanned}
@@ -139,8 +144,9 @@ type NodeShare struct {
 	After  int       `json:"after"`
 }
 
-func propose(m *clusterMap) (*Proposal, error) {
-	p := &Proposal{Moves: planMoves(m)}
+// propose proposes all moves, or, with the name of a node, those that lead away from it.
+func propose(m *clusterMap, away string) (*Proposal, error) {
+	p := &Proposal{Moves: planMoves(m, away)}
 	b, err := json.Marshal(p.Moves)
 	if err != nil {
 		return nil, err

@@ -115,7 +115,7 @@ func FuzzMap(f *testing.F) {
 	f.Add(moveKey(0), []byte(`{"shard":1,"from":"a","to":"b","phase":"adding"}`))
 	f.Fuzz(func(t *testing.T, key string, value []byte) {
 		if m, err := readMap([]model.Record{{Key: key, Value: value}}, 4); err == nil {
-			if _, err := propose(m); err != nil {
+			if _, err := propose(m, ""); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -171,6 +171,47 @@ func TestPutMessage(t *testing.T) {
 		}
 		if m := &got[1]; m.kind != kindAnswer || !bytes.Equal(m.data, data) {
 			t.Errorf("what follows %d bytes does not come", n)
+		}
+	}
+}
+
+// TestDrainMoves: a drain moves what is on the node, and nothing else: to nodes that had no part
+// yet, too.
+func TestDrainMoves(t *testing.T) {
+	m := &clusterMap{nodes: map[string]NodeRecord{}, shards: make([]ShardRecord, 64)}
+	for _, name := range []string{"a", "b", "c", "d", "e", "f"} { // e and f have entered, and have been given nothing
+		m.nodes[name] = NodeRecord{Name: name, State: stateMember}
+	}
+	held := map[string]int{}
+	for i, on := range rendezvous([]string{"a", "b", "c", "d"}, len(m.shards)) {
+		m.shards[i].Replicas = on
+		for _, name := range on {
+			held[name]++
+		}
+	}
+	if len(planMoves(m, "")) == 0 {
+		t.Fatal("nothing is out of balance")
+	}
+	for _, name := range []string{"e", "d"} {
+		x := m.nodes[name]
+		x.State = stateDraining
+		m.nodes[name] = x
+		moves := planMoves(m, name)
+		if len(moves) != held[name] {
+			t.Errorf("%d moves off %s, which holds %d replicas", len(moves), name, held[name])
+		}
+		for i := range moves {
+			if k := &moves[i]; k.From != name || k.To == "" || m.shards[k.Shard].on(k.To) || m.nodes[k.To].State != stateMember {
+				t.Errorf("off %s: %s", name, k)
+			}
+		}
+	}
+	m.nodes["c"] = NodeRecord{Name: "c", State: stateDraining} // on a shard with another that drains
+	m.nodes["d"] = NodeRecord{Name: "d", State: stateMember}
+	m.shards = []ShardRecord{{Replicas: []string{"b", "c", "e"}}}
+	for _, k := range planMoves(m, "e") {
+		if k.From != "e" || k.To == "" {
+			t.Error(&k)
 		}
 	}
 }
