@@ -108,6 +108,9 @@ func loadIdentity(o *Options) (*identity, error) {
 	file := path.Join(o.Dir, identityName)
 	b, err := vfs.ReadFile(o.FS, file)
 	if errors.Is(err, fs.ErrNotExist) {
+		if err := o.MayForm(); err != nil {
+			return nil, err
+		}
 		var random [8]byte
 		if _, err := rand.Read(random[:]); err != nil {
 			return nil, err
@@ -130,6 +133,8 @@ func loadIdentity(o *Options) (*identity, error) {
 	case s.Name != o.Name && !o.recovering:
 		return nil, fmt.Errorf("%w: %s is the folder of node %q, not of %q: give cluster-node that name, or this node its own folder; if %s is damaged, %s",
 			ErrIdentity, o.Dir, s.Name, o.Name, file, identityRemedy)
+	case s.Cluster == "":
+		return id, o.MayForm()
 	}
 	return id, nil
 }

@@ -146,13 +146,19 @@ func (o *Options) Validate() error {
 		}
 		at[addr] = name
 	}
-	if len(o.Peers) == 2 {
-		errs = append(errs, errors.New("cluster-peers: two nodes survive no failure; begin with three, or with one and add others"))
-	}
 	if o.Heartbeat < 50*time.Millisecond || o.CommitTimeout <= 0 {
 		errs = append(errs, errors.New("cluster-heartbeat must be at least 50 ms, cluster-commit-timeout positive"))
 	}
 	return errors.Join(errs...)
+}
+
+// MayForm fails if no cluster should be formed of the peers. A node of one that has formed does not
+// mind: it may have become as small.
+func (o *Options) MayForm() error {
+	if len(o.Peers) == 2 {
+		return errors.New("cluster-peers: two nodes survive no failure; begin with three, or with one and add others; a cluster that runs is entered with cluster-join")
+	}
+	return nil
 }
 
 // ParsePeers reads a list like "n1=host:port,n2=host:port".

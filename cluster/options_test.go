@@ -4,9 +4,12 @@ import (
 	"errors"
 	"io"
 	"os"
+	"path/filepath"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/strandline-db/strandline/wal/vfs"
 )
 
 // TestClosedComesNoMore: what a peer has not taken when its connection is closed does not
@@ -45,5 +48,34 @@ func TestClosedComesNoMore(t *testing.T) {
 	came, err := io.Copy(io.Discard, peer)
 	if !errors.Is(err, syscall.ECONNRESET) || came >= int64(sent) {
 		t.Errorf("%d of %d bytes came, and then %v", came, sent, err)
+	}
+}
+
+// TestTwoPeers: no cluster forms of two nodes, and one that has become as small starts with a list of
+// them.
+func TestTwoPeers(t *testing.T) {
+	c := newTrio(t, Options{})
+	c.mustWrite("n1", 0, 10)
+	two := func(o *Options) *Options {
+		o.Peers = map[string]string{"n1": c.peers["n1"], "n2": c.peers["n2"]}
+		o.EnsureDefaults()
+		return o
+	}
+	c.stop("n1")
+	for dir, want := range map[string]bool{filepath.Join(c.dir, "n1"): true, t.TempDir(): false} {
+		o := two(&Options{Name: "n1", Listen: c.peers["n1"], Dir: dir, FS: vfs.OS{}})
+		if err := o.Validate(); err != nil {
+			t.Error(err)
+		}
+		if _, err := loadIdentity(o); want != (err == nil) {
+			t.Errorf("%s: %v", dir, err)
+		}
+		_, err := loadIdentity(&Options{Name: "n1", Dir: dir, FS: vfs.OS{}}) // as of a start with another list
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := loadIdentity(o); want != (err == nil) {
+			t.Errorf("%s: %v", dir, err)
+		}
 	}
 }

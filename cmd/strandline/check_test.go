@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -50,6 +51,19 @@ func TestCheckConfigTakesFlags(t *testing.T) {
 		t.Fatal(err)
 	}
 	if out, err := exec.Command(binary, "check", "config", file, "--insecure").CombinedOutput(); err != nil {
+		t.Errorf("%v: %s", err, out)
+	}
+}
+
+// TestTwoPeersOfARunningCluster: the folder of a node that has formed a cluster goes with a list of two,
+// to which the cluster may have shrunk.
+func TestTwoPeersOfARunningCluster(t *testing.T) {
+	file, data := filepath.Join(t.TempDir(), "config.yml"), t.TempDir()
+	text := "cluster-node: n1\ncluster-peers: n1=127.0.0.1:1,n2=127.0.0.1:2\ndata: " + data + "\n"
+	if err := errors.Join(os.WriteFile(file, []byte(text), 0o600), os.WriteFile(filepath.Join(data, "CLUSTER"), nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command(binary, "check", "config", file).CombinedOutput(); err != nil {
 		t.Errorf("%v: %s", err, out)
 	}
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/strandline-db/strandline/server/api"
 	"github.com/strandline-db/strandline/server/config"
 	"github.com/strandline-db/strandline/server/ingest"
+	"github.com/strandline-db/strandline/wal/vfs"
 )
 
 // addSettingFlags gives the command a flag for every setting that may have one.
@@ -152,7 +153,11 @@ func clusterOptions(c *config.Config) (*cluster.Options, error) {
 		o.Listen = o.Peers[o.Name]
 	}
 	o.EnsureDefaults()
-	if err := o.Validate(); err != nil {
+	owned, err := cluster.OwnsFolder(vfs.OS{}, c.Data)
+	if err == nil && !owned {
+		err = o.MayForm()
+	}
+	if err := errors.Join(o.Validate(), err); err != nil {
 		return nil, err
 	}
 	switch {
