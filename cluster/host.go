@@ -28,7 +28,8 @@ func (n *Node) host() {
 		n.askIfReplaced()
 		registering, reconciling := n.register(), n.reconcile()
 		if n.removed() && !told {
-			n.opts.Logger.Warn("cluster: this node was removed from the cluster; to take it back in, empty its folder and start it with cluster-join")
+			n.opts.Logger.Warn("cluster: this node was removed from the cluster: stop it; nothing uses its data any more, and to take the node back in, start it on an empty folder with cluster-join",
+				"folder", n.opts.Dir)
 			told = true
 		}
 		if registering || reconciling {
@@ -90,6 +91,9 @@ func (n *Node) changeMap(build func(*model.RecordChange) error) error {
 // if they are not yet.
 func (n *Node) reconcile() (again bool) {
 	m, me := n.currentMap(), n.identity.get()
+	if n.gone.Load() && m.nodes[n.name].State != stateRemoved {
+		return false // that map is of before: nobody tells a node that was removed while it was away how it went on
+	}
 	var incomplete atomic.Bool
 	step := func(id uint64, err error) {
 		if err != nil && n.ctx.Err() == nil {

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -119,4 +120,45 @@ func TestRemovedSaysSo(t *testing.T) {
 		}
 		return fmt.Errorf("ready: %v", err)
 	})
+}
+
+// TestRemovedWhileDown: a node that was drained and removed while it was down hears of it when it comes
+// back, and does not try to become a member again where its old map has it.
+func TestRemovedWhileDown(t *testing.T) {
+	c := newTrio(t, Options{})
+	c.mustWrite("n1", 0, 10)
+	c.join("n4", "n1")
+	n1 := c.nodes["n1"].node
+	for _, change := range []func() error{
+		func() error { return n1.MoveShard(t.Context(), 0, "n2", "n4") },
+		func() error {
+			c.stop("n4")
+			_, err := n1.DrainNode(t.Context(), "n4", "")
+			return err
+		},
+	} {
+		if err := change(); err != nil {
+			t.Fatal(err)
+		}
+		c.planEnds(PlanDone)
+	}
+	if err := n1.RemoveNode(t.Context(), "n4", false); err != nil {
+		t.Fatal(err)
+	}
+	c.start("n4")
+	n4 := c.nodes["n4"].node
+	if err := n4.AwaitRemoval(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if !n4.currentMap().shards[0].on("n4") {
+		t.Error("its map is not that of before")
+	}
+	if n4.reconcile() {
+		t.Error("it tries to become what it was")
+	}
+	if s := n1.Status(t.Context()); slices.ContainsFunc(s.Nodes, func(x NodeStatus) bool { return x.Name == "n4" }) {
+		t.Errorf("the status of others has it: %+v", s.Nodes)
+	}
+	c.mustWrite("n1", 20, 10)
+	c.check("n2")
 }
