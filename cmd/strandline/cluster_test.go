@@ -2,10 +2,13 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"math"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/spf13/cobra"
 
 	"github.com/strandline-db/strandline/cluster"
 )
@@ -51,6 +54,19 @@ func TestPlanOfFew(t *testing.T) {
 		if got := strings.Contains(out.String(), "left:"); got != (c.want != "") || !strings.Contains(out.String(), c.want) {
 			t.Errorf("%s: %q", name, out.String())
 		}
+	}
+}
+
+// TestForcedRemovalSaysWhatElse: who is about to give up one node of two learns what helps, before
+// anything is done.
+func TestForcedRemovalSaysWhatElse(t *testing.T) {
+	cmd := &cobra.Command{}
+	var out strings.Builder
+	cmd.SetOut(&out)
+	cmd.SetIn(strings.NewReader("n\n"))
+	err := removeNode(&changeCommand{force: true}, cmd, []string{"n2"})
+	if !errors.Is(err, errNotConfirmed) || !strings.Contains(out.String(), "`strandline cluster recover`") {
+		t.Errorf("%v: %s", err, out.String())
 	}
 }
 

@@ -138,7 +138,8 @@ func removeNode(c *changeCommand, cmd *cobra.Command, a []string) error {
 	if c.force {
 		fmt.Fprintf(cmd.OutOrStdout(), "The replicas on %s are given up: a shard of three is left with two, which is a majority of itself only while\n"+
 			"both run, and one of two with none to spare, until `strandline cluster rebalance` has made new ones. A shard that has lost its\n"+
-			"majority already can't agree to this and stays as it is. %s must never start again with its old folder.\n", a[0], a[0])
+			"majority already can't agree to this and stays as it is: when all nodes but one are lost for good, stop that one and run\n"+
+			"`strandline cluster recover` on its folder instead. %s must never start again with its old folder.\n", a[0], a[0])
 		form.Set("force", "true")
 	}
 	if err := c.confirm(cmd, "Remove "+a[0]+" for good?"); err != nil {
