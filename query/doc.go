@@ -27,7 +27,7 @@
 // overflow, a pair's series that placement may have put at two nodes) is not done so, and
 // whatever fails is read as samples, which gives the result or the error. A fragment holds
 // its groups and a batch of series, and MaxSamples bounds these. Each fragment is of an
-// instant of its own.
+// instant of its own; those that are the same are worked on once.
 //
 // An Engine is safe for concurrent use. A Querier serves one query: its methods
 // may be called from several goroutines, each iterator from one at a time. The

@@ -4,6 +4,7 @@ import (
 	"context"
 	"math"
 	"slices"
+	"strings"
 
 	commonmodel "github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/histogram"
@@ -85,13 +86,19 @@ func (s *scattered) scatter(ctx context.Context, p *plan) {
 	p.walk(p.stmt.Expr, false, func(x parser.Expr) { p.stmt.Expr = x })
 	eg, ctx := errgroup.WithContext(ctx)
 	eg.SetLimit(maxScatters)
-	for _, x := range p.parts {
+	for _, same := range alike(p.parts) {
 		eg.Go(func() error {
-			a, err := s.gather(ctx, x.req)
-			if err == nil && a.Unfit == "" {
+			var a *partial.Answer
+			var err error
+			for i, x := range same {
+				if i == 0 || len(a.Notes) > 0 { // which say where in the query they are from
+					a, err = s.gather(ctx, x.req)
+				}
+				if err != nil || a.Unfit != "" {
+					s.e.opts.Logger.Debug("query: an aggregation is not done in parts", "query", p.text, "unfit", a.Unfit, "err", err)
+					return nil
+				}
 				x.result = a
-			} else {
-				s.e.opts.Logger.Debug("query: an aggregation is not done in parts", "query", p.text, "unfit", a.Unfit, "err", err)
 			}
 			return nil
 		})
@@ -107,6 +114,24 @@ func (s *scattered) scatter(ctx context.Context, p *plan) {
 			s.parts = append(s.parts, x)
 		}
 	}
+}
+
+// alike groups the parts that ask for the same, at whatever place in the query: what is named
+// twice is worked on once, and is the same.
+func alike(parts []*part) (groups [][]*part) {
+	of := map[string]int{}
+	for _, x := range parts {
+		req := *x.req
+		req.Text = strings.TrimSpace(req.Text)
+		b := string(req.Append(nil))
+		i, seen := of[b]
+		if !seen {
+			i, groups = len(groups), append(groups, nil)
+			of[b] = i
+		}
+		groups[i] = append(groups[i], x)
+	}
+	return groups
 }
 
 // gather has one request worked on everywhere.

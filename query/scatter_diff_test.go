@@ -145,6 +145,8 @@ func expression(r *rand.Rand) string {
 		return "max_over_time((" + agg + ")[5m:1m])"
 	case 6:
 		return "count(" + agg + ")"
+	case 8:
+		return agg + pick(" or ", " / ", " unless ") + agg
 	}
 	return agg
 }

@@ -213,6 +213,27 @@ func TestScatterBatches(t *testing.T) {
 	}
 }
 
+// TestScatterOnce: what a query aggregates twice is asked for once, so that it is the same
+// although more is stored meanwhile.
+func TestScatterOnce(t *testing.T) {
+	a := &advancing{Store: querytest.New()}
+	e, s := spreadEngine(t, a, 3, nil)
+	for expr, fragments := range map[string]int64{"sum(x) - sum(x)": 1, "sum(x) / sum(x) - count(x)": 2, `sum(x) - sum(x{a=""})`: 2} {
+		s.asked.Store(0)
+		res, err := e.Instant(t.Context(), expr, time.Unix(1, 0), query.QueryOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if v := res.Value.(promql.Vector); fragments < 2 && (len(v) != 1 || v[0].F != 0) {
+			t.Errorf("%s is %v", expr, v)
+		}
+		if got := s.asked.Load(); got != 3*fragments {
+			t.Errorf("%s: the nodes are asked %d times, want %d", expr, got, 3*fragments)
+		}
+		res.Close()
+	}
+}
+
 // noSelect is a reader that can only be asked to work.
 type noSelect struct{ *spread }
 
