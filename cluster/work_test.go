@@ -23,7 +23,7 @@ type noSelect struct {
 	selects atomic.Int64
 }
 
-func (r *noSelect) Select(context.Context, *model.SelectRequest) (*model.Selection, error) {
+func (r *noSelect) SelectAll(context.Context, []*model.SelectRequest) ([]*model.Selection, error) {
 	r.selects.Add(1)
 	return nil, errors.New("samples are read")
 }

@@ -127,14 +127,14 @@ func TestClosed(t *testing.T) {
 	}
 }
 
-// stuck is a storage whose Select ends only with its context.
+// stuck is a storage whose SelectAll ends only with its context.
 type stuck struct {
 	*querytest.Store
 	entered chan struct{}
 	left    chan error
 }
 
-func (s *stuck) Select(ctx context.Context, _ *model.SelectRequest) (*model.Selection, error) {
+func (s *stuck) SelectAll(ctx context.Context, _ []*model.SelectRequest) ([]*model.Selection, error) {
 	s.entered <- struct{}{}
 	<-ctx.Done()
 	s.left <- context.Cause(ctx)
