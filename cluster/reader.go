@@ -523,12 +523,9 @@ func (r *clusterReader) SelectAll(ctx context.Context, reqs []*model.SelectReque
 		parts = append(parts, near)
 	}
 	out := make([]*model.Selection, len(reqs))
-	for k := range reqs {
-		out[k] = joinSelections(parts, k)
-	}
 	for k, req := range reqs {
-		if err == nil && req.MaxSeries > 0 && len(out[k].Series) > req.MaxSeries {
-			err = &model.LimitError{What: "series", Limit: int64(req.MaxSeries), Flag: "query-max-series"}
+		if out[k] = joinSelections(parts, k); err == nil {
+			err = req.Allows(len(out[k].Series))
 		}
 	}
 	if err != nil {

@@ -76,7 +76,7 @@ func (l *link) open(ctx context.Context, life uint64, shards []int, reqs []*mode
 		return nil, errMessage
 	}
 	if all == nil {
-		return nil, &model.LimitError{What: "series", Limit: int64(reqs[0].MaxSeries), Flag: "query-max-series"}
+		return nil, model.TooManySeries(reqs[0].MaxSeries)
 	}
 	out := make([]*model.Selection, len(all))
 	for i, r := range all {

@@ -92,12 +92,9 @@ func (p *part) SelectAll(ctx context.Context, reqs []*model.SelectRequest) ([]*m
 		return struct{}{}, nil
 	})
 	out := make([]*model.Selection, len(reqs))
-	for k := range reqs {
-		out[k] = p.join(parts, k)
-	}
 	for k, req := range reqs {
-		if n := len(out[k].Series); err == nil && req.MaxSeries > 0 && n > req.MaxSeries {
-			err = &model.LimitError{What: "series", Limit: int64(req.MaxSeries), Flag: "query-max-series"}
+		if out[k] = p.join(parts, k); err == nil {
+			err = req.Allows(len(out[k].Series))
 		}
 	}
 	if err != nil {

@@ -92,9 +92,9 @@ func (p *PairReader) SelectAll(ctx context.Context, reqs []*model.SelectRequest)
 		if paired[k] {
 			sels[k] = p.join(sels[k], req)
 		}
-		if n := len(sels[k].Series); req.MaxSeries > 0 && n > req.MaxSeries {
+		if err := req.Allows(len(sels[k].Series)); err != nil {
 			model.CloseAll(sels)
-			return nil, &model.LimitError{What: "series", Limit: int64(req.MaxSeries), Flag: "query-max-series"}
+			return nil, err
 		}
 	}
 	return sels, nil

@@ -153,7 +153,7 @@ func (s *scattered) gather(ctx context.Context, req *partial.Request) (*partial.
 	}
 	a := partial.Merge(req, answers)
 	if req.MaxSeries > 0 && a.Cost.Series > int64(req.MaxSeries) {
-		return none, &model.LimitError{What: "series", Limit: int64(req.MaxSeries), Flag: "query-max-series"}
+		return none, model.TooManySeries(req.MaxSeries)
 	}
 	return a, nil
 }

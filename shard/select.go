@@ -132,7 +132,7 @@ func (sel *Selection) Fill(ctx context.Context) error {
 		}
 	}
 	if sel.most > 0 && len(sel.Series) > sel.most {
-		return tooManySeries(sel.most)
+		return model.TooManySeries(sel.most)
 	}
 	slices.SortFunc(sel.Series, func(a, b model.Series) int { return labels.Compare(a.Labels(), b.Labels()) })
 	return nil
@@ -141,13 +141,9 @@ func (sel *Selection) Fill(ctx context.Context) error {
 // tooMany is the error of more series than were asked for, as soon as that is sure.
 func (sel *Selection) tooMany(series int) error {
 	if sel.most > 0 && sel.sender == nil && series > sel.most {
-		return tooManySeries(sel.most)
+		return model.TooManySeries(sel.most)
 	}
 	return nil
-}
-
-func tooManySeries(limit int) error {
-	return &model.LimitError{What: "series", Limit: int64(limit), Flag: "query-max-series"}
 }
 
 // fixLocked takes the matching series of the head and, in the same instant, the view of

@@ -133,8 +133,8 @@ func (s *Store) match(ctx context.Context, req *model.SelectRequest) ([]model.Se
 			out = append(out, &selected{s: s, m: m, req: *req})
 		}
 	}
-	if req.MaxSeries > 0 && len(out) > req.MaxSeries {
-		return nil, &model.LimitError{What: "series", Limit: int64(req.MaxSeries), Flag: "query-max-series"}
+	if err := req.Allows(len(out)); err != nil {
+		return nil, err
 	}
 	sort.Slice(out, func(i, j int) bool { return labels.Compare(out[i].Labels(), out[j].Labels()) < 0 })
 	return out, nil

@@ -52,6 +52,19 @@ type SelectRequest struct {
 	MaxSeries int
 }
 
+// Allows fails with TooManySeries if an answer may not have so many series.
+func (r *SelectRequest) Allows(series int) error {
+	if r.MaxSeries > 0 && series > r.MaxSeries {
+		return TooManySeries(r.MaxSeries)
+	}
+	return nil
+}
+
+// TooManySeries is the error of an answer that has more than MaxSeries.
+func TooManySeries(limit int) error {
+	return &LimitError{What: "series", Limit: int64(limit), Flag: "query-max-series"}
+}
+
 // Equal tells whether another request asks for the same, with its matchers in the same order.
 func (r *SelectRequest) Equal(x *SelectRequest) bool {
 	return r.MinT == x.MinT && r.MaxT == x.MaxT && r.MaxSeries == x.MaxSeries &&
